@@ -1,0 +1,25 @@
+//! What has an address in a Quorate grid, and what is signed.
+//!
+//! Reading order:
+//! - [`id`]: newtype hashes and keys; nothing else names a thing.
+//! - [`canon`]: the one canonical CBOR codec. What is hashed or signed goes through it and nothing else does.
+//! - [`sign`]: domain-separated ed25519 signatures over the exact bytes.
+//! - [`name`]: `publisher/name@version`, signed, immutable, yankable.
+//! - [`manifest`]: what a publisher says of a task module or a model.
+//! - [`job`]: what a submitter asks for, and the task, one pure function call, that a host runs.
+//! - [`membership`]: an operator's certificate for its machine; the ticket that leads to a grid.
+//! - [`receipt`]: what a host signs about one execution, and evidence against a host that signed a wrong one.
+//! - `store` (feature): blobs on disk and between peers, over iroh-blobs.
+//!
+//! Without the feature `store` the crate has no I/O and no async runtime: an auditor needs nothing more to check receipts.
+
+pub mod canon;
+pub mod id;
+pub mod job;
+pub mod manifest;
+pub mod membership;
+pub mod name;
+pub mod receipt;
+pub mod sign;
+#[cfg(feature = "store")]
+pub mod store;

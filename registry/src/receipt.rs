@@ -1,0 +1,433 @@
+//! What a host signs about one execution, and the records that anyone can check offline.
+//!
+//! An [`Execution`] is what must be equal on every host of one fingerprint: its hash is the [`Commitment`] that a quorum
+//! compares. A [`Receipt`] binds an execution to a host, an operator, an assignment and a price; the host signs it. Wall
+//! time is no part of either. A [`Record`] is a file: either the receipts that a shard was [`Accepted`] on, or the
+//! [`Evidence`] that a host signed something else. Both carry the operators' certificates, so [`Record::check`] needs
+//! nothing but the file.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    canon,
+    id::{BlobHash, Commitment, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, ReceiptId, TaskId},
+    job::{Class, QUORUM_MAX, ShardInfo},
+    membership::NodeCert,
+    sign::{SignatureError, Signed, Statement},
+};
+
+/// Length in bytes that a path below `/out` may have.
+pub const OUTPUT_PATH_BYTES_MAX: usize = 1024;
+/// Files that a task may write below `/out`.
+pub const OUTPUT_FILES_MAX: usize = 1024;
+/// Length in bytes that a record file may have.
+pub const RECORD_BYTES_MAX: usize = 1 << 20;
+
+/// How a task ended. Each is a result: deterministic, signed, paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Returned, or exited with 0.
+    Ok,
+    /// Exited with this code, 1 to 255.
+    Exit(u8),
+    /// Stopped by a trap.
+    Trap(Trap),
+    /// Spent its fuel.
+    FuelOut,
+    /// Failed after it asked for more memory than its limit.
+    MemoryOut,
+    /// Wrote more than its limit.
+    OutputOut,
+}
+
+/// The traps of core WebAssembly that are the same on every host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trap {
+    /// `unreachable` was reached: how most languages abort.
+    Unreachable,
+    /// A load or store outside the memory.
+    MemoryOutOfBounds,
+    /// An access outside a table.
+    TableOutOfBounds,
+    /// An indirect call to an empty slot.
+    IndirectCallToNull,
+    /// An indirect call with another signature.
+    BadSignature,
+    /// An integer overflow.
+    IntegerOverflow,
+    /// A division by zero.
+    IntegerDivisionByZero,
+    /// A float that is no integer.
+    BadConversionToInteger,
+    /// A misaligned atomic.
+    HeapMisaligned,
+}
+
+/// What a task wrote: standard output and a sorted tree of files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// Hash of standard output.
+    pub stdout: BlobHash,
+    /// Length of standard output in bytes.
+    pub stdout_bytes: u64,
+    /// Files below `/out`, by path.
+    pub files: Vec<OutputFile>,
+}
+
+/// One file below `/out`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputFile {
+    /// Relative path, components joined by `/`.
+    pub path: String,
+    /// Hash of the content.
+    pub hash: BlobHash,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+impl Output {
+    /// The hash that an execution commits to.
+    pub fn hash(&self) -> BlobHash {
+        BlobHash(canon::hash("quorate/output/1", self))
+    }
+
+    /// Bytes in all.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().fold(self.stdout_bytes, |sum, file| sum.saturating_add(file.bytes))
+    }
+}
+
+/// What must be equal on every host of one fingerprint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Execution {
+    /// The task.
+    pub task: TaskId,
+    /// The module, again, for who has only the receipt.
+    pub module: ModuleHash,
+    /// The class that it ran in.
+    pub class: Class,
+    /// The conditions that it ran under.
+    pub engine: EngineFingerprint,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Fuel spent.
+    pub fuel_used: u64,
+    /// [`Output::hash`] of what it wrote.
+    pub output: BlobHash,
+    /// Root over its inferences, each (model, input, output); none ran when absent.
+    pub nn_root: Option<BlobHash>,
+    /// Root over the states after its steps; one segment when absent.
+    pub segment_root: Option<BlobHash>,
+}
+
+impl Execution {
+    /// What a quorum compares.
+    pub fn commitment(&self) -> Commitment {
+        Commitment(canon::hash("quorate/execution/1", self))
+    }
+}
+
+/// What a host signs about one execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    /// The job.
+    pub job: JobId,
+    /// Which part of it.
+    pub shard: ShardInfo,
+    /// What was run and what came of it.
+    pub execution: Execution,
+    /// The machine; its key signs.
+    pub node: NodeId,
+    /// Who answers for it.
+    pub operator: OperatorId,
+    /// The assignment's nonce: a receipt answers one assignment and no other.
+    pub nonce: u64,
+    /// Price asked, in micro-credits.
+    pub price_micro: u64,
+}
+
+impl Statement for Receipt {
+    const DOMAIN: &'static str = "quorate/receipt/1";
+    const BYTES_MAX: usize = 2048;
+}
+
+impl Receipt {
+    /// The hash that names it.
+    pub fn id(&self) -> ReceiptId {
+        ReceiptId(canon::hash(Self::DOMAIN, self))
+    }
+}
+
+/// A receipt with the certificate that ties its machine to its operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witness {
+    /// Signed by the machine.
+    pub receipt: Signed<Receipt>,
+    /// Signed by the operator.
+    pub cert: Signed<NodeCert>,
+}
+
+/// Why a witness or a record is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Not a record file.
+    #[error("not a record of receipts: {0}")]
+    Form(#[from] canon::CanonError),
+    /// A signature does not hold.
+    #[error("{0}")]
+    Signature(#[from] SignatureError),
+    /// Signed by another machine than it names.
+    #[error("receipt names node {named} but another key signed it")]
+    Signer {
+        /// The node named.
+        named: NodeId,
+    },
+    /// The certificate is for another machine or operator.
+    #[error("certificate does not tie node {node} to operator {operator}")]
+    Operator {
+        /// The node.
+        node: NodeId,
+        /// The operator named.
+        operator: OperatorId,
+    },
+    /// The receipts are about different work.
+    #[error("receipts are not about the same shard of the same job")]
+    Subject,
+    /// The receipts that should agree do not.
+    #[error("receipts of the quorum do not agree on one commitment")]
+    Disagree,
+    /// Fewer distinct operators than the quorum.
+    #[error("{operators} distinct operators agree, fewer than the quorum of {quorum}")]
+    Quorum {
+        /// As counted.
+        operators: usize,
+        /// As claimed.
+        quorum: u8,
+    },
+    /// The receipt that should contradict does not.
+    #[error(
+        "evidence shows no contradiction: the accused receipt agrees with the quorum, or ran another task or engine"
+    )]
+    NoContradiction,
+}
+
+impl Witness {
+    /// The receipt, when both signatures hold and tie together.
+    ///
+    /// # Errors
+    /// Names what does not hold.
+    pub fn open(&self) -> Result<Receipt, RecordError> {
+        let (receipt, signer) = self.receipt.open()?;
+        let (cert, operator) = self.cert.open()?;
+        if receipt.node.0 != signer {
+            return Err(RecordError::Signer { named: receipt.node });
+        }
+        if cert.node != receipt.node || receipt.operator.0 != operator {
+            return Err(RecordError::Operator { node: receipt.node, operator: receipt.operator });
+        }
+        Ok(receipt)
+    }
+}
+
+/// Why a shard's result stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accepted {
+    /// Distinct operators that had to agree.
+    pub quorum: u8,
+    /// Those that did.
+    pub witnesses: Vec<Witness>,
+}
+
+/// Proof that a host signed a result that a quorum contradicts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    /// What the quorum says.
+    pub accepted: Accepted,
+    /// What the host signed.
+    pub accused: Witness,
+}
+
+/// A file that anyone can check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum Record {
+    /// Why a shard's result stands.
+    Accepted(Accepted),
+    /// Proof against a host.
+    Evidence(Evidence),
+}
+
+/// What a record says, once checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// The job.
+    pub job: JobId,
+    /// Which part of it.
+    pub shard: ShardInfo,
+    /// What was accepted.
+    pub execution: Execution,
+    /// Its hash.
+    pub commitment: Commitment,
+    /// Distinct operators that signed it.
+    pub operators: Vec<OperatorId>,
+    /// The node that signed something else, with the commitment that it signed.
+    pub accused: Option<(NodeId, Commitment)>,
+}
+
+impl Accepted {
+    fn check(&self) -> Result<Checked, RecordError> {
+        let quorum = self.quorum.clamp(1, QUORUM_MAX);
+        let none = RecordError::Quorum { operators: 0, quorum };
+        let (first, rest) = self.witnesses.split_first().ok_or(none)?;
+        let first = first.open()?;
+        let commitment = first.execution.commitment();
+        let mut operators = BTreeSet::from([first.operator]);
+        for witness in rest {
+            let receipt = witness.open()?;
+            if (receipt.job, receipt.shard) != (first.job, first.shard) {
+                return Err(RecordError::Subject);
+            }
+            if receipt.execution.commitment() != commitment {
+                return Err(RecordError::Disagree);
+            }
+            operators.insert(receipt.operator);
+        }
+        if operators.len() < usize::from(quorum) {
+            return Err(RecordError::Quorum { operators: operators.len(), quorum });
+        }
+        let Receipt { job, shard, execution, .. } = first;
+        Ok(Checked { job, shard, execution, commitment, operators: operators.into_iter().collect(), accused: None })
+    }
+}
+
+impl Record {
+    /// The canonical bytes: what a record file holds.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        canon::encode(self)
+    }
+
+    /// The record with these canonical bytes.
+    ///
+    /// # Errors
+    /// When the bytes are no canonical record.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
+        Ok(canon::decode(bytes, RECORD_BYTES_MAX)?)
+    }
+
+    /// Checks every signature and that they say what the record claims.
+    ///
+    /// # Errors
+    /// Names the first thing that does not hold.
+    pub fn check(&self) -> Result<Checked, RecordError> {
+        let evidence = match self {
+            Self::Accepted(accepted) => return accepted.check(),
+            Self::Evidence(evidence) => evidence,
+        };
+        let checked = evidence.accepted.check()?;
+        let accused = evidence.accused.open()?;
+        if (accused.job, accused.shard) != (checked.job, checked.shard) {
+            return Err(RecordError::Subject);
+        }
+        let (signed, truth) = (&accused.execution, &checked.execution);
+        let same_work = signed.task == truth.task && signed.engine == truth.engine && signed.class == Class::Exact;
+        let commitment = signed.commitment();
+        if !same_work || commitment == checked.commitment {
+            return Err(RecordError::NoContradiction);
+        }
+        Ok(Checked { accused: Some((accused.node, commitment)), ..checked })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{job::Stage, sign::SecretKey};
+
+    fn execution(output: &[u8]) -> Execution {
+        Execution {
+            task: TaskId([3; 32]),
+            module: ModuleHash::of(b"module"),
+            class: Class::Exact,
+            engine: EngineFingerprint([4; 32]),
+            outcome: Outcome::Ok,
+            fuel_used: 1000,
+            output: BlobHash::of(output),
+            nn_root: None,
+            segment_root: None,
+        }
+    }
+
+    fn witness(host: u8, output: &[u8]) -> Witness {
+        let (node, operator) = (SecretKey::from_bytes(&[host; 32]), SecretKey::from_bytes(&[host + 100; 32]));
+        let receipt = Receipt {
+            job: JobId([1; 32]),
+            shard: ShardInfo { stage: Stage::Map, index: 0, count: 1 },
+            execution: execution(output),
+            node: NodeId(node.public()),
+            operator: OperatorId(operator.public()),
+            nonce: 9,
+            price_micro: 0,
+        };
+        let cert = NodeCert { node: NodeId(node.public()), issued_ms: 0 };
+        Witness { receipt: Signed::seal(&receipt, &node), cert: Signed::seal(&cert, &operator) }
+    }
+
+    fn accepted(witnesses: Vec<Witness>) -> Accepted {
+        Accepted { quorum: 2, witnesses }
+    }
+
+    #[test]
+    fn two_operators_that_agree_make_a_record_that_checks_from_its_file() {
+        let record = Record::Accepted(accepted(vec![witness(1, b"7"), witness(2, b"7")]));
+        let checked = Record::from_bytes(&record.to_bytes()).unwrap().check().unwrap();
+        assert_eq!(checked.operators.len(), 2);
+        assert_eq!(checked.accused, None);
+    }
+
+    #[test]
+    fn one_operator_twice_is_no_quorum() {
+        let record = Record::Accepted(accepted(vec![witness(1, b"7"), witness(1, b"7")]));
+        assert!(matches!(record.check(), Err(RecordError::Quorum { operators: 1, quorum: 2 })));
+    }
+
+    #[test]
+    fn evidence_needs_a_contradiction_about_the_same_work() {
+        let truth = accepted(vec![witness(1, b"7"), witness(2, b"7")]);
+        let lie = Record::Evidence(Evidence { accepted: truth.clone(), accused: witness(3, b"8") });
+        assert!(lie.check().unwrap().accused.is_some());
+        let honest = Record::Evidence(Evidence { accepted: truth, accused: witness(3, b"7") });
+        assert!(matches!(honest.check(), Err(RecordError::NoContradiction)));
+    }
+
+    #[test]
+    fn a_certificate_of_another_operator_is_refused() {
+        let mut forged = witness(1, b"7");
+        forged.cert = witness(2, b"7").cert;
+        let record = Record::Accepted(accepted(vec![forged, witness(2, b"7")]));
+        assert!(matches!(record.check(), Err(RecordError::Operator { .. })));
+    }
+
+    #[test]
+    fn any_changed_byte_of_a_record_is_noticed() {
+        let record = Record::Accepted(accepted(vec![witness(1, b"7"), witness(2, b"7")]));
+        let before = record.check().unwrap();
+        let bytes = record.to_bytes();
+        for at in (0..bytes.len()).step_by(7) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            let after = Record::from_bytes(&changed).and_then(|record| record.check());
+            assert!(!after.is_ok_and(|after| after != before), "byte {at} changed what the record says");
+        }
+    }
+}

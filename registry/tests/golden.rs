@@ -1,0 +1,139 @@
+//! The bytes of everything that is hashed or signed, written down. When one of these fails, ids and signatures made
+//! before would not hold any more: give the changed type a new domain version instead of changing the bytes here.
+
+use std::collections::BTreeMap;
+
+use registry::{
+    canon,
+    id::{BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, TaskId},
+    job::{Class, JobInput, JobSpec, Limits, Policy, Reduce, ShardInfo, Split, Stage, task_id},
+    manifest::{Manifest, ModelEncoding, ModelManifest, TaskManifest},
+    membership::{NodeCert, Ticket},
+    name::NameStatement,
+    receipt::{Execution, Outcome, Output, OutputFile, Receipt, Trap},
+    sign::{SecretKey, Signed},
+};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn key() -> SecretKey {
+    SecretKey::from_bytes(&[1; 32])
+}
+
+fn job() -> JobSpec {
+    JobSpec {
+        args: vec!["--fast".into()],
+        env: BTreeMap::from([("LANG".into(), "C".into())]),
+        files: BTreeMap::from([("table.csv".into(), BlobHash([2; 32]))]),
+        models: BTreeMap::from([("digits".into(), ModelHash([3; 32]))]),
+        input: JobInput::Inline(b"a\nb\n".to_vec().into()),
+        split: Split::Records { bytes: 10, delimiter: b'\n' },
+        reduce: Reduce::Task,
+        policy: Policy::Quorum(3),
+        ..JobSpec::new(ModuleHash([1; 32]), 7)
+    }
+}
+
+fn execution() -> Execution {
+    Execution {
+        task: TaskId([4; 32]),
+        module: ModuleHash([1; 32]),
+        class: Class::Exact,
+        engine: EngineFingerprint([5; 32]),
+        outcome: Outcome::Trap(Trap::Unreachable),
+        fuel_used: 1_000_000,
+        output: BlobHash([6; 32]),
+        nn_root: Some(BlobHash([7; 32])),
+        segment_root: None,
+    }
+}
+
+fn receipt() -> Receipt {
+    Receipt {
+        job: JobId([8; 32]),
+        shard: ShardInfo { stage: Stage::Map, index: 3, count: 36 },
+        execution: execution(),
+        node: NodeId(key().public()),
+        operator: OperatorId([9; 32]),
+        nonce: 42,
+        price_micro: 0,
+    }
+}
+
+#[test]
+fn short_values_byte_for_byte() {
+    let shard = ShardInfo { stage: Stage::Reduce, index: 0, count: 1 };
+    assert_eq!(hex(&canon::encode(&shard)), "a36573746167656672656475636565696e6465780065636f756e7401");
+    assert_eq!(hex(&canon::encode(&Outcome::Exit(3))), "a1646578697403");
+    assert_eq!(hex(&canon::encode(&Outcome::Ok)), "626f6b");
+    let cert = NodeCert { node: NodeId([1; 32]), issued_ms: 5 };
+    assert_eq!(hex(&canon::encode(&cert)), format!("a2646e6f64655820{}696973737565645f6d7305", "01".repeat(32)));
+}
+
+#[test]
+fn hashes_of_longer_values() {
+    let manifest = Manifest::Task(TaskManifest {
+        description: "a task".into(),
+        module: ModuleHash([1; 32]),
+        module_bytes: 10,
+        models: BTreeMap::from([(
+            "digits".into(),
+            ModelManifest { model: ModelHash([3; 32]), model_bytes: 20, encoding: ModelEncoding::Onnx },
+        )]),
+        class: Class::Exact,
+        limits: Limits::default(),
+        sample: None,
+    });
+    let output = Output {
+        stdout: BlobHash([1; 32]),
+        stdout_bytes: 5,
+        files: vec![OutputFile { path: "a/b".into(), hash: BlobHash([2; 32]), bytes: 6 }],
+    };
+    let shard = ShardInfo { stage: Stage::Map, index: 3, count: 36 };
+    let found = [
+        ("job", hex(job().id().as_bytes())),
+        ("template", hex(job().template().hash().as_bytes())),
+        ("task", hex(task_id(job().template().hash(), shard, BlobHash([1; 32])).as_bytes())),
+        ("manifest", hex(manifest.hash().as_bytes())),
+        ("output", hex(output.hash().as_bytes())),
+        ("commitment", hex(execution().commitment().as_bytes())),
+        ("receipt", hex(receipt().id().as_bytes())),
+    ];
+    let golden = [
+        ("job", "efbf25c32beb1aa8a47c3d69b57673aee864082a0a10d50844e771cd071a3d12"),
+        ("template", "0075c882a1483a258d172b84f4297380663d366ca0aa67703d3293bd50b33866"),
+        ("task", "ccf998676095cd1d5c4b38bdf6da95de7035428d289eea509297813bd9fd842a"),
+        ("manifest", "e104f6cdb94d673b9db1d34f8b3205c303dcf6d6e7961d2cb0bbc76f7d2c69e1"),
+        ("output", "a5a4b7ffdbf1ed3b2b63a6258275ae48d6641b4770f3ce63868f225be8b94baa"),
+        ("commitment", "c9f9715d911839d14c9e6bbf9657823131f3eca39d8e823c2e6b95d2c9c90621"),
+        ("receipt", "9b46b89d28bd1b578d8f11844ecf9b94fedcdee6e3dcafad10976642dcba897a"),
+    ];
+    assert_eq!(found, golden.map(|(what, hash)| (what, hash.to_owned())));
+}
+
+#[test]
+fn signatures() {
+    let name = NameStatement::Publish { name: "alice/digits@1".parse().unwrap(), manifest: ManifestHash([1; 32]) };
+    let found = [
+        hex(blake3::hash(&canon::encode(&Signed::seal(&receipt(), &key()))).as_bytes()),
+        hex(blake3::hash(&canon::encode(&Signed::seal(&name, &key()))).as_bytes()),
+    ];
+    assert_eq!(
+        found,
+        [
+            "45348a04f65c58105ce1a232adf4a852aed2aeeae821de31caf00c6a293986b3",
+            "bd17d0376305f69f14d2e3d7db74167bfc17c5c862ed0a5e10f71ba9f54d1b84"
+        ]
+    );
+}
+
+#[test]
+fn a_ticket_as_people_pass_it_on() {
+    let ticket = Ticket { coordinator: NodeId([1; 32]), addrs: vec!["127.0.0.1:4433".parse().unwrap()], expires_ms: 9 };
+    assert_eq!(
+        ticket.to_string(),
+        "quorate1unvwg33pojsgs3tborxxewbaaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeawkylemrzhhalogezdolrqfyyc4mj2gq2dgm3kmv4ha2lsmvzv63ltbe"
+    );
+}
