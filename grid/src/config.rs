@@ -1,0 +1,52 @@
+//! The parameters of the decisions. Times are milliseconds.
+
+use serde::{Deserialize, Serialize};
+
+/// Parameters of one grid. Part of the machine's state: a replay uses the ones that decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Executions of distinct operators that a disputed shard may have before it is inconclusive.
+    pub replicas_max: u8,
+    /// Added to a task's own wall limit before its lease ends: queueing at the host, transfer, signing.
+    pub lease_slack_ms: u64,
+    /// How long a host may be away before its work moves.
+    pub host_grace_ms: u64,
+    /// Wait before the first retry of a faulted shard; doubles with each further fault.
+    pub retry_ms_min: u64,
+    /// Longest wait before a retry.
+    pub retry_ms_max: u64,
+    /// A running execution is no straggler before this time.
+    pub hedge_ms_min: u64,
+    /// A straggler has run this many times as long as the job's average execution.
+    pub hedge_factor: u64,
+    /// Work that a host is given ahead, as the time that it takes.
+    pub ahead_ms: u64,
+    /// Hosts that are looked at for one placement.
+    pub candidates_max: usize,
+    /// Shards of a job that are looked at before a free host is left idle.
+    pub scan_max: usize,
+    /// Finished jobs that are remembered.
+    pub finished_jobs_max: usize,
+    /// Jobs that may be unfinished at a time.
+    pub open_jobs_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            replicas_max: 5,
+            lease_slack_ms: 30_000,
+            host_grace_ms: 3_000,
+            retry_ms_min: 50,
+            retry_ms_max: 10_000,
+            hedge_ms_min: 2_000,
+            hedge_factor: 4,
+            ahead_ms: 50,
+            candidates_max: 64,
+            scan_max: 32,
+            finished_jobs_max: 10_000,
+            open_jobs_max: 10_000,
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The event machine of a coordinator: `on_event(&mut State, Event, now) -> Vec<Effect>`.
+//!
+//! The machine does no I/O and reads no clock. Its driver journals every event with its `now`, then performs the effects;
+//! a machine fed the same events again is in the same state, so that is how a coordinator restarts. What a crash loses is
+//! what was in no journal yet: effects that others may rely on ([`Effect::waits_for_journal`]) are held back until the
+//! event that caused them is on disk; an assignment is not, since running a task twice harms nobody.
+//!
+//! A shard goes: queued -> assigned to as many operators as its policy wants -> receipts come in and are judged ->
+//! accepted, or asked again elsewhere. A fault (timeout, lost host, refused task) is no result: it queues the shard again
+//! after a back-off. A job ends when all its shards are accepted, when one of them has used up its attempts or cannot be
+//! agreed on, at its deadline, or when it is cancelled: so it always ends.
+//!
+//! - `job`: a job and its shards.
+//! - `schedule`: queued shards meet hosts with room.
+//! - `settle`: receipts and faults come in.
+//! - `timers`: leases, stragglers, back-offs, deadlines, lost hosts.
+//! - `view`: what may be asked of the machine.
+
+mod job;
+mod schedule;
+mod settle;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use registry::{
+    id::{BlobHash, JobId, NodeId, OperatorId},
+    job::JobSpec,
+    membership::NodeCert,
+    receipt::{Output, Record},
+    sign::Signed,
+};
+use serde::{Deserialize, Serialize};
+
+use self::{job::ShardKey, timers::Timer};
+pub use self::{
+    job::{Job, Phase},
+    view::{ExecutionView, HostView, JobView, ShardView, Why},
+};
+use crate::{
+    config::Config,
+    fleet::Fleet,
+    flow::{Assignment, AssignmentId, Attested, Fault, Millis, Offer, Part, Plan},
+};
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A checked job with its plan was accepted. The same job again changes nothing.
+    Submitted {
+        /// The job.
+        spec: JobSpec,
+        /// How it is cut.
+        plan: Plan,
+    },
+    /// A host joined or came back.
+    HostUp {
+        /// The machine.
+        node: NodeId,
+        /// Who answers for it.
+        operator: OperatorId,
+        /// The operator's word for that.
+        cert: Signed<NodeCert>,
+        /// What it offers.
+        offer: Offer,
+        /// Assignments that it still works on or has results of.
+        holding: Vec<AssignmentId>,
+    },
+    /// A host's connection is gone.
+    HostDown {
+        /// The machine.
+        node: NodeId,
+    },
+    /// A receipt came, its signature checked and its output at hand.
+    Receipt {
+        /// The machine that it came from.
+        node: NodeId,
+        /// The receipt.
+        receipt: Attested,
+        /// What the task wrote.
+        output: Output,
+        /// The host's time for it, by its own word.
+        task_us: u64,
+    },
+    /// An execution gave no result.
+    Faulted {
+        /// The machine.
+        node: NodeId,
+        /// Which execution.
+        assignment: AssignmentId,
+        /// Why.
+        fault: Fault,
+    },
+    /// The shards' outputs lie one after another in a blob: the reduce task's input.
+    Concatenated {
+        /// The job.
+        job: JobId,
+        /// The blob.
+        input: BlobHash,
+        /// Its length.
+        bytes: u64,
+    },
+    /// Something that the driver had to do for a job cannot be done.
+    Broken {
+        /// The job.
+        job: JobId,
+        /// Why.
+        fault: Fault,
+    },
+    /// The submitter wants no result any more.
+    Cancelled {
+        /// The job.
+        job: JobId,
+    },
+    /// The coordinator starts again: no host is connected.
+    Restarted,
+    /// Time passed: see [`State::next_timer`].
+    Tick,
+}
+
+/// What the driver shall do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Send an assignment.
+    Assign {
+        /// To this machine.
+        node: NodeId,
+        /// What to run.
+        assignment: Assignment,
+    },
+    /// Tell a host that an assignment is not wanted any more.
+    Revoke {
+        /// The machine.
+        node: NodeId,
+        /// Which one.
+        assignment: AssignmentId,
+    },
+    /// Tell a host that its receipt is on disk and may be forgotten.
+    Acknowledge {
+        /// The machine.
+        node: NodeId,
+        /// Which one.
+        assignment: AssignmentId,
+    },
+    /// Keep a record, together with the event.
+    Keep {
+        /// The job.
+        job: JobId,
+        /// Which part of it.
+        shard: registry::job::ShardInfo,
+        /// The node that the record accuses, if it is evidence.
+        accused: Option<NodeId>,
+        /// The record.
+        record: Record,
+    },
+    /// Lay the parts one after another in a blob and say [`Event::Concatenated`].
+    Concat {
+        /// The job.
+        job: JobId,
+        /// In order.
+        parts: Vec<Part>,
+    },
+    /// Tell whoever watches the job.
+    Notify {
+        /// The job.
+        job: JobId,
+        /// What is new.
+        notice: Notice,
+    },
+    /// The job is forgotten: so may be what was kept for it.
+    Forget {
+        /// The job.
+        job: JobId,
+        /// Blobs that it read or wrote.
+        blobs: Vec<BlobHash>,
+    },
+}
+
+impl Effect {
+    /// Whether somebody may rely on the effect, so that its event has to be on disk first.
+    pub fn waits_for_journal(&self) -> bool {
+        matches!(self, Self::Acknowledge { .. } | Self::Notify { .. } | Self::Forget { .. })
+    }
+}
+
+/// What is new about a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Notice {
+    /// It was accepted and cut.
+    Planned {
+        /// How many shards it has.
+        shards: u32,
+    },
+    /// A shard's result stands.
+    Accepted {
+        /// Which one.
+        shard: registry::job::ShardInfo,
+        /// Executions that it cost.
+        executions: u32,
+    },
+    /// An execution gave no result.
+    Faulted {
+        /// Which shard.
+        shard: registry::job::ShardInfo,
+        /// The machine.
+        node: NodeId,
+        /// Why.
+        fault: Fault,
+    },
+    /// A host was caught.
+    Caught {
+        /// In which shard.
+        shard: registry::job::ShardInfo,
+        /// The machine.
+        node: NodeId,
+        /// Who answers for it.
+        operator: OperatorId,
+    },
+    /// The job ended.
+    Ended {
+        /// How.
+        phase: String,
+    },
+}
+
+/// One execution that is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Open {
+    job: JobId,
+    shard: ShardKey,
+    node: NodeId,
+    operator: OperatorId,
+    since: Millis,
+    /// When its lease ends.
+    lease_until: Millis,
+    /// Its entry among the timers.
+    timer: (Millis, Timer),
+    /// It takes so long that another host is asked too.
+    straggling: bool,
+}
+
+/// Everything that a coordinator decides on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    config: Config,
+    fleet: Fleet,
+    jobs: BTreeMap<JobId, Job>,
+    open: BTreeMap<AssignmentId, Open>,
+    open_of: BTreeSet<(NodeId, AssignmentId)>,
+    /// Jobs with queued shards, whose turn comes in this order.
+    turn: VecDeque<JobId>,
+    timers: BTreeSet<(Millis, Timer)>,
+    /// Ended jobs, oldest first.
+    ended: VecDeque<JobId>,
+    assignments: u64,
+}
+
+impl State {
+    /// A machine that knows nobody and has nothing to do.
+    pub fn new(config: Config) -> Self {
+        Self {
+            fleet: Fleet::new(config.ahead_ms),
+            config,
+            jobs: BTreeMap::new(),
+            open: BTreeMap::new(),
+            open_of: BTreeSet::new(),
+            turn: VecDeque::new(),
+            timers: BTreeSet::new(),
+            ended: VecDeque::new(),
+            assignments: 0,
+        }
+    }
+
+    /// When the next [`Event::Tick`] is due.
+    pub fn next_timer(&self) -> Option<Millis> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Whether one more job fits.
+    pub fn has_room_for_job(&self) -> bool {
+        self.jobs.len() - self.ended.len() < self.config.open_jobs_max
+    }
+}
+
+/// Takes one event and says what to do about it.
+pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
+    let effects = &mut Vec::new();
+    match event {
+        Event::Submitted { spec, plan } => submitted(state, spec, plan, now, effects),
+        Event::HostUp { node, operator, cert, offer, holding } => {
+            state.fleet.up(node, operator, cert, offer, now);
+            settle::not_held(state, node, &holding, now, effects);
+        }
+        Event::HostDown { node } => {
+            state.fleet.down(node, now);
+            state.timers.insert((now + state.config.host_grace_ms, Timer::Lost(node)));
+        }
+        Event::Receipt { node, receipt, output, task_us } => {
+            settle::receipt(state, node, receipt, output, task_us, now, effects)
+        }
+        Event::Faulted { node, assignment, fault } => settle::fault(state, node, assignment, fault, now, effects),
+        Event::Concatenated { job, input, bytes } => settle::concatenated(state, job, input, bytes),
+        Event::Broken { job, fault } => end(state, job, Phase::Failed { reason: fault }, now, effects),
+        Event::Cancelled { job } => end(state, job, Phase::Cancelled, now, effects),
+        Event::Restarted => timers::restarted(state, now, effects),
+        Event::Tick => timers::tick(state, now, effects),
+    }
+    schedule::schedule(state, now, effects);
+    std::mem::take(effects)
+}
+
+fn submitted(state: &mut State, spec: JobSpec, plan: Plan, now: Millis, effects: &mut Vec<Effect>) {
+    let id = spec.id();
+    if state.jobs.contains_key(&id) {
+        return;
+    }
+    let deadline = now.saturating_add(spec.deadline_ms);
+    let job = Job::new(spec, plan, now);
+    effects.push(Effect::Notify { job: id, notice: Notice::Planned { shards: job.shard_count() } });
+    state.timers.insert((deadline, Timer::Deadline(id)));
+    state.jobs.insert(id, job);
+    state.turn.push_back(id);
+}
+
+/// Ends a job: its executions are revoked, its receipts have been kept, its shards' outputs stay.
+fn end(state: &mut State, id: JobId, phase: Phase, now: Millis, effects: &mut Vec<Effect>) {
+    let Some(job) = state.jobs.get_mut(&id).filter(|job| !job.phase.is_ended()) else { return };
+    state.timers.remove(&(job.submitted_ms.saturating_add(job.spec.deadline_ms), Timer::Deadline(id)));
+    for (due, key) in job.back_offs() {
+        state.timers.remove(&(due, Timer::Retry(id, key)));
+    }
+    let open = job.end(phase, now);
+    effects.push(Effect::Notify { job: id, notice: Notice::Ended { phase: job.phase.verb().to_owned() } });
+    for assignment in open {
+        if let Some(open) = settle::close(state, assignment) {
+            effects.push(Effect::Revoke { node: open.node, assignment });
+        }
+    }
+    state.ended.push_back(id);
+    while state.ended.len() > state.config.finished_jobs_max {
+        if let Some(oldest) = state.ended.pop_front() {
+            let blobs = state.jobs.remove(&oldest).map(|job| job.blobs()).unwrap_or_default();
+            effects.push(Effect::Forget { job: oldest, blobs });
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! A job and its shards, as the machine keeps them.
+
+use std::collections::BTreeSet;
+
+use registry::{
+    id::{BlobHash, Commitment, EngineFingerprint, NodeId, OperatorId, TaskId},
+    job::{JobSpec, Policy, ShardInfo, Stage, task_id},
+    receipt::Output,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::Config,
+    flow::{AssignmentId, Attested, Fault, Millis, Part, Plan, PlannedShard, Slice, Verdict, Vote},
+    place::Need,
+    verify,
+};
+
+/// A shard within its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) struct ShardKey {
+    pub(super) stage: Stage,
+    pub(super) index: u32,
+}
+
+/// Where a job is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Its shards are being run.
+    Mapping,
+    /// The driver lays the outputs one after another.
+    Concatenating,
+    /// The reduce task is being run.
+    Reducing,
+    /// It has its result.
+    Done {
+        /// In order.
+        parts: Vec<Part>,
+    },
+    /// It has none and gets none.
+    Failed {
+        /// Why.
+        reason: Fault,
+    },
+    /// Its submitter cancelled it.
+    Cancelled,
+}
+
+impl Phase {
+    /// Whether the job has ended.
+    pub fn is_ended(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Failed { .. } | Self::Cancelled)
+    }
+
+    /// One word for it.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Mapping => "mapping",
+            Self::Concatenating => "concatenating",
+            Self::Reducing => "reducing",
+            Self::Done { .. } => "done",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What came of one execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Cast {
+    /// A receipt, until the job ends.
+    Receipt { receipt: Attested, output: Output },
+    /// What is left of one.
+    Summary { node: NodeId, operator: OperatorId, engine: EngineFingerprint, commitment: Commitment },
+}
+
+impl Cast {
+    pub(super) fn node(&self) -> NodeId {
+        match self {
+            Self::Receipt { receipt, .. } => receipt.receipt().node,
+            Self::Summary { node, .. } => *node,
+        }
+    }
+
+    pub(super) fn operator(&self) -> OperatorId {
+        match self {
+            Self::Receipt { receipt, .. } => receipt.receipt().operator,
+            Self::Summary { operator, .. } => *operator,
+        }
+    }
+
+    pub(super) fn engine(&self) -> EngineFingerprint {
+        match self {
+            Self::Receipt { receipt, .. } => receipt.receipt().execution.engine,
+            Self::Summary { engine, .. } => *engine,
+        }
+    }
+
+    pub(super) fn commitment(&self) -> Commitment {
+        match self {
+            Self::Receipt { receipt, .. } => receipt.receipt().execution.commitment(),
+            Self::Summary { commitment, .. } => *commitment,
+        }
+    }
+}
+
+/// One shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Shard {
+    pub(super) planned: PlannedShard,
+    pub(super) task: TaskId,
+    /// The engine of its executions, from the first assignment on. Votes of other engines do not count.
+    pub(super) engine: Option<EngineFingerprint>,
+    /// Executions that were ordered.
+    pub(super) attempts: u32,
+    /// Executions under way, with the operators that have them.
+    pub(super) open: Vec<(AssignmentId, OperatorId)>,
+    /// How many of those are straggling.
+    pub(super) straggling: u8,
+    pub(super) casts: Vec<Cast>,
+    pub(super) faults: u32,
+    pub(super) faulted: Vec<NodeId>,
+    pub(super) last_fault: Option<Fault>,
+    /// Not queued before this time.
+    pub(super) not_before: Millis,
+    pub(super) accepted: Option<(Commitment, Output)>,
+}
+
+impl Shard {
+    fn new(planned: PlannedShard, task: TaskId) -> Self {
+        Self {
+            planned,
+            task,
+            engine: None,
+            attempts: 0,
+            open: Vec::new(),
+            straggling: 0,
+            casts: Vec::new(),
+            faults: 0,
+            faulted: Vec::new(),
+            last_fault: None,
+            not_before: 0,
+            accepted: None,
+        }
+    }
+
+    pub(super) fn verdict(&self, quorum: u8, config: &Config) -> Verdict {
+        let comparable = self.casts.iter().filter(|cast| Some(cast.engine()) == self.engine);
+        let votes: Vec<Vote> =
+            comparable.map(|cast| Vote { operator: cast.operator(), commitment: cast.commitment() }).collect();
+        verify::judge(quorum, config.replicas_max, &votes)
+    }
+
+    /// Executions to order now, besides those under way.
+    fn missing(&self, quorum: u8, config: &Config, now: Millis) -> usize {
+        if self.accepted.is_some() || self.not_before > now {
+            return 0;
+        }
+        match self.verdict(quorum, config) {
+            Verdict::Open { wanted } => {
+                (usize::from(wanted) + usize::from(self.straggling)).saturating_sub(self.open.len())
+            }
+            Verdict::Accepted(_) | Verdict::Inconclusive => 0,
+        }
+    }
+
+    /// Operators that may not have it again.
+    pub(super) fn operators(&self) -> Vec<OperatorId> {
+        let cast = self.casts.iter().map(Cast::operator);
+        cast.chain(self.open.iter().map(|(_, operator)| *operator)).collect()
+    }
+}
+
+/// One job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// As submitted.
+    pub spec: JobSpec,
+    /// When it was accepted.
+    pub submitted_ms: Millis,
+    /// When it ended.
+    pub ended_ms: Option<Millis>,
+    /// Where it is.
+    pub phase: Phase,
+    /// Executions that gave a receipt.
+    pub executions: u64,
+    /// Sum of their times, in microseconds.
+    pub task_us: u64,
+    template: BlobHash,
+    map: Vec<Shard>,
+    reduce: Option<Shard>,
+    /// Map shards accepted.
+    accepted: u32,
+    /// Queued shards that no host has had.
+    fresh: BTreeSet<ShardKey>,
+    /// Queued shards that some operator has had.
+    partial: BTreeSet<ShardKey>,
+}
+
+impl Job {
+    pub(super) fn new(spec: JobSpec, plan: Plan, now: Millis) -> Self {
+        let template = spec.template().hash();
+        let count = u32::try_from(plan.shards.len()).unwrap_or(u32::MAX);
+        let shard = |(planned, index): (PlannedShard, u32)| {
+            let task = task_id(template, ShardInfo { stage: Stage::Map, index, count }, planned.input);
+            Shard::new(planned, task)
+        };
+        Self {
+            template,
+            map: plan.shards.into_iter().zip(0..).map(shard).collect(),
+            reduce: None,
+            spec,
+            submitted_ms: now,
+            ended_ms: None,
+            phase: Phase::Mapping,
+            executions: 0,
+            task_us: 0,
+            accepted: 0,
+            fresh: (0..count).map(|index| ShardKey { stage: Stage::Map, index }).collect(),
+            partial: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn quorum(&self) -> u8 {
+        let Policy::Quorum(quorum) = self.spec.policy;
+        quorum
+    }
+
+    /// Shards of the map.
+    pub fn shard_count(&self) -> u32 {
+        u32::try_from(self.map.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Shards of the map whose result stands.
+    pub fn accepted_count(&self) -> u32 {
+        self.accepted
+    }
+
+    pub(super) fn info(&self, key: ShardKey) -> ShardInfo {
+        let count = match key.stage {
+            Stage::Map => self.shard_count(),
+            Stage::Reduce => 1,
+        };
+        ShardInfo { stage: key.stage, index: key.index, count }
+    }
+
+    pub(super) fn shard(&self, key: ShardKey) -> Option<&Shard> {
+        match key.stage {
+            Stage::Map => self.map.get(key.index as usize),
+            Stage::Reduce => self.reduce.as_ref().filter(|_| key.index == 0),
+        }
+    }
+
+    pub(super) fn shard_mut(&mut self, key: ShardKey) -> Option<&mut Shard> {
+        match key.stage {
+            Stage::Map => self.map.get_mut(key.index as usize),
+            Stage::Reduce => self.reduce.as_mut().filter(|_| key.index == 0),
+        }
+    }
+
+    pub(super) fn shards(&self) -> impl Iterator<Item = (ShardKey, &Shard)> {
+        let map = self.map.iter().zip(0..).map(|(shard, index)| (ShardKey { stage: Stage::Map, index }, shard));
+        map.chain(self.reduce.iter().map(|shard| (ShardKey { stage: Stage::Reduce, index: 0 }, shard)))
+    }
+
+    /// What the shard's next execution needs of a host; `operators` are the shard's own.
+    pub(super) fn need<'a>(&'a self, shard: &'a Shard, operators: &'a [OperatorId]) -> Need<'a> {
+        Need {
+            module: self.spec.module,
+            limits: &self.spec.limits,
+            quorum: self.quorum(),
+            engine: shard.engine,
+            operators,
+            faulted: &shard.faulted,
+        }
+    }
+
+    /// Queues the shard, or takes it out of the queue, as its state says. Says whether the job has queued shards.
+    pub(super) fn requeue(&mut self, key: ShardKey, config: &Config, now: Millis) -> bool {
+        let quorum = self.quorum();
+        let ended = self.phase.is_ended();
+        if let Some(shard) = self.shard(key) {
+            let missing = !ended && shard.attempts < self.spec.attempts_max && shard.missing(quorum, config, now) > 0;
+            let untouched = shard.casts.is_empty() && shard.open.is_empty();
+            self.fresh.remove(&key);
+            self.partial.remove(&key);
+            if missing {
+                if untouched { &mut self.fresh } else { &mut self.partial }.insert(key);
+            }
+        }
+        self.is_queued()
+    }
+
+    pub(super) fn is_queued(&self) -> bool {
+        !(self.fresh.is_empty() && self.partial.is_empty())
+    }
+
+    /// Queued shards in the order in which they should be looked at: those that somebody has had come first, so that
+    /// shards are finished rather than begun.
+    pub(super) fn queued(&self, max: usize) -> impl Iterator<Item = ShardKey> {
+        self.partial.iter().take(max).chain(self.fresh.iter().take(max)).copied()
+    }
+
+    /// Average time of an execution in milliseconds, once there is one.
+    pub(super) fn task_ms(&self) -> Option<u64> {
+        (self.task_us / 1000).checked_div(self.executions)
+    }
+
+    /// One more shard of the map has its result; says whether that was the last.
+    pub(super) fn count_accepted(&mut self) -> bool {
+        self.accepted += 1;
+        self.accepted == self.shard_count()
+    }
+
+    /// The outputs of the map, in order, as far as they stand.
+    pub fn map_parts(&self) -> Vec<Part> {
+        self.parts(Stage::Map)
+    }
+
+    pub(super) fn parts(&self, stage: Stage) -> Vec<Part> {
+        let of_stage = self.shards().filter(|(key, _)| key.stage == stage);
+        of_stage
+            .filter_map(|(key, shard)| {
+                let (_, output) = shard.accepted.as_ref()?;
+                Some(Part { shard: self.info(key), output: output.clone() })
+            })
+            .collect()
+    }
+
+    /// Every blob that the job reads or wrote.
+    pub(super) fn blobs(&self) -> Vec<BlobHash> {
+        let outputs = self.shards().filter_map(|(_, shard)| shard.accepted.as_ref().map(|(_, output)| output));
+        let written =
+            outputs.flat_map(|output| std::iter::once(output.stdout).chain(output.files.iter().map(|file| file.hash)));
+        let reduced = self.reduce.as_ref().and_then(|shard| shard.planned.slice.blob);
+        self.spec.blobs().into_iter().chain(written).chain(reduced).collect()
+    }
+
+    /// The reduce task exists from here on.
+    pub(super) fn begin_reduce(&mut self, input: BlobHash, bytes: u64) {
+        let key = ShardKey { stage: Stage::Reduce, index: 0 };
+        let planned = PlannedShard { slice: Slice { blob: Some(input), start: 0, end: bytes }, input };
+        self.phase = Phase::Reducing;
+        self.reduce = Some(Shard::new(planned, task_id(self.template, self.info(key), input)));
+        self.fresh.insert(key);
+    }
+
+    pub(super) fn back_offs(&self) -> Vec<(Millis, ShardKey)> {
+        self.shards().filter(|(_, shard)| shard.not_before > 0).map(|(key, shard)| (shard.not_before, key)).collect()
+    }
+
+    /// Ends the job; gives the executions still under way. Receipts shrink to what `why` shows of them.
+    pub(super) fn end(&mut self, phase: Phase, now: Millis) -> Vec<AssignmentId> {
+        (self.phase, self.ended_ms) = (phase, Some(now));
+        self.fresh.clear();
+        self.partial.clear();
+        let mut open = Vec::new();
+        for shard in self.map.iter_mut().chain(self.reduce.as_mut()) {
+            open.extend(shard.open.iter().map(|(assignment, _)| *assignment));
+            for cast in &mut shard.casts {
+                *cast = Cast::Summary {
+                    node: cast.node(),
+                    operator: cast.operator(),
+                    engine: cast.engine(),
+                    commitment: cast.commitment(),
+                };
+            }
+        }
+        open
+    }
+}

@@ -1,0 +1,71 @@
+//! Queued shards meet hosts with room: jobs take turns, one assignment at a time.
+
+use registry::id::{JobId, NodeId};
+
+use super::{Effect, Open, State, job::ShardKey, timers::Timer};
+use crate::{
+    flow::{Assignment, AssignmentId, Millis},
+    place,
+};
+
+/// Gives out work until no host has room or no queued shard fits one that has.
+pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
+    let mut passed_over = 0;
+    while passed_over < state.turn.len() && state.fleet.has_room() {
+        let Some(id) = state.turn.pop_front() else { return };
+        let placed = next_of(state, id).map(|(key, node)| assign(state, id, key, node, now, effects));
+        passed_over = if placed.is_some() { 0 } else { passed_over + 1 };
+        if state.jobs.get(&id).is_some_and(super::Job::is_queued) {
+            state.turn.push_back(id);
+        }
+    }
+}
+
+/// The first queued shard of the job that fits a host with room.
+fn next_of(state: &State, id: JobId) -> Option<(ShardKey, NodeId)> {
+    let job = state.jobs.get(&id)?;
+    job.queued(state.config.scan_max).find_map(|key| {
+        let shard = job.shard(key)?;
+        let operators = shard.operators();
+        let node = place::pick(&job.need(shard, &operators), &state.fleet, &state.config)?;
+        Some((key, node))
+    })
+}
+
+fn assign(state: &mut State, id: JobId, key: ShardKey, node: NodeId, now: Millis, effects: &mut Vec<Effect>) {
+    let Some(host) = state.fleet.get(node) else { return };
+    let (operator, engine) = (host.operator, host.offer.engine);
+    let Some(job) = state.jobs.get_mut(&id) else { return };
+    let info = job.info(key);
+    let lease_ms = job.spec.limits.wall_ms_max.saturating_add(state.config.lease_slack_ms);
+    let straggles_ms = job
+        .task_ms()
+        .map_or(lease_ms, |average| (average * state.config.hedge_factor).clamp(state.config.hedge_ms_min, lease_ms));
+    let Some(shard) = job.shard_mut(key) else { return };
+    state.assignments += 1;
+    let assignment = AssignmentId(state.assignments);
+    shard.engine = Some(engine);
+    shard.attempts += 1;
+    shard.open.push((assignment, operator));
+    effects.push(Effect::Assign {
+        node,
+        assignment: Assignment {
+            id: assignment,
+            job: id,
+            shard: info,
+            slice: shard.planned.slice.clone(),
+            input: shard.planned.input,
+            lease_ms,
+        },
+    });
+    job.requeue(key, &state.config, now);
+    let timer = (now + straggles_ms, Timer::Straggler(assignment));
+    let lease_until = now + lease_ms;
+    state.timers.insert(timer);
+    state.open.insert(
+        assignment,
+        Open { job: id, shard: key, node, operator, since: now, lease_until, timer, straggling: false },
+    );
+    state.open_of.insert((node, assignment));
+    state.fleet.take(node);
+}

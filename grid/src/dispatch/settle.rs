@@ -1,0 +1,315 @@
+//! Receipts and faults come in; shards are judged, hosts are caught, jobs end.
+
+use registry::{
+    id::{BlobHash, JobId, NodeId},
+    job::{Class, Stage},
+    receipt::{Accepted, Evidence, Output, Record, Witness},
+};
+
+use super::{
+    Effect, Notice, Open, Phase, State, end,
+    job::{Cast, Job, ShardKey},
+    timers::Timer,
+};
+use crate::{
+    aggregate::{self, Next},
+    fleet::{Fleet, Suspension},
+    flow::{AssignmentId, Attested, Fault, Millis, Verdict},
+};
+
+/// Takes an execution off the books, whatever came of it.
+pub(super) fn close(state: &mut State, id: AssignmentId) -> Option<Open> {
+    let open = state.open.remove(&id)?;
+    state.open_of.remove(&(open.node, id));
+    state.timers.remove(&open.timer);
+    state.fleet.release(open.node);
+    if let Some(shard) = state.jobs.get_mut(&open.job).and_then(|job| job.shard_mut(open.shard)) {
+        shard.open.retain(|(assignment, _)| *assignment != id);
+        shard.straggling -= u8::from(open.straggling);
+    }
+    Some(open)
+}
+
+/// Queues the shard as its state says, and sees to it that its job has its turn.
+pub(super) fn requeue(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
+    let Some(job) = state.jobs.get_mut(&id) else { return };
+    let had_turn = job.is_queued();
+    if job.requeue(key, &state.config, now) && !had_turn && !state.turn.contains(&id) {
+        state.turn.push_back(id);
+    }
+}
+
+/// A host came back: what it was given and does not hold any more goes elsewhere.
+pub(super) fn not_held(
+    state: &mut State,
+    node: NodeId,
+    holding: &[AssignmentId],
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
+    for id in open_of(state, node) {
+        if !holding.contains(&id) {
+            fault(
+                state,
+                node,
+                id,
+                Fault::new("host_restarted", "the host came back without the assignment"),
+                now,
+                effects,
+            );
+        }
+    }
+    for id in holding.iter().filter(|id| !state.open_of.contains(&(node, **id))) {
+        effects.push(Effect::Revoke { node, assignment: *id });
+    }
+}
+
+/// Executions that a host has.
+pub(super) fn open_of(state: &State, node: NodeId) -> Vec<AssignmentId> {
+    let range = (node, AssignmentId(0))..=(node, AssignmentId(u64::MAX));
+    state.open_of.range(range).map(|(_, id)| *id).collect()
+}
+
+/// A receipt came.
+pub(super) fn receipt(
+    state: &mut State,
+    node: NodeId,
+    receipt: Attested,
+    output: Output,
+    task_us: u64,
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
+    let id = AssignmentId(receipt.receipt().nonce);
+    if !state.open_of.contains(&(node, id)) {
+        // Late: its lease ended or its job did. The host may forget it.
+        effects.push(Effect::Acknowledge { node, assignment: id });
+        return;
+    }
+    if let Err(rule) = answers(state, id, &receipt, &output) {
+        fault(state, node, id, Fault::new("garbage", rule), now, effects);
+        effects.push(Effect::Acknowledge { node, assignment: id });
+        return;
+    }
+    let Some(open) = close(state, id) else { return };
+    effects.push(Effect::Acknowledge { node, assignment: id });
+    state.fleet.finished(node, receipt.receipt().execution.module, task_us);
+    let Some(job) = state.jobs.get_mut(&open.job) else { return };
+    job.executions += 1;
+    job.task_us = job.task_us.saturating_add(task_us);
+    let Some(shard) = job.shard_mut(open.shard) else { return };
+    shard.casts.push(Cast::Receipt { receipt, output });
+    if shard.accepted.is_some() {
+        compare_late(state, &open, effects);
+    } else {
+        judge(state, open.job, open.shard, now, effects);
+    }
+}
+
+/// Whether the receipt is about the very execution that was ordered.
+fn answers(state: &State, id: AssignmentId, attested: &Attested, output: &Output) -> Result<(), &'static str> {
+    let unknown = "the receipt's assignment is unknown";
+    let open = state.open.get(&id).ok_or(unknown)?;
+    let job = state.jobs.get(&open.job).ok_or(unknown)?;
+    let shard = job.shard(open.shard).ok_or(unknown)?;
+    let host = state.fleet.get(open.node).ok_or(unknown)?;
+    let receipt = attested.receipt();
+    let execution = &receipt.execution;
+    let rules = [
+        (receipt.job == open.job && receipt.shard == job.info(open.shard), "the receipt names another shard"),
+        (receipt.operator == open.operator, "the receipt names another operator"),
+        (execution.task == shard.task, "the receipt names another task"),
+        (execution.module == job.spec.module, "the receipt names another module"),
+        (execution.class == job.spec.class, "the receipt names another determinism class"),
+        (execution.engine == host.offer.engine, "the receipt names another engine than the host offered"),
+        (execution.fuel_used <= job.spec.limits.fuel_max, "the receipt claims more fuel than the task's limit"),
+        (output.bytes() <= job.spec.limits.output_bytes_max, "the output is over the task's limit"),
+        (execution.output == output.hash(), "the output does not match the receipt"),
+    ];
+    match rules.into_iter().find(|(holds, _)| !holds) {
+        Some((_, rule)) => Err(rule),
+        None => Ok(()),
+    }
+}
+
+fn judge(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
+    let Some(job) = state.jobs.get(&id) else { return };
+    let Some(shard) = job.shard(key) else { return };
+    match shard.verdict(job.quorum(), &state.config) {
+        Verdict::Accepted(_) => accept(state, id, key, now, effects),
+        Verdict::Inconclusive => {
+            let votes = shard.casts.len();
+            let detail =
+                format!("{votes} executions of shard {} give no quorum: the module may be nondeterministic", key.index);
+            end(state, id, Phase::Failed { reason: Fault::new("inconclusive", detail) }, now, effects);
+        }
+        Verdict::Open { .. } => {
+            requeue(state, id, key, now);
+            exhausted(state, id, key, now, effects);
+        }
+    }
+}
+
+/// Ends the job when a shard may not be tried again.
+fn exhausted(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
+    let Some(job) = state.jobs.get(&id) else { return };
+    let Some(shard) = job.shard(key) else { return };
+    if shard.attempts >= job.spec.attempts_max && shard.open.is_empty() && shard.accepted.is_none() {
+        let last = shard.last_fault.as_ref().map_or(String::new(), |fault| format!("; the last fault was {fault}"));
+        let detail = format!("shard {} has no result after {} executions{last}", key.index, shard.attempts);
+        end(state, id, Phase::Failed { reason: Fault::new("attempts", detail) }, now, effects);
+    }
+}
+
+/// The shard's result stands: keep why, blame who said otherwise, go on with the job.
+fn accept(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
+    let Some(job) = state.jobs.get_mut(&id) else { return };
+    let (quorum, info) = (job.quorum(), job.info(key));
+    let Some(shard) = job.shard_mut(key) else { return };
+    let Verdict::Accepted(commitment) = shard.verdict(quorum, &state.config) else { return };
+    let truth = shard.casts.iter().find(|cast| cast.commitment() == commitment);
+    let Some(Cast::Receipt { output, .. }) = truth else { return };
+    shard.accepted = Some((commitment, output.clone()));
+    let executions = u32::try_from(shard.casts.len()).unwrap_or(u32::MAX);
+    let unneeded: Vec<_> = shard.open.iter().map(|(assignment, _)| *assignment).collect();
+    let record = accepted_record(job, key, &state.fleet);
+    effects.push(Effect::Keep { job: id, shard: info, accused: None, record: Record::Accepted(record) });
+    effects.push(Effect::Notify { job: id, notice: Notice::Accepted { shard: info, executions } });
+    for assignment in unneeded {
+        if let Some(open) = close(state, assignment) {
+            effects.push(Effect::Revoke { node: open.node, assignment });
+        }
+    }
+    let nodes: Vec<NodeId> = state
+        .jobs
+        .get(&id)
+        .and_then(|job| job.shard(key))
+        .map_or(Vec::new(), |shard| shard.casts.iter().map(Cast::node).collect());
+    for node in nodes {
+        compare(state, id, key, node, now, effects);
+    }
+    requeue(state, id, key, now);
+    advance(state, id, key, now, effects);
+}
+
+/// The receipts that agree on the shard's accepted result.
+fn accepted_record(job: &Job, key: ShardKey, fleet: &Fleet) -> Accepted {
+    let shard = job.shard(key);
+    let commitment = shard.and_then(|shard| shard.accepted.as_ref()).map(|(commitment, _)| *commitment);
+    let casts = shard.into_iter().flat_map(|shard| &shard.casts).filter(|cast| Some(cast.commitment()) == commitment);
+    Accepted { quorum: job.quorum(), witnesses: casts.filter_map(|cast| witness(cast, fleet)).collect() }
+}
+
+fn witness(cast: &Cast, fleet: &Fleet) -> Option<Witness> {
+    let Cast::Receipt { receipt, .. } = cast else { return None };
+    let cert = fleet.get(cast.node())?.cert.clone();
+    Some(Witness { receipt: receipt.signed().clone(), cert })
+}
+
+/// A receipt for a shard whose result stood before.
+fn compare_late(state: &mut State, open: &Open, effects: &mut Vec<Effect>) {
+    compare(state, open.job, open.shard, open.node, open.since, effects);
+}
+
+/// Holds a node's vote against the accepted result: credit, or evidence and suspension.
+fn compare(state: &mut State, id: JobId, key: ShardKey, node: NodeId, now: Millis, effects: &mut Vec<Effect>) {
+    let Some(job) = state.jobs.get(&id) else { return };
+    let Some(shard) = job.shard(key) else { return };
+    let Some((truth, _)) = &shard.accepted else { return };
+    let Some(cast) = shard.casts.iter().find(|cast| cast.node() == node) else { return };
+    if cast.commitment() == *truth {
+        state.fleet.record(node, |record| record.confirmed += 1);
+        return;
+    }
+    let Cast::Receipt { receipt, .. } = cast else { return };
+    if job.spec.class != Class::Exact || Some(receipt.receipt().execution.engine) != shard.engine {
+        return;
+    }
+    let (operator, info) = (cast.operator(), job.info(key));
+    let Some(accused) = witness(cast, &state.fleet) else { return };
+    let evidence = Evidence { accepted: accepted_record(job, key, &state.fleet), accused };
+    effects.push(Effect::Keep { job: id, shard: info, accused: Some(node), record: Record::Evidence(evidence) });
+    effects.push(Effect::Notify { job: id, notice: Notice::Caught { shard: info, node, operator } });
+    state.fleet.record(node, |record| record.contradicted += 1);
+    if !state.fleet.is_suspended(operator) {
+        state.fleet.suspend(operator, &Suspension { job: id, shard: info, node });
+        relieve(state, operator, now, effects);
+    }
+}
+
+/// Takes back what a suspended operator's hosts still have.
+fn relieve(state: &mut State, operator: registry::id::OperatorId, now: Millis, effects: &mut Vec<Effect>) {
+    let given: Vec<AssignmentId> =
+        state.open.iter().filter(|(_, open)| open.operator == operator).map(|(id, _)| *id).collect();
+    for id in given {
+        if let Some(open) = close(state, id) {
+            effects.push(Effect::Revoke { node: open.node, assignment: id });
+            requeue(state, open.job, open.shard, now);
+        }
+    }
+}
+
+/// Goes on with the job after one of its shards was accepted.
+fn advance(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
+    let Some(job) = state.jobs.get_mut(&id) else { return };
+    let next = match key.stage {
+        Stage::Map if !job.count_accepted() => return,
+        Stage::Map => aggregate::after_map(job.spec.reduce),
+        Stage::Reduce => Next::Done,
+    };
+    let parts = job.parts(key.stage);
+    match next {
+        Next::Done => end(state, id, Phase::Done { parts }, now, effects),
+        Next::Reduce => {
+            job.phase = Phase::Concatenating;
+            effects.push(Effect::Concat { job: id, parts });
+        }
+    }
+}
+
+/// The reduce task's input is there.
+pub(super) fn concatenated(state: &mut State, id: JobId, input: BlobHash, bytes: u64) {
+    let Some(job) = state.jobs.get_mut(&id).filter(|job| job.phase == Phase::Concatenating) else { return };
+    job.begin_reduce(input, bytes);
+    if !state.turn.contains(&id) {
+        state.turn.push_back(id);
+    }
+}
+
+/// An execution gave no result: back off, then try elsewhere.
+pub(super) fn fault(
+    state: &mut State,
+    node: NodeId,
+    id: AssignmentId,
+    fault: Fault,
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
+    if !state.open_of.contains(&(node, id)) {
+        return;
+    }
+    let Some(open) = close(state, id) else { return };
+    state.fleet.record(node, |record| record.faults += 1);
+    let Some(job) = state.jobs.get_mut(&open.job) else { return };
+    let info = job.info(open.shard);
+    let Some(shard) = job.shard_mut(open.shard) else { return };
+    shard.faults += 1;
+    if !shard.faulted.contains(&node) {
+        shard.faulted.push(node);
+    }
+    shard.last_fault = Some(fault.clone());
+    effects.push(Effect::Notify { job: open.job, notice: Notice::Faulted { shard: info, node, fault } });
+    if shard.accepted.is_none() {
+        let doubled = state.config.retry_ms_min.saturating_mul(1 << (shard.faults - 1).min(20));
+        let earlier = (shard.not_before, Timer::Retry(open.job, open.shard));
+        shard.not_before = now + doubled.min(state.config.retry_ms_max);
+        state.timers.remove(&earlier);
+        state.timers.insert((shard.not_before, Timer::Retry(open.job, open.shard)));
+        if shard.casts.is_empty() && shard.open.is_empty() {
+            // Nothing to compare with: any engine will do.
+            shard.engine = None;
+        }
+    }
+    requeue(state, open.job, open.shard, now);
+    exhausted(state, open.job, open.shard, now, effects);
+}

@@ -1,0 +1,448 @@
+//! The machine against a small world: hosts that are honest, lie, crash or lose things, on virtual time, from one seed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+use registry::{
+    canon,
+    id::{EngineFingerprint, ModuleHash},
+    job::{JobInput, Policy, Reduce, ShardInfo, Split, task_id},
+    receipt::{Execution, Outcome, Receipt},
+    sign::SecretKey,
+};
+
+use super::*;
+use crate::plan::Cutter;
+
+const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
+
+/// How a host behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Conduct {
+    Honest,
+    /// Signs an output of its own.
+    Liar,
+    /// Never answers.
+    Silent,
+    /// Answers that it cannot.
+    Faulty,
+}
+
+struct Host {
+    key: SecretKey,
+    operator: SecretKey,
+    conduct: Conduct,
+    inbox: VecDeque<Assignment>,
+}
+
+impl Host {
+    fn node(&self) -> NodeId {
+        NodeId(self.key.public())
+    }
+}
+
+/// The machine, its journal, and the world around it.
+struct World {
+    state: State,
+    journal: Vec<(Millis, Event)>,
+    now: Millis,
+    hosts: Vec<Host>,
+    specs: BTreeMap<JobId, JobSpec>,
+    seed: u64,
+    accepted: Vec<Record>,
+    evidence: Vec<(NodeId, Record)>,
+    ended: BTreeSet<JobId>,
+    concats: VecDeque<JobId>,
+}
+
+impl World {
+    fn new(conducts: &[Conduct], seed: u64) -> Self {
+        let hosts = conducts.iter().zip(1u8..).map(|(conduct, index)| Host {
+            key: SecretKey::from_bytes(&[index; 32]),
+            operator: SecretKey::from_bytes(&[index + 100; 32]),
+            conduct: *conduct,
+            inbox: VecDeque::new(),
+        });
+        let mut world = Self {
+            state: State::new(Config::default()),
+            journal: Vec::new(),
+            now: 1_000,
+            hosts: hosts.collect(),
+            specs: BTreeMap::new(),
+            seed,
+            accepted: Vec::new(),
+            evidence: Vec::new(),
+            ended: BTreeSet::new(),
+            concats: VecDeque::new(),
+        };
+        for index in 0..world.hosts.len() {
+            world.join(index);
+        }
+        world
+    }
+
+    fn random(&mut self, below: u64) -> u64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.seed >> 33) % below
+    }
+
+    fn join(&mut self, index: usize) {
+        let host = &self.hosts[index];
+        let (node, operator) = (host.node(), OperatorId(host.operator.public()));
+        let cert = Signed::seal(&NodeCert { node, issued_ms: 0 }, &host.operator);
+        let offer = Offer { slots: 2, queue_max: 4, memory_bytes_max: 1 << 30, engine: ENGINE };
+        let holding = host.inbox.iter().map(|assignment| assignment.id).collect();
+        self.feed(Event::HostUp { node, operator, cert, offer, holding });
+    }
+
+    fn submit(&mut self, input: &[u8], change: impl FnOnce(&mut JobSpec)) -> JobId {
+        let mut spec = JobSpec::new(ModuleHash::of(b"module"), self.specs.len() as u64);
+        spec.input = JobInput::Inline(input.to_vec().into());
+        spec.split = Split::Lines(1);
+        change(&mut spec);
+        let mut cutter = Cutter::new(&spec.split, None).unwrap();
+        cutter.push(input).unwrap();
+        let plan = cutter.finish().unwrap();
+        let id = spec.id();
+        self.specs.insert(id, spec.clone());
+        self.feed(Event::Submitted { spec, plan });
+        id
+    }
+
+    fn feed(&mut self, event: Event) {
+        self.journal.push((self.now, event.clone()));
+        for effect in on_event(&mut self.state, event, self.now) {
+            match effect {
+                Effect::Assign { node, assignment } => self.host(node).inbox.push_back(assignment),
+                Effect::Revoke { node, assignment } => self.host(node).inbox.retain(|open| open.id != assignment),
+                Effect::Keep { record, accused: None, .. } => self.accepted.push(record),
+                Effect::Keep { record, accused: Some(node), .. } => self.evidence.push((node, record)),
+                Effect::Concat { job, .. } => self.concats.push_back(job),
+                Effect::Notify { job, notice: Notice::Ended { .. } } => {
+                    assert!(self.ended.insert(job), "a job ended twice")
+                }
+                Effect::Acknowledge { .. } | Effect::Notify { .. } | Effect::Forget { .. } => {}
+            }
+        }
+        self.check_invariants();
+    }
+
+    fn host(&mut self, node: NodeId) -> &mut Host {
+        self.hosts.iter_mut().find(|host| host.node() == node).unwrap()
+    }
+
+    /// What an honest execution of the assignment writes.
+    fn truth(assignment: &Assignment) -> Vec<u8> {
+        [assignment.input.as_bytes().as_slice(), b"!"].concat()
+    }
+
+    /// The host works off its oldest assignment.
+    fn answer(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        if host.conduct == Conduct::Silent {
+            return;
+        }
+        let Some(assignment) = host.inbox.pop_front() else { return };
+        let node = host.node();
+        if host.conduct == Conduct::Faulty {
+            let fault = Fault::new("deadline", "the task ran past its deadline");
+            self.feed(Event::Faulted { node, assignment: assignment.id, fault });
+            return;
+        }
+        let mut stdout = Self::truth(&assignment);
+        if host.conduct == Conduct::Liar {
+            stdout.push(index as u8);
+        }
+        let output = Output { stdout: BlobHash::of(&stdout), stdout_bytes: stdout.len() as u64, files: Vec::new() };
+        let spec = &self.specs[&assignment.job];
+        let execution = Execution {
+            task: task_id(spec.template().hash(), assignment.shard, assignment.input),
+            module: spec.module,
+            class: spec.class,
+            engine: ENGINE,
+            outcome: Outcome::Ok,
+            fuel_used: 10,
+            output: output.hash(),
+            nn_root: None,
+            segment_root: None,
+        };
+        let operator = OperatorId(host.operator.public());
+        let receipt = Receipt {
+            job: assignment.job,
+            shard: assignment.shard,
+            execution,
+            node,
+            operator,
+            nonce: assignment.id.0,
+            price_micro: 0,
+        };
+        let receipt = Attested::check(Signed::seal(&receipt, &host.key), node).unwrap();
+        self.feed(Event::Receipt { node, receipt, output, task_us: 1_000 });
+    }
+
+    fn run(&mut self) {
+        for _ in 0..20_000 {
+            if self.ended.len() == self.specs.len() {
+                return;
+            }
+            self.step();
+        }
+        panic!("jobs did not end: {:?}", self.state.job_views(10));
+    }
+
+    fn step(&mut self) {
+        if let Some(job) = self.concats.pop_front() {
+            self.feed(Event::Concatenated { job, input: BlobHash::of(b"parts"), bytes: 5 });
+            return;
+        }
+        let busy: Vec<usize> = (0..self.hosts.len())
+            .filter(|index| self.hosts[*index].conduct != Conduct::Silent && !self.hosts[*index].inbox.is_empty())
+            .collect();
+        if busy.is_empty() {
+            self.now = self.state.next_timer().expect("something is due while jobs are unfinished").max(self.now);
+            self.feed(Event::Tick);
+        } else {
+            let turn = self.random(busy.len() as u64) as usize;
+            self.now += self.random(20);
+            if self.state.next_timer().is_some_and(|due| due <= self.now) {
+                self.feed(Event::Tick);
+            }
+            self.answer(busy[turn]);
+        }
+    }
+
+    /// Drops a host's connection; it comes back with or without its assignments.
+    fn crash(&mut self, index: usize) {
+        let node = self.hosts[index].node();
+        self.feed(Event::HostDown { node });
+        if self.random(2) == 0 {
+            self.hosts[index].inbox.clear();
+        }
+        self.now += self.random(6_000);
+        self.feed(Event::Tick);
+        self.join(index);
+    }
+
+    fn check_invariants(&self) {
+        let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for open in self.state.open.values() {
+            *held.entry(open.node).or_default() += 1;
+            let shard = self.state.jobs[&open.job].shard(open.shard).unwrap();
+            assert!(shard.accepted.is_none(), "an accepted shard is still being run");
+        }
+        for (node, host) in self.state.fleet.hosts() {
+            assert_eq!(host.in_flight, held.get(&node).copied().unwrap_or(0), "a host's assignments are miscounted");
+        }
+        assert_eq!(self.state.open.len(), self.state.open_of.len());
+    }
+
+    fn check_replay(&self) {
+        let mut replayed = State::new(Config::default());
+        for (now, event) in &self.journal {
+            let bytes = canon::encode(event);
+            on_event(&mut replayed, canon::decode(&bytes, bytes.len()).unwrap(), *now);
+        }
+        assert!(replayed == self.state, "the replayed machine differs");
+        let snapshot = canon::encode(&self.state);
+        let restored: State = canon::decode(&snapshot, snapshot.len()).unwrap();
+        assert!(restored == self.state, "the snapshot differs");
+    }
+}
+
+fn phase(world: &World, job: JobId) -> &Phase {
+    &world.state.job(job).unwrap().phase
+}
+
+#[test]
+fn a_job_over_honest_hosts_costs_its_quorum_and_no_more() {
+    let mut world = World::new(&[Conduct::Honest; 4], 1);
+    let job = world.submit(b"a\nb\nc\nd\n", |_| {});
+    world.run();
+    let Phase::Done { parts } = phase(&world, job) else { panic!("{:?}", phase(&world, job)) };
+    assert_eq!(parts.iter().map(|part| part.shard.index).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(world.state.job(job).unwrap().executions, 8);
+    world.accepted.iter().for_each(|record| assert_eq!(record.check().unwrap().operators.len(), 2));
+    world.check_replay();
+}
+
+#[test]
+fn a_liar_is_caught_with_evidence_and_gets_no_more_work() {
+    let mut world = World::new(&[Conduct::Honest, Conduct::Honest, Conduct::Honest, Conduct::Liar], 2);
+    let input: String = (0..30).map(|line| format!("{line}\n")).collect();
+    let job = world.submit(input.as_bytes(), |_| {});
+    world.run();
+    assert!(matches!(phase(&world, job), Phase::Done { .. }));
+    let liar = world.hosts[3].node();
+    assert!(!world.evidence.is_empty());
+    for (node, record) in &world.evidence {
+        assert_eq!(*node, liar);
+        assert_eq!(record.check().unwrap().accused.unwrap().0, liar);
+    }
+    assert!(world.state.host(liar).unwrap().suspended.is_some());
+    let assigned = world.state.host(liar).unwrap().record.assigned;
+    world.submit(b"more\nwork\n", |_| {});
+    world.run();
+    assert_eq!(world.state.host(liar).unwrap().record.assigned, assigned);
+}
+
+#[test]
+fn a_reduce_runs_over_the_maps_outputs_under_the_same_policy() {
+    let mut world = World::new(&[Conduct::Honest; 3], 3);
+    let job = world.submit(b"a\nb\n", |spec| spec.reduce = Reduce::Task);
+    world.run();
+    let Phase::Done { parts } = phase(&world, job) else { panic!("{:?}", phase(&world, job)) };
+    assert_eq!(parts.len(), 1);
+    assert_eq!(world.accepted.len(), 3, "two shards and the reduce task have a record each");
+    world.check_replay();
+}
+
+#[test]
+fn a_quorum_that_cannot_be_reached_waits_with_a_reason_and_ends_at_the_deadline() {
+    let mut world = World::new(&[Conduct::Honest], 4);
+    let job = world.submit(b"a\n", |spec| spec.deadline_ms = 120_000);
+    let why = world.state.why(job, registry::job::Stage::Map, 0).unwrap();
+    assert!(why.summary.contains("a quorum of 2 needs as many operators, 1 are connected"), "{}", why.summary);
+    assert_eq!(why.hosts.len(), 1);
+    world.run();
+    assert!(matches!(phase(&world, job), Phase::Failed { reason } if reason.word == "deadline"));
+}
+
+#[test]
+fn a_task_that_every_host_refuses_fails_its_job_at_once_with_the_last_fault() {
+    let mut world = World::new(&[Conduct::Faulty; 3], 5);
+    let start = world.now;
+    let job = world.submit(b"a\n", |spec| spec.attempts_max = 4);
+    world.run();
+    let Phase::Failed { reason } = phase(&world, job) else { panic!("{:?}", phase(&world, job)) };
+    assert!(reason.word == "attempts" && reason.detail.contains("ran past its deadline"), "{reason}");
+    assert!(world.now - start < 10_000, "it took {} ms", world.now - start);
+}
+
+#[test]
+fn disagreement_of_five_is_inconclusive_and_nobody_is_blamed() {
+    let mut world = World::new(&[Conduct::Liar; 6], 6);
+    let job = world.submit(b"a\n", |_| {});
+    world.run();
+    assert!(matches!(phase(&world, job), Phase::Failed { reason } if reason.word == "inconclusive"));
+    assert!(world.evidence.is_empty());
+    assert!(world.state.host_views().iter().all(|host| host.suspended.is_none()));
+}
+
+#[test]
+fn a_silent_host_is_hedged_and_costs_no_result() {
+    let mut world = World::new(&[Conduct::Honest, Conduct::Honest, Conduct::Silent], 7);
+    let job = world.submit(b"a\nb\nc\nd\ne\nf\n", |_| {});
+    let start = world.now;
+    world.run();
+    assert!(matches!(phase(&world, job), Phase::Done { .. }));
+    assert!(world.now - start < 95_000, "it took {} ms", world.now - start);
+}
+
+#[test]
+fn a_host_that_comes_back_empty_handed_has_its_work_moved_at_once() {
+    let mut world = World::new(&[Conduct::Silent, Conduct::Honest, Conduct::Honest], 8);
+    let job = world.submit(b"a\n", |_| {});
+    world.hosts[0].inbox.clear();
+    let node = world.hosts[0].node();
+    world.feed(Event::HostDown { node });
+    world.join(0);
+    world.hosts[0].conduct = Conduct::Honest;
+    world.run();
+    assert!(matches!(phase(&world, job), Phase::Done { .. }));
+}
+
+#[test]
+fn a_cancelled_job_takes_its_work_back() {
+    let mut world = World::new(&[Conduct::Silent; 3], 9);
+    let job = world.submit(b"a\nb\n", |_| {});
+    assert!(world.hosts.iter().any(|host| !host.inbox.is_empty()));
+    world.feed(Event::Cancelled { job });
+    assert!(world.hosts.iter().all(|host| host.inbox.is_empty()));
+    assert_eq!(phase(&world, job), &Phase::Cancelled);
+}
+
+#[test]
+fn a_receipt_about_other_work_is_a_fault_of_its_host() {
+    let mut world = World::new(&[Conduct::Silent, Conduct::Honest, Conduct::Honest], 10);
+    let job = world.submit(b"a\nb\n", |_| {});
+    let host = &world.hosts[0];
+    let assignment = host.inbox[0].clone();
+    let node = host.node();
+    let shard = ShardInfo { index: 1 - assignment.shard.index, ..assignment.shard };
+    let output = Output { stdout: BlobHash::of(b""), stdout_bytes: 0, files: Vec::new() };
+    let execution = Execution {
+        task: task_id(BlobHash::of(b"other"), shard, assignment.input),
+        module: ModuleHash::of(b"module"),
+        class: registry::job::Class::Exact,
+        engine: ENGINE,
+        outcome: Outcome::Ok,
+        fuel_used: 1,
+        output: output.hash(),
+        nn_root: None,
+        segment_root: None,
+    };
+    let operator = OperatorId(host.operator.public());
+    let receipt = Receipt { job, shard, execution, node, operator, nonce: assignment.id.0, price_micro: 0 };
+    let receipt = Attested::check(Signed::seal(&receipt, &host.key), node).unwrap();
+    world.hosts[0].inbox.pop_front();
+    world.feed(Event::Receipt { node, receipt, output, task_us: 1 });
+    assert_eq!(world.state.host(node).unwrap().record.faults, 1);
+    let why = world.state.why(job, registry::job::Stage::Map, assignment.shard.index).unwrap();
+    assert!(why.shard.last_fault.unwrap().detail.contains("names another shard"));
+    world.hosts[0].conduct = Conduct::Honest;
+    world.run();
+    assert!(matches!(phase(&world, job), Phase::Done { .. }));
+}
+
+fn conducts() -> impl Strategy<Value = Vec<Conduct>> {
+    let other = prop_oneof![Just(Conduct::Honest), Just(Conduct::Liar), Just(Conduct::Silent), Just(Conduct::Faulty)];
+    proptest::collection::vec(other, 0..4).prop_map(|mut conducts| {
+        conducts.extend([Conduct::Honest; 3]);
+        conducts
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn every_job_ends_every_result_has_its_quorum_and_the_journal_replays(
+        conducts in conducts(),
+        seed in any::<u64>(),
+        lines in 0usize..12,
+        quorum in 2u8..=3,
+        reduce in any::<bool>(),
+        crashes in proptest::collection::vec((0usize..7, 0usize..40), 0..4),
+    ) {
+        let mut world = World::new(&conducts, seed);
+        let input: String = (0..lines).map(|line| format!("line {line}\n")).collect();
+        let jobs: Vec<JobId> = (0..2).map(|_| world.submit(input.as_bytes(), |spec| {
+            spec.policy = Policy::Quorum(quorum);
+            spec.reduce = if reduce { Reduce::Task } else { Reduce::Concat };
+            spec.attempts_max = 30;
+        })).collect();
+        for (host, steps) in crashes {
+            for _ in 0..steps {
+                if world.ended.len() < jobs.len() {
+                    world.step();
+                }
+            }
+            world.crash(host % conducts.len());
+        }
+        world.run();
+        for record in &world.accepted {
+            let checked = record.check().unwrap();
+            prop_assert!(checked.operators.len() >= usize::from(quorum));
+        }
+        let liars: BTreeSet<NodeId> = world.hosts.iter().filter(|host| host.conduct == Conduct::Liar).map(Host::node).collect();
+        for (accused, record) in &world.evidence {
+            prop_assert!(liars.contains(accused), "an honest host was accused");
+            prop_assert!(record.check().is_ok());
+        }
+        for job in jobs {
+            if let Phase::Done { parts } = phase(&world, job) {
+                prop_assert_eq!(parts.len(), if reduce { 1 } else { lines.max(1) });
+            }
+        }
+        world.check_replay();
+    }
+}

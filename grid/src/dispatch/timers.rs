@@ -1,0 +1,98 @@
+//! What happens by itself as time passes: leases end, stragglers are hedged, back-offs and graces end, jobs time out.
+
+use registry::id::{JobId, NodeId};
+use serde::{Deserialize, Serialize};
+
+use super::{Effect, Phase, State, end, job::ShardKey, settle};
+use crate::flow::{AssignmentId, Fault, Millis};
+
+/// Hosts have this many graces to come back after the coordinator itself was away.
+const RESTART_GRACES: u64 = 5;
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Timer {
+    /// The execution takes unusually long.
+    Straggler(AssignmentId),
+    /// The execution's lease ends.
+    Lease(AssignmentId),
+    /// The shard's back-off ends.
+    Retry(JobId, ShardKey),
+    /// The job's time is over.
+    Deadline(JobId),
+    /// The host has been away for its grace.
+    Lost(NodeId),
+}
+
+/// Handles every timer that is due.
+pub(super) fn tick(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
+    while let Some((due, timer)) = state.timers.first().copied()
+        && due <= now
+    {
+        state.timers.remove(&(due, timer));
+        match timer {
+            Timer::Straggler(id) => straggler(state, id, now),
+            Timer::Lease(id) => lease_over(state, id, now, effects),
+            Timer::Retry(job, key) => retry(state, job, key, now),
+            Timer::Deadline(job) => {
+                let fault = Fault::new("deadline", "the job's deadline passed before all its shards were accepted");
+                end(state, job, Phase::Failed { reason: fault }, now, effects);
+            }
+            Timer::Lost(node) => lost(state, node, now, effects),
+        }
+    }
+}
+
+/// Asks one more host; the straggler goes on.
+fn straggler(state: &mut State, id: AssignmentId, now: Millis) {
+    let Some(open) = state.open.get_mut(&id) else { return };
+    open.straggling = true;
+    open.timer = (open.lease_until, Timer::Lease(id));
+    state.timers.insert(open.timer);
+    let (job, key) = (open.job, open.shard);
+    if let Some(shard) = state.jobs.get_mut(&job).and_then(|job| job.shard_mut(key)) {
+        shard.straggling += 1;
+    }
+    settle::requeue(state, job, key, now);
+}
+
+fn lease_over(state: &mut State, id: AssignmentId, now: Millis, effects: &mut Vec<Effect>) {
+    let Some(node) = state.open.get(&id).map(|open| open.node) else { return };
+    effects.push(Effect::Revoke { node, assignment: id });
+    settle::fault(state, node, id, Fault::new("lease", "the host let the assignment's lease end"), now, effects);
+}
+
+fn retry(state: &mut State, job: JobId, key: ShardKey, now: Millis) {
+    if let Some(shard) = state.jobs.get_mut(&job).and_then(|job| job.shard_mut(key)) {
+        shard.not_before = 0;
+    }
+    settle::requeue(state, job, key, now);
+}
+
+fn lost(state: &mut State, node: NodeId, now: Millis, effects: &mut Vec<Effect>) {
+    if state.fleet.get(node).is_none_or(|host| host.connected) {
+        return;
+    }
+    for id in settle::open_of(state, node) {
+        settle::fault(state, node, id, Fault::new("host_lost", "the host's connection is gone"), now, effects);
+    }
+}
+
+/// The coordinator was away: every host has to come back, and no lease ended while nobody could answer.
+pub(super) fn restarted(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
+    let grace = now + state.config.host_grace_ms * RESTART_GRACES;
+    let nodes: Vec<NodeId> = state.fleet.hosts().map(|(node, _)| node).collect();
+    for node in nodes {
+        state.fleet.down(node, now);
+        state.timers.insert((grace, Timer::Lost(node)));
+    }
+    for (id, open) in &mut state.open {
+        state.timers.remove(&open.timer);
+        open.lease_until = open.lease_until.max(grace);
+        open.timer = (open.lease_until, Timer::Lease(*id));
+        state.timers.insert(open.timer);
+    }
+    for (id, job) in state.jobs.iter().filter(|(_, job)| job.phase == Phase::Concatenating) {
+        effects.push(Effect::Concat { job: *id, parts: job.map_parts() });
+    }
+}

@@ -1,0 +1,262 @@
+//! What is known of the hosts: who they are, what they offer, what they are busy with, and how they did.
+//!
+//! A host that disconnects stays here: its work moves after a grace, its history does not. The set of hosts with room is
+//! kept as it changes, so that placing a task never walks the whole fleet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use registry::{
+    id::{EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId},
+    job::ShardInfo,
+    membership::NodeCert,
+    sign::Signed,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::flow::{Millis, Offer};
+
+/// Modules that a host is remembered to have at hand.
+pub const WARM_MODULES_MAX: usize = 64;
+/// Assumed duration of a task before the first one is back, in microseconds.
+const UNKNOWN_TASK_US: u64 = 50_000;
+
+/// Why a host gets no more work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// The job in which it was caught.
+    pub job: JobId,
+    /// The shard whose quorum it contradicted.
+    pub shard: ShardInfo,
+    /// The node of the same operator that was caught.
+    pub node: NodeId,
+}
+
+/// How a host did so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Executions that it was given.
+    pub assigned: u64,
+    /// Executions whose commitment was accepted.
+    pub confirmed: u64,
+    /// Executions whose commitment a quorum contradicts.
+    pub contradicted: u64,
+    /// Executions that gave no result.
+    pub faults: u64,
+}
+
+/// One host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Who answers for it.
+    pub operator: OperatorId,
+    /// The operator's word for that.
+    pub cert: Signed<NodeCert>,
+    /// What it offers.
+    pub offer: Offer,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// When that last changed.
+    pub since_ms: Millis,
+    /// Assignments that it holds.
+    pub in_flight: u32,
+    /// Running average of its time for a task, in microseconds.
+    pub task_us: u64,
+    /// Modules that it ran lately.
+    pub warm: BTreeSet<ModuleHash>,
+    /// How it did.
+    pub record: Record,
+    /// Why it gets no more work, if so.
+    pub suspended: Option<Suspension>,
+}
+
+impl Host {
+    /// Assignments that it may hold: its slots, and as many more as it is expected to finish in `ahead_ms`.
+    pub fn window(&self, ahead_ms: u64) -> u32 {
+        let ahead = u64::from(self.offer.slots).saturating_mul(ahead_ms * 1000) / self.task_us.max(1);
+        self.offer.slots.saturating_add(self.offer.queue_max.min(u32::try_from(ahead).unwrap_or(u32::MAX)))
+    }
+
+    fn has_room(&self, ahead_ms: u64) -> bool {
+        self.connected && self.suspended.is_none() && self.in_flight < self.window(ahead_ms)
+    }
+}
+
+/// All hosts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fleet {
+    hosts: BTreeMap<NodeId, Host>,
+    /// Hosts that could take an assignment now.
+    room: BTreeSet<NodeId>,
+    /// Connected, unsuspended hosts by operator, by engine.
+    engines: BTreeMap<EngineFingerprint, BTreeMap<OperatorId, u32>>,
+    suspended: BTreeMap<OperatorId, Suspension>,
+    /// Where the next search for a host starts.
+    cursor: Option<NodeId>,
+    ahead_ms: u64,
+}
+
+impl Fleet {
+    /// An empty fleet whose hosts are given work `ahead_ms` ahead.
+    pub fn new(ahead_ms: u64) -> Self {
+        Self { ahead_ms, ..Self::default() }
+    }
+
+    /// The host, if it ever joined.
+    pub fn get(&self, node: NodeId) -> Option<&Host> {
+        self.hosts.get(&node)
+    }
+
+    /// Every host that ever joined.
+    pub fn hosts(&self) -> impl Iterator<Item = (NodeId, &Host)> {
+        self.hosts.iter().map(|(node, host)| (*node, host))
+    }
+
+    /// Whether any host could take an assignment.
+    pub fn has_room(&self) -> bool {
+        !self.room.is_empty()
+    }
+
+    /// Hosts with room, `max` at most, starting after the one that was [`Fleet::take`]n last.
+    pub fn with_room(&self, max: usize) -> impl Iterator<Item = (NodeId, &Host)> {
+        let after = self.cursor.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let upto = self.cursor.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Included);
+        let late = self.room.range((after, std::ops::Bound::Unbounded));
+        let early = self.cursor.map(|_| self.room.range((std::ops::Bound::Unbounded, upto)));
+        late.chain(early.into_iter().flatten()).take(max).filter_map(|node| Some((*node, self.hosts.get(node)?)))
+    }
+
+    /// Distinct operators with a connected host on this engine.
+    pub fn operators(&self, engine: EngineFingerprint) -> usize {
+        self.engines.get(&engine).map_or(0, BTreeMap::len)
+    }
+
+    /// Whether an operator besides these has a connected host on this engine.
+    pub fn has_other_operator(&self, engine: EngineFingerprint, besides: &[OperatorId]) -> bool {
+        self.engines.get(&engine).is_some_and(|operators| operators.keys().any(|operator| !besides.contains(operator)))
+    }
+
+    /// The most distinct operators that any one engine has.
+    pub fn operators_max(&self) -> usize {
+        self.engines.values().map(BTreeMap::len).max().unwrap_or(0)
+    }
+
+    /// A host joins, or comes back with a new offer.
+    pub fn up(&mut self, node: NodeId, operator: OperatorId, cert: Signed<NodeCert>, offer: Offer, now: Millis) {
+        self.uncount(node);
+        let suspended = self.suspended.get(&operator).cloned();
+        let host = self.hosts.entry(node).or_insert_with(|| Host {
+            operator,
+            cert: cert.clone(),
+            offer: offer.clone(),
+            connected: true,
+            since_ms: now,
+            in_flight: 0,
+            task_us: UNKNOWN_TASK_US,
+            warm: BTreeSet::new(),
+            record: Record::default(),
+            suspended: None,
+        });
+        *host = Host { operator, cert, offer, connected: true, since_ms: now, suspended, ..host.clone() };
+        self.count(node);
+    }
+
+    /// A host's connection is gone.
+    pub fn down(&mut self, node: NodeId, now: Millis) {
+        self.uncount(node);
+        if let Some(host) = self.hosts.get_mut(&node).filter(|host| host.connected) {
+            (host.connected, host.since_ms) = (false, now);
+        }
+        self.refresh(node);
+    }
+
+    /// A host was given an assignment.
+    pub fn take(&mut self, node: NodeId) {
+        self.cursor = Some(node);
+        if let Some(host) = self.hosts.get_mut(&node) {
+            host.in_flight += 1;
+            host.record.assigned += 1;
+        }
+        self.refresh(node);
+    }
+
+    /// A host is rid of an assignment, whatever came of it.
+    pub fn release(&mut self, node: NodeId) {
+        if let Some(host) = self.hosts.get_mut(&node) {
+            host.in_flight = host.in_flight.saturating_sub(1);
+        }
+        self.refresh(node);
+    }
+
+    /// A host finished an execution of `module` in `task_us`, by its own word.
+    pub fn finished(&mut self, node: NodeId, module: ModuleHash, task_us: u64) {
+        if let Some(host) = self.hosts.get_mut(&node) {
+            host.task_us = (host.task_us * 7 + task_us.min(3_600_000_000)) / 8;
+            if host.warm.len() < WARM_MODULES_MAX || host.warm.contains(&module) {
+                host.warm.insert(module);
+            } else if host.warm.pop_first().is_some() {
+                host.warm.insert(module);
+            }
+        }
+        self.refresh(node);
+    }
+
+    /// Changes how a host did.
+    pub fn record(&mut self, node: NodeId, change: impl FnOnce(&mut Record)) {
+        if let Some(host) = self.hosts.get_mut(&node) {
+            change(&mut host.record);
+        }
+    }
+
+    /// An operator was caught: none of its hosts gets work again.
+    pub fn suspend(&mut self, operator: OperatorId, suspension: &Suspension) {
+        self.suspended.entry(operator).or_insert_with(|| suspension.clone());
+        let nodes: Vec<_> =
+            self.hosts.iter().filter(|(_, host)| host.operator == operator).map(|(node, _)| *node).collect();
+        for node in nodes {
+            self.uncount(node);
+            if let Some(host) = self.hosts.get_mut(&node) {
+                host.suspended.get_or_insert_with(|| suspension.clone());
+            }
+            self.refresh(node);
+        }
+    }
+
+    /// Whether an operator was caught.
+    pub fn is_suspended(&self, operator: OperatorId) -> bool {
+        self.suspended.contains_key(&operator)
+    }
+
+    fn counts(&self, node: NodeId) -> Option<(EngineFingerprint, OperatorId)> {
+        let host = self.hosts.get(&node).filter(|host| host.connected && host.suspended.is_none())?;
+        Some((host.offer.engine, host.operator))
+    }
+
+    fn count(&mut self, node: NodeId) {
+        if let Some((engine, operator)) = self.counts(node) {
+            *self.engines.entry(engine).or_default().entry(operator).or_default() += 1;
+        }
+        self.refresh(node);
+    }
+
+    fn uncount(&mut self, node: NodeId) {
+        let Some((engine, operator)) = self.counts(node) else { return };
+        let Some(operators) = self.engines.get_mut(&engine) else { return };
+        if let Some(hosts) = operators.get_mut(&operator) {
+            *hosts -= 1;
+            if *hosts == 0 {
+                operators.remove(&operator);
+            }
+        }
+        if operators.is_empty() {
+            self.engines.remove(&engine);
+        }
+    }
+
+    fn refresh(&mut self, node: NodeId) {
+        if self.hosts.get(&node).is_some_and(|host| host.has_room(self.ahead_ms)) {
+            self.room.insert(node);
+        } else {
+            self.room.remove(&node);
+        }
+    }
+}

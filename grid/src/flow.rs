@@ -1,0 +1,189 @@
+//! What is handed from stage to stage. Nothing here is hashed, signed or sent as it is.
+
+use std::fmt;
+
+use registry::{
+    id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId},
+    job::ShardInfo,
+    receipt::{Output, Receipt},
+    sign::{SignatureError, Signed},
+};
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since 1970, as the driver's clock reads them.
+pub type Millis = u64;
+
+/// One execution order, unique in its grid. It is the nonce of the receipt that answers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AssignmentId(pub u64);
+
+/// Where a shard's standard input lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slice {
+    /// The blob that holds it; absent for inline inputs.
+    pub blob: Option<BlobHash>,
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+}
+
+/// One shard as planned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedShard {
+    /// Where its input lies.
+    pub slice: Slice,
+    /// Hash of its input's bytes.
+    pub input: BlobHash,
+}
+
+/// How a job is cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// In the order of the input.
+    pub shards: Vec<PlannedShard>,
+}
+
+/// A task given to one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// Unique in the grid.
+    pub id: AssignmentId,
+    /// The job.
+    pub job: JobId,
+    /// Which part of it.
+    pub shard: ShardInfo,
+    /// Where the input lies.
+    pub slice: Slice,
+    /// Hash of the input's bytes.
+    pub input: BlobHash,
+    /// The host's time for it, from now.
+    pub lease_ms: u64,
+}
+
+/// A receipt whose signature was checked when it entered the grid.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Signed<Receipt>", into = "Signed<Receipt>")]
+pub struct Attested {
+    signed: Signed<Receipt>,
+    receipt: Receipt,
+}
+
+impl Attested {
+    /// Checks that `node` signed it and names itself.
+    ///
+    /// # Errors
+    /// When the signature does not hold or another node signed.
+    pub fn check(signed: Signed<Receipt>, node: NodeId) -> Result<Self, SignatureError> {
+        let (receipt, signer) = signed.open()?;
+        if signer != node.0 || receipt.node != node {
+            return Err(SignatureError::Key);
+        }
+        Ok(Self { signed, receipt })
+    }
+
+    /// What it says.
+    pub fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+
+    /// As it was signed.
+    pub fn signed(&self) -> &Signed<Receipt> {
+        &self.signed
+    }
+}
+
+impl fmt::Debug for Attested {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Attested({:?})", self.receipt.id())
+    }
+}
+
+/// Reading back a journal: what is in there was checked when it was written.
+impl TryFrom<Signed<Receipt>> for Attested {
+    type Error = SignatureError;
+
+    fn try_from(signed: Signed<Receipt>) -> Result<Self, SignatureError> {
+        Ok(Self { receipt: signed.peek()?, signed })
+    }
+}
+
+impl From<Attested> for Signed<Receipt> {
+    fn from(attested: Attested) -> Self {
+        attested.signed
+    }
+}
+
+/// What a host that joins offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Offer {
+    /// Tasks that it runs at a time.
+    pub slots: u32,
+    /// Assignments that it holds besides those that run.
+    pub queue_max: u32,
+    /// Memory in bytes that one task may have.
+    pub memory_bytes_max: u64,
+    /// The conditions under which its results are reproducible.
+    pub engine: EngineFingerprint,
+}
+
+/// Why an execution gave no result. Nobody is paid or punished for it; the task goes elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// A stable word for machines, e.g. `deadline`.
+    pub word: String,
+    /// One line for people.
+    pub detail: String,
+}
+
+/// Bytes of a [`Fault`]'s word and detail that are kept.
+pub const FAULT_BYTES_MAX: usize = 512;
+
+impl Fault {
+    /// A fault with its texts cut to their bound.
+    pub fn new(word: impl Into<String>, detail: impl Into<String>) -> Self {
+        let cut = |text: String| text.chars().take(FAULT_BYTES_MAX / 4).collect();
+        Self { word: cut(word.into()), detail: cut(detail.into()) }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.word, self.detail)
+    }
+}
+
+/// What `verify` compares: one execution of one operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vote {
+    /// Who answers for it.
+    pub operator: OperatorId,
+    /// What it commits to.
+    pub commitment: Commitment,
+}
+
+/// What `verify` says of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not yet: so many more executions are wanted.
+    Open {
+        /// Executions of further operators.
+        wanted: u8,
+    },
+    /// This is the result.
+    Accepted(Commitment),
+    /// The most executions allowed do not agree.
+    Inconclusive,
+}
+
+/// One piece of a job's result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The shard that wrote it.
+    pub shard: ShardInfo,
+    /// What it wrote.
+    pub output: Output,
+}

@@ -1,0 +1,23 @@
+//! Every decision of a Quorate grid, without I/O: values in, values out, `now` and seeds as arguments.
+//!
+//! In the order in which work flows:
+//! - [`flow`]: what is handed from stage to stage.
+//! - [`config`]: the parameters of the decisions, each named with its unit.
+//! - [`plan`]: cuts a job's input into shards.
+//! - [`fleet`]: what is known of the hosts.
+//! - [`place`]: which host runs a shard, and why the others do not.
+//! - [`verify`]: when results are believed.
+//! - [`aggregate`]: how the shards' outputs become the job's result.
+//! - [`dispatch`]: the event machine, the only parent that calls the others.
+//!
+//! The stages are leaves and never import each other. The crate has no clock, no network and no disk, so that the same
+//! code decides in the field, when a journal is replayed, and in a simulation.
+
+pub mod aggregate;
+pub mod config;
+pub mod dispatch;
+pub mod fleet;
+pub mod flow;
+pub mod place;
+pub mod plan;
+pub mod verify;
