@@ -75,6 +75,9 @@ pub use read::BlobReader;
 pub use serve::{Access, Serving};
 
 /// A store of blobs. Clones share one store.
+///
+/// End it with [`Store::shutdown`]. If the last clone is dropped without, the same happens in the background, except that
+/// the order of last use is not written; until then the directory is in use.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,

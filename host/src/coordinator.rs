@@ -1,0 +1,405 @@
+//! The driver of the event machine: one task owns the [`State`], everybody else has a [`Coordinator`] handle.
+//!
+//! A round of the loop takes all commands that are waiting, feeds their events to `grid::dispatch::on_event`, appends
+//! them to the [`Journal`] and performs the effects. Assignments go out at once; what somebody may rely on (an
+//! acknowledgement, an answer to a submitter, a notice) waits in [`release`] until the journal says that its events are
+//! on disk. On start the journal is replayed through the same machine.
+//!
+//! A crash loses what was never acknowledged. Hosts keep receipts until they are, and come back by themselves.
+
+mod release;
+#[cfg(test)]
+mod tests;
+mod work;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use grid::{
+    config::Config,
+    dispatch::{Event, JobView, Notice, State, on_event},
+    flow::{Assignment, AssignmentId, Attested, Fault, Offer, Plan},
+};
+use registry::{
+    canon,
+    id::{BlobHash, JobId, ManifestHash, NodeId, OperatorId},
+    job::{JobSpec, TaskTemplate},
+    membership::NodeCert,
+    name::{Index, Name, NameEntry, NameError, NameStatement},
+    receipt::Output,
+    sign::Signed,
+    store::Store,
+};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use self::work::Loop;
+pub use crate::journal::StoredRecord;
+use crate::{
+    clock, limits,
+    journal::{Journal, JournalError, Replay, Row},
+    metrics::CoordinatorMetrics,
+};
+
+/// The coordinator is stopping or has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("coordinator is stopping: try again in a moment")]
+pub struct Closed;
+
+/// Why a job or a name is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// As many jobs as allowed are unfinished.
+    #[error("coordinator has {open_jobs} unfinished jobs, its bound: try again when some have ended")]
+    Busy {
+        /// Unfinished jobs.
+        open_jobs: usize,
+    },
+    /// The journal cannot be written.
+    #[error("coordinator cannot write its journal, so it takes no new work: its operator should check the disk")]
+    Journal,
+    /// Stopping.
+    #[error("{0}")]
+    Closed(#[from] Closed),
+    /// The name's rules say no.
+    #[error("{0}")]
+    Name(#[from] NameError),
+}
+
+/// Why a coordinator cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its journal cannot be read.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    /// An entry of its journal makes no sense.
+    #[error("journal's {what} is damaged ({source}); restore the file from a copy")]
+    Damaged {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: canon::CanonError,
+    },
+}
+
+/// One connection of a host; a later one of the same host replaces it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionId(u64);
+
+/// A receipt as it enters: signature checked, output at hand.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// The receipt.
+    pub receipt: Attested,
+    /// What the task wrote.
+    pub output: Output,
+    /// Standard output, unless it is in the store.
+    pub stdout: Option<Bytes>,
+    /// The host's time for it in microseconds, by its own word.
+    pub task_us: u64,
+}
+
+/// A message for a host.
+#[derive(Debug, Clone)]
+pub enum ToHost {
+    /// Run this.
+    Assign {
+        /// What.
+        assignment: Assignment,
+        /// What it shares with its job's other tasks.
+        template: Arc<TaskTemplate>,
+        /// Its standard input.
+        input: Input,
+    },
+    /// Not wanted any more.
+    Revoke(AssignmentId),
+    /// The receipt is on disk.
+    Acknowledge(AssignmentId),
+}
+
+/// A shard's standard input.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Here it is.
+    Inline(Bytes),
+    /// A range of a blob: see the assignment's slice.
+    Blob,
+}
+
+type Question = Box<dyn FnOnce(&State) + Send>;
+
+enum Command {
+    Submit { spec: Box<JobSpec>, plan: Plan, input: Option<Bytes>, reply: SubmitReply },
+    Cancel { job: JobId, reply: oneshot::Sender<bool> },
+    HostUp { event: Box<Event>, node: NodeId, session: SessionId, outbox: mpsc::Sender<ToHost> },
+    HostDown { node: NodeId, session: SessionId },
+    Deliver { node: NodeId, delivered: Vec<Delivered> },
+    Faulted { node: NodeId, faults: Vec<(AssignmentId, Fault)> },
+    Name { statement: Vec<u8>, reply: oneshot::Sender<()> },
+    Ask(Question),
+    Event(Box<Event>),
+    Close,
+}
+
+enum SubmitReply {
+    /// Once the job is on disk.
+    Taken(oneshot::Sender<Result<JobId, SubmitError>>),
+    /// Once its end is.
+    Ended(oneshot::Sender<Result<JobView, SubmitError>>),
+}
+
+/// A handle on the coordinator.
+#[derive(Clone)]
+pub struct Coordinator {
+    commands: mpsc::Sender<Command>,
+    notices: broadcast::Sender<(JobId, Notice)>,
+    journal: Journal,
+    store: Store,
+    names: Arc<RwLock<Index>>,
+    sessions: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Coordinator {
+    /// Replays what the journal held and starts the loop.
+    ///
+    /// # Errors
+    /// When the journal is damaged.
+    pub fn start(
+        config: Config,
+        journal: Journal,
+        replay: Replay,
+        store: Store,
+        metrics: CoordinatorMetrics,
+    ) -> Result<(Self, tokio::task::JoinHandle<()>), StartError> {
+        let names = replayed_names(&replay)?;
+        let events = replay.entries.len() as u64;
+        let state = replayed_state(config, replay)?;
+        let (commands, inbox) = mpsc::channel(limits::COMMANDS_MAX);
+        let notices = broadcast::Sender::new(limits::NOTICES_MAX);
+        let this = Self {
+            commands: commands.clone(),
+            notices: notices.clone(),
+            journal: journal.clone(),
+            store: store.clone(),
+            names: Arc::new(RwLock::new(names)),
+            sessions: Arc::default(),
+        };
+        let work = Loop::new(state, events, journal, store, commands, release::start(notices), metrics);
+        Ok((this, tokio::spawn(work.run(inbox))))
+    }
+
+    async fn send(&self, command: Command) -> Result<(), Closed> {
+        self.commands.send(command).await.map_err(|_| Closed)
+    }
+
+    /// Takes a job; returns once it is on disk. The same job again is the same job.
+    ///
+    /// # Errors
+    /// When there is no room, or nothing can be written.
+    pub async fn submit(&self, spec: JobSpec, plan: Plan) -> Result<JobId, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        self.pin(spec.id(), spec.blobs().into_iter()).await;
+        let input = self.cached_input(&spec).await;
+        self.send(Command::Submit { spec: Box::new(spec), plan, input, reply: SubmitReply::Taken(reply) }).await?;
+        answer.await.map_err(|_| Closed)?
+    }
+
+    /// Takes a job; returns once it has ended and that is on disk.
+    ///
+    /// # Errors
+    /// When there is no room, or nothing can be written.
+    pub async fn submit_and_wait(&self, spec: JobSpec, plan: Plan) -> Result<JobView, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        self.pin(spec.id(), spec.blobs().into_iter()).await;
+        let input = self.cached_input(&spec).await;
+        self.send(Command::Submit { spec: Box::new(spec), plan, input, reply: SubmitReply::Ended(reply) }).await?;
+        answer.await.map_err(|_| Closed)?
+    }
+
+    /// Cancels a job; says whether it was unfinished.
+    ///
+    /// # Errors
+    /// When the coordinator is stopping.
+    pub async fn cancel(&self, job: JobId) -> Result<bool, Closed> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Cancel { job, reply }).await?;
+        answer.await.map_err(|_| Closed)
+    }
+
+    /// Asks the state something.
+    ///
+    /// # Errors
+    /// When the coordinator is stopping.
+    pub async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&State) -> T + Send + 'static) -> Result<T, Closed> {
+        let (reply, answer) = oneshot::channel();
+        // Whoever asked may have gone away.
+        let ask: Question = Box::new(move |state| drop(reply.send(question(state))));
+        self.send(Command::Ask(ask)).await?;
+        answer.await.map_err(|_| Closed)
+    }
+
+    /// Notices of all jobs, from now on, each once it is on disk.
+    pub fn watch(&self) -> broadcast::Receiver<(JobId, Notice)> {
+        self.notices.subscribe()
+    }
+
+    /// Registers a connection of a host; messages for it go to `outbox`.
+    ///
+    /// # Errors
+    /// When the coordinator is stopping.
+    pub async fn host_up(
+        &self,
+        node: NodeId,
+        operator: OperatorId,
+        cert: Signed<NodeCert>,
+        offer: Offer,
+        holding: Vec<AssignmentId>,
+        outbox: mpsc::Sender<ToHost>,
+    ) -> Result<SessionId, Closed> {
+        let session = SessionId(self.sessions.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let event = Box::new(Event::HostUp { node, operator, cert, offer, holding });
+        self.send(Command::HostUp { event, node, session, outbox }).await?;
+        Ok(session)
+    }
+
+    /// A connection ended. Ignored when the host has a later one.
+    pub async fn host_down(&self, node: NodeId, session: SessionId) {
+        // A stopping coordinator marks every host as away when it starts again.
+        let _ = self.send(Command::HostDown { node, session }).await;
+    }
+
+    /// Receipts of a host, checked.
+    pub async fn deliver(&self, node: NodeId, delivered: Vec<Delivered>) {
+        for delivered in &delivered {
+            self.pin_outputs(delivered).await;
+        }
+        // Unacknowledged receipts are sent again after a restart.
+        let _ = self.send(Command::Deliver { node, delivered }).await;
+    }
+
+    /// Executions of a host that gave no result.
+    pub async fn faulted(&self, node: NodeId, faults: Vec<(AssignmentId, Fault)>) {
+        // After a restart the host does not hold them any more, which says the same.
+        let _ = self.send(Command::Faulted { node, faults }).await;
+    }
+
+    /// Applies a statement about a name; returns once it is on disk.
+    ///
+    /// # Errors
+    /// When the name's rules say no, or nothing can be written.
+    pub async fn publish_name(&self, statement: Signed<NameStatement>) -> Result<Name, SubmitError> {
+        if !self.journal.is_healthy() {
+            return Err(SubmitError::Journal);
+        }
+        let name = self.names.write().unwrap_or_else(PoisonError::into_inner).apply(&statement)?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Name { statement: canon::encode(&statement), reply }).await?;
+        answer.await.map_err(|_| Closed)?;
+        Ok(name)
+    }
+
+    /// The manifest that a new job gets for a name.
+    ///
+    /// # Errors
+    /// When the name is unknown or yanked.
+    pub fn resolve(&self, name: &Name) -> Result<ManifestHash, NameError> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).resolve(name)
+    }
+
+    /// Every name, in order.
+    pub fn names(&self) -> Vec<(Name, NameEntry)> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        names.entries().map(|(name, entry)| (name.clone(), entry.clone())).collect()
+    }
+
+    /// The records of a job.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn records(&self, job: JobId) -> Result<Vec<StoredRecord>, JournalError> {
+        self.journal.records(job).await
+    }
+
+    /// A small output, as it was kept beside its receipt; larger ones are in the store.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn output(&self, hash: BlobHash) -> Result<Option<Bytes>, JournalError> {
+        self.journal.output(hash).await
+    }
+
+    /// Whether new work is taken.
+    pub fn is_healthy(&self) -> bool {
+        self.journal.is_healthy()
+    }
+
+    /// Commits what is left and stops.
+    pub async fn close(&self) {
+        let _ = self.send(Command::Close).await;
+        self.commands.closed().await;
+        let journal = self.journal.clone();
+        // A panic of the journal's thread has been logged; there is nothing left to save.
+        let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+    }
+
+    /// Outputs that are in the store stay there as long as their job is remembered.
+    async fn pin_outputs(&self, delivered: &Delivered) {
+        let stdout = delivered.stdout.is_none().then_some(delivered.output.stdout);
+        let blobs = stdout.into_iter().chain(delivered.output.files.iter().map(|file| file.hash));
+        self.pin(delivered.receipt.receipt().job, blobs).await;
+    }
+
+    /// Keeps blobs for a job. One that is kept already is not kept twice: pinning costs a write to disk.
+    async fn pin(&self, job: JobId, blobs: impl Iterator<Item = BlobHash>) {
+        for hash in blobs.filter(|hash| !self.store.is_pinned(*hash)) {
+            if let Err(error) = self.store.pin_for(hash, &job.to_string()).await {
+                tracing::warn!(%error, blob = %hash.short(), "blob cannot be pinned and may be evicted");
+            }
+        }
+    }
+
+    async fn cached_input(&self, spec: &JobSpec) -> Option<Bytes> {
+        let registry::job::JobInput::Blob(blob) = &spec.input else { return None };
+        self.store.read(*blob, limits::INPUT_CACHE_BYTES_MAX).await.ok()
+    }
+}
+
+fn replayed_names(replay: &Replay) -> Result<Index, StartError> {
+    let mut names = Index::default();
+    for statement in &replay.names {
+        let statement: Signed<NameStatement> = canon::decode(statement, limits::EVENT_BYTES_MAX)
+            .map_err(|source| StartError::Damaged { what: "name", source })?;
+        if let Err(error) = names.apply(&statement) {
+            tracing::warn!(%error, "journal holds a statement about a name that does not apply");
+        }
+    }
+    Ok(names)
+}
+
+fn replayed_state(config: Config, replay: Replay) -> Result<State, StartError> {
+    let damaged = |what| move |source| StartError::Damaged { what, source };
+    let mut state = match replay.snapshot {
+        Some(bytes) => canon::decode(&bytes, usize::MAX).map_err(damaged("snapshot"))?,
+        None => State::new(config),
+    };
+    for (now, bytes) in replay.entries {
+        let event = canon::decode(&bytes, limits::EVENT_BYTES_MAX).map_err(damaged("event"))?;
+        on_event(&mut state, event, now);
+    }
+    Ok(state)
+}
+
+/// Outboxes of connected hosts.
+type Outboxes = HashMap<NodeId, (SessionId, mpsc::Sender<ToHost>)>;
+
+/// The rows that a delivered receipt brings with it.
+fn output_row(delivered: &Delivered) -> Option<Row> {
+    let body = delivered.stdout.clone()?;
+    Some(Row::Output { job: delivered.receipt.receipt().job, hash: delivered.output.stdout, body })
+}
+
+fn now() -> u64 {
+    clock::now_ms()
+}

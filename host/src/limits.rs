@@ -1,0 +1,214 @@
+//! Every bound of the host, named with its unit. What a signed or hashed type may be bounded by stands beside that type
+//! in `registry`; what a decision is bounded by, in `grid::config`.
+
+/// Length in bytes of a task module.
+pub const MODULE_BYTES_MAX: u64 = 64 << 20;
+/// Functions that a module may define.
+pub const MODULE_FUNCTIONS_MAX: u32 = 50_000;
+/// Types that a module may define.
+pub const MODULE_TYPES_MAX: u32 = 10_000;
+/// Imports that a module may have.
+pub const MODULE_IMPORTS_MAX: u32 = 1_000;
+/// Exports that a module may have.
+pub const MODULE_EXPORTS_MAX: u32 = 10_000;
+/// Data and element segments that a module may have, each kind.
+pub const MODULE_SEGMENTS_MAX: u32 = 100_000;
+/// Length in bytes of a model file.
+pub const MODEL_BYTES_MAX: u64 = 256 << 20;
+
+/// Length in bytes of the body of one function: a compiler's time on a body grows faster than its length.
+pub const MODULE_FUNCTION_BYTES_MAX: u32 = 2 << 20;
+/// Locals of one function.
+pub const MODULE_FUNCTION_LOCALS_MAX: u32 = 10_000;
+/// Globals that a module may define.
+pub const MODULE_GLOBALS_MAX: u32 = 10_000;
+/// Tables that a module may define.
+pub const MODULE_TABLES_MAX: u32 = 4;
+/// Elements of one table, grown or not.
+pub const TABLE_ELEMENTS_MAX: u32 = 1 << 17;
+/// Stack in bytes that a guest may use; what overflows it is a fault of the host. A thread that runs tasks needs this much
+/// and 1 MiB more.
+pub const WASM_STACK_BYTES_MAX: usize = 1 << 20;
+/// Size in bytes of what the engine keeps of one instance beside its memory and tables.
+pub const INSTANCE_BYTES_MAX: usize = 4 << 20;
+/// Linear memory in bytes that any task may ask for: all that 32-bit addresses reach.
+pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
+
+/// Fuel for one call of the host, before what it copies.
+pub const HOST_CALL_FUEL: u64 = 100;
+/// Bytes that a call of the host reads, writes or compares for one unit of fuel.
+pub const HOST_CALL_BYTES_PER_FUEL: u64 = 4;
+/// Open file descriptors of a task, the standard ones and the root among them.
+pub const FDS_MAX: usize = 256;
+/// Files and directories of a task beside its inputs.
+pub const NODES_MAX: usize = 4096;
+/// Length in bytes of a path that a task may name.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Length in bytes of one component of a path.
+pub const PATH_NAME_BYTES_MAX: usize = 255;
+/// Buffers of one scattered read or gathered write.
+pub const IOVECS_MAX: u32 = 1024;
+/// Subscriptions of one `poll_oneoff`.
+pub const SUBSCRIPTIONS_MAX: u32 = 1024;
+/// Random bytes of one `random_get`.
+pub const RANDOM_BYTES_MAX: u32 = 16 << 20;
+
+/// Input files of a task, together, in bytes.
+pub const INPUT_FILES_BYTES_MAX: u64 = 4 << 30;
+/// Standard output and files under `/out` that any task may ask for, in bytes.
+pub const OUTPUT_BYTES_MAX: u64 = 1 << 30;
+/// Standard error that any task may ask to be kept, in bytes.
+pub const LOG_BYTES_MAX: u64 = 16 << 20;
+/// Files under `/tmp` that any task may ask for, in bytes.
+pub const SCRATCH_BYTES_MAX: u64 = 4 << 30;
+/// Time that any task may ask for, in milliseconds: one day.
+pub const WALL_MS_MAX: u64 = 24 * 3600 * 1000;
+/// Time in milliseconds between two looks at deadlines and cancellations.
+pub const EPOCH_MS: u64 = 10;
+/// Tasks that one sandbox may run at once.
+pub const SLOTS_MAX: u32 = 1024;
+
+/// Graphs and contexts that a task may open, each kind: preview 1 has no way to close one.
+pub const NN_HANDLES_MAX: usize = 64;
+/// Dimensions of a tensor.
+pub const NN_RANK_MAX: u32 = 8;
+/// Length in bytes of a local model name.
+pub const NN_NAME_BYTES_MAX: u32 = 255;
+/// Tensors that a task's contexts may hold at once, in bytes.
+pub const NN_TENSOR_BYTES_MAX: u64 = 256 << 20;
+/// Different input shapes that one task may run one graph with: each is compiled for itself.
+pub const NN_SHAPES_MAX: usize = 16;
+/// Compiled shapes kept of one model.
+pub const NN_PLANS_MAX: usize = 16;
+/// Inferences of a task: each is listed in its result.
+pub const NN_INFERENCES_MAX: usize = 1 << 17;
+/// Fuel for one inference, before its work.
+pub const NN_INFERENCE_FUEL: u64 = 10_000;
+/// Fuel for the first use of a graph with a shape in a task, for each byte of the model file.
+pub const NN_SHAPE_FUEL_PER_BYTE: u64 = 4;
+/// Events and rows that go into one commit of the journal.
+pub const JOURNAL_BATCH_MAX: usize = 4096;
+/// Pages of SQLite's write-ahead log after which it is folded into the file.
+pub const JOURNAL_CHECKPOINT_PAGES: u32 = 4000;
+/// Memory in KiB that each of the journal's connections caches pages in.
+pub const JOURNAL_CACHE_KIB: u32 = 4096;
+/// Events after which an idle coordinator replaces them by a snapshot of its state.
+pub const SNAPSHOT_EVENTS_MIN: u64 = 1_000;
+/// Events after which a busy coordinator does the same.
+pub const SNAPSHOT_EVENTS_MAX: u64 = 500_000;
+/// Bytes of job inputs that the coordinator keeps in memory, so that shards travel with their assignments.
+pub const INPUT_CACHE_BYTES_MAX: u64 = 64 << 20;
+/// Length in bytes of a shard's input that travels with its assignment; longer ones are fetched as blobs.
+pub const INPUT_INLINE_BYTES_MAX: u64 = 64 << 10;
+/// Messages that may wait for one host to read them.
+pub const OUTBOX_MAX: usize = 8192;
+/// Notices that a slow watcher may be behind before it misses some.
+pub const NOTICES_MAX: usize = 16_384;
+/// Commands that may wait for the coordinator.
+pub const COMMANDS_MAX: usize = 8192;
+/// Length in bytes of one event of the journal: a job with its plan is the largest.
+pub const EVENT_BYTES_MAX: usize = 256 << 20;
+/// Length in bytes of what a reduce task may get as its input.
+pub const REDUCE_INPUT_BYTES_MAX: u64 = 1 << 30;
+
+/// Length in bytes of one frame between a host and its coordinator.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Length in bytes of the first frame in either direction, which is read before anything is known of the other side.
+pub const HELLO_BYTES_MAX: usize = 256 << 10;
+/// Bytes after which a batch goes out; an item that is longer alone is a batch of its own.
+pub const BATCH_BYTES: usize = 256 << 10;
+/// Items of one frame.
+pub const BATCH_ITEMS_MAX: usize = 1024;
+/// Length in bytes of the name and version that a peer calls itself by.
+pub const AGENT_BYTES_MAX: usize = 64;
+/// Length in bytes of a word for machines, such as a fault's.
+pub const WORD_BYTES_MAX: usize = 64;
+/// Assignments that a host may hold: waiting, running, or finished with a receipt that is not acknowledged.
+pub const HOLDING_MAX: usize = 16_384;
+/// Assignments that a host may offer to hold besides those that run.
+pub const HOST_QUEUE_MAX: u32 = 8192;
+/// Length in bytes of a standard output that travels with its receipt; longer ones are fetched as blobs.
+pub const OUTPUT_INLINE_BYTES_MAX: usize = 64 << 10;
+/// Jobs' templates that both ends of a connection remember.
+pub const TEMPLATES_MAX: usize = 1024;
+/// The same in bytes.
+pub const TEMPLATES_BYTES_MAX: usize = 64 << 20;
+/// Hosts that may be connected to a coordinator.
+pub const HOSTS_MAX: usize = 4096;
+/// Connections that have not said hello yet.
+pub const HELLOS_MAX: usize = 256;
+/// Time in milliseconds for the hello, in either direction.
+pub const HELLO_MS_MAX: u64 = 5_000;
+/// Time in milliseconds for one attempt to connect.
+pub const CONNECT_MS_MAX: u64 = 5_000;
+/// Silence in milliseconds after which a peer that has nothing to say says so.
+pub const HEARTBEAT_MS: u64 = 1_000;
+/// Silence in milliseconds after which the other side is taken for lost.
+pub const SILENCE_MS_MAX: u64 = 5_000;
+/// Time in milliseconds that the other side may take to accept one write.
+pub const WRITE_MS_MAX: u64 = 10_000;
+/// Time in milliseconds for the last words of a connection.
+pub const FAREWELL_MS_MAX: u64 = 1_000;
+/// Batches of receipts of one host that are being checked at a time; beyond that its connection is not read.
+pub const CHECKS_MAX: usize = 4;
+/// Receipts that are checked as one piece of work.
+pub const CHECK_ITEMS_MAX: usize = 64;
+/// Outputs of one host that are being fetched at a time; beyond that its connection is not read.
+pub const FETCHES_MAX: usize = 16;
+/// Time in milliseconds for fetching one output of a host.
+pub const OUTPUT_FETCH_MS_MAX: u64 = 120_000;
+/// Shortest wait in milliseconds before a host connects again; doubles with each attempt that fails.
+pub const RECONNECT_MS_MIN: u64 = 100;
+/// Longest wait in milliseconds before a host connects again.
+pub const RECONNECT_MS_MAX: u64 = 3_000;
+/// Time in milliseconds for running tasks to end when a host stops.
+pub const SHUTDOWN_MS_MAX: u64 = 3_000;
+/// Length in bytes of a task's standard input.
+pub const STDIN_BYTES_MAX: u64 = 1 << 30;
+/// Input files in bytes that a host keeps in memory for jobs whose tasks it may get next.
+pub const FILE_CACHE_BYTES_MAX: u64 = 1 << 30;
+/// Stack in bytes of a thread that runs tasks.
+pub const EXECUTOR_STACK_BYTES: usize = WASM_STACK_BYTES_MAX + (2 << 20);
+
+/// Open HTTP connections; one more is told so and closed.
+pub const HTTP_CONNECTIONS_MAX: usize = 1024;
+/// HTTP requests that may be answered at a time; one more is told to come back.
+pub const HTTP_REQUESTS_MAX: usize = 1024;
+/// Streams of events that may be open at a time.
+pub const HTTP_EVENT_STREAMS_MAX: usize = 256;
+/// Length in bytes of the head of an HTTP request.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Headers of an HTTP request, in number.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Time in milliseconds for the head of an HTTP request, and that a connection may be idle.
+pub const HTTP_HEAD_MS_MAX: u64 = 30_000;
+/// Time in milliseconds between two pieces of a request's body.
+pub const HTTP_BODY_STALL_MS_MAX: u64 = 30_000;
+/// Time in milliseconds for the whole body of a request that is kept in memory.
+pub const HTTP_BODY_MS_MAX: u64 = 60_000;
+/// Length in bytes of a job as JSON: 64 digits a hash where its canonical form has 32 bytes, and white space.
+pub const HTTP_JOB_BYTES_MAX: usize = 4 << 20;
+/// Length in bytes of a signed statement about a name.
+pub const HTTP_NAME_BYTES_MAX: usize = 4 << 10;
+/// Length in bytes of a blob that is uploaded.
+pub const HTTP_BLOB_BYTES_MAX: u64 = 16 << 30;
+/// Time in milliseconds that open requests get to end when the gateway stops.
+pub const HTTP_DRAIN_MS_MAX: u64 = 2_000;
+/// Time in milliseconds after which an idle stream of events says that it is still there.
+pub const HTTP_EVENT_IDLE_MS: u64 = 10_000;
+/// Time in milliseconds that a scrape waits for the coordinator before it is answered with what is known.
+pub const HTTP_SCRAPE_MS_MAX: u64 = 500;
+/// Jobs in one list.
+pub const HTTP_JOBS_LISTED_MAX: usize = 1000;
+/// Length in bytes of a standard output that an answer carries; longer ones are fetched as results.
+pub const HTTP_STDOUT_BYTES_MAX: u64 = 64 << 10;
+/// Shards of a job whose records are read to tell how its tasks ended.
+pub const HTTP_OUTCOMES_SHARDS_MAX: u32 = 1000;
+/// Verdicts on modules, on models and manifests that are remembered, each kind.
+pub const PREFLIGHT_VERDICTS_MAX: usize = 1024;
+/// Modules and models that are checked at a time.
+pub const PREFLIGHTS_MAX: usize = 2;
+/// Answers that the client keeps in memory, in bytes.
+pub const CLIENT_ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Length in bytes of one event that the client reads.
+pub const CLIENT_EVENT_BYTES_MAX: usize = 1 << 20;

@@ -1,0 +1,80 @@
+//! What a host counts.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge};
+use registry::{
+    receipt::Outcome,
+    store::{StoreStats, Usage},
+};
+
+use super::{
+    Metrics, SECONDS,
+    coordinator::{FAULTS, OUTCOMES, outcome_word},
+    family::{BlobMetrics, Words, counter, gauge, level},
+    register,
+};
+
+/// A handle on what a host counts. Cheap to clone.
+#[derive(Clone)]
+pub struct HostMetrics {
+    metrics: Metrics,
+    tasks: Words,
+    faults: Words,
+    fuel: IntCounter,
+    seconds: Histogram,
+    in_flight: IntGauge,
+    connected: IntGauge,
+    blobs: BlobMetrics,
+}
+
+impl HostMetrics {
+    /// Adds a host's metrics to the process's.
+    pub fn new(metrics: &Metrics) -> Self {
+        let of = &metrics.registry;
+        let words = |name: &str, help: &str, label: &str, set| Words::new(of, name, help, label, set);
+        let seconds = HistogramOpts::new("quorate_host_task_seconds", "Time of an execution that gave a result.");
+        Self {
+            tasks: words("quorate_host_tasks_total", "Executions that gave a result.", "outcome", OUTCOMES),
+            faults: words("quorate_host_faults_total", "Executions that gave no result.", "fault", FAULTS),
+            fuel: counter(of, "quorate_host_fuel_total", "Fuel spent by executions that gave a result."),
+            seconds: register(of, Histogram::with_opts(seconds.buckets(SECONDS.to_vec()))),
+            in_flight: gauge(of, "quorate_host_in_flight", "Assignments that the host holds."),
+            connected: gauge(of, "quorate_host_connected", "1 while the host is connected to its coordinator, else 0."),
+            blobs: BlobMetrics::new(of, "host_"),
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// An execution gave a result.
+    pub fn task_done(&self, outcome: Outcome, task: Duration, fuel_used: u64) {
+        self.tasks.count(outcome_word(outcome));
+        self.fuel.inc_by(fuel_used);
+        self.seconds.observe(task.as_secs_f64());
+    }
+
+    /// An execution gave no result; a word that is not known counts as `other`.
+    pub fn task_faulted(&self, word: &str) {
+        self.faults.count(word);
+    }
+
+    /// Assignments that the host holds now.
+    pub fn set_in_flight(&self, assignments: usize) {
+        self.in_flight.set(level(assignments));
+    }
+
+    /// Whether the host is connected to its coordinator.
+    pub fn set_connected(&self, connected: bool) {
+        self.connected.set(connected.into());
+    }
+
+    /// Reads what the store says: once a scrape.
+    pub fn set_blobs(&self, usage: Usage, stats: StoreStats) {
+        self.blobs.set(usage, stats);
+    }
+
+    /// The text format of the whole process, as Prometheus scrapes it.
+    pub fn render(&self) -> String {
+        self.metrics.render()
+    }
+}

@@ -1,0 +1,352 @@
+//! Runs one task of an untrusted module, deterministically and within its limits.
+//!
+//! ```text
+//! bytes ─preflight► ModuleInfo ─load_module► compiled, cached by hash
+//! Request ─run► checks ─instantiate► guest ⇄ WASI, wasi-nn ─► Response::Done | Response::Fault
+//! ```
+//!
+//! Reading order:
+//! - [`request`]: what goes in and what comes out, plain values.
+//! - [`preflight`], [`imports`]: what a module must be before a compiler sees it.
+//! - [`engine`]: the compiler's settings and their fingerprint; [`cache`]: what is loaded.
+//! - [`run`]: one execution; [`state`]: what it has, and how its calls of the host are charged; [`limiter`]: what it may grow.
+//! - [`wasi`]: the 46 functions of preview 1; [`nn`]: the six of wasi-nn and the seam for backends.
+//!
+//! **A result is exact.** Module, request and fingerprint determine outcome, fuel, output, log and inferences to the bit.
+//! Fuel is charged per operation and per call of the host, and running out of it is exact, so what a task wrote before it
+//! was stopped is part of the result too. What cannot be exact is a [`HostFault`] and never a result: deadlines, missing
+//! content, the host's memory, a stack that overflows (where it does depends on compiled code).
+//!
+//! **Memory.** Growth beyond the task's limit answers -1. A task that then traps or exits with another code than 0 ends as
+//! [`MemoryOut`](registry::receipt::Outcome::MemoryOut), one that copes ends as it does. Starting with more than the limit
+//! is `MemoryOut` without running.
+//!
+//! **Ownership.** A [`Sandbox`] owns one engine, one pool of instances, and the caches; a task's store lives inside one
+//! [`Sandbox::run`] and is dropped after it, whatever happened. A crash loses nothing but work that can be run again.
+
+mod cache;
+mod engine;
+mod imports;
+mod limiter;
+mod nn;
+mod preflight;
+mod request;
+mod run;
+mod state;
+#[cfg(test)]
+mod tests;
+mod wasi;
+
+use std::sync::{Arc, OnceLock, atomic::AtomicU32};
+
+use registry::id::{EngineFingerprint, ModelHash, ModuleHash};
+use serde::{Deserialize, Serialize};
+use wasmtime::{Engine, InstancePre, Linker, Module};
+
+pub use self::{
+    engine::{CpuClass, EngineDescription, HOST_ABI},
+    nn::{ModelInfo, TensorDecl},
+    preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
+    request::{CancelToken, Finished, HostFault, Inference, Request, Response},
+};
+use self::{
+    cache::Cache,
+    nn::{NamedModel, backend::Backend},
+    state::State,
+};
+use crate::limits;
+
+/// What this host gives to tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SandboxOptions {
+    /// Linear memory in bytes that one task may ask for.
+    pub memory_bytes_max: u64,
+    /// Output in bytes that one task may ask for.
+    pub output_bytes_max: u64,
+    /// Scratch in bytes that one task may ask for.
+    pub scratch_bytes_max: u64,
+    /// Tasks that may run at once.
+    pub slots_max: u32,
+    /// Compiled modules kept, in bytes of code.
+    pub module_cache_bytes_max: u64,
+    /// Models kept, in bytes of their files.
+    pub model_cache_bytes_max: u64,
+    /// Memory in bytes that each idle slot keeps, to be ready sooner.
+    pub keep_resident_bytes_max: usize,
+    /// The instruction set; the processor's best when absent. Hosts of different classes never agree, so a grid of mixed
+    /// machines may want `generic` everywhere. One process has one class.
+    pub cpu_class: Option<CpuClass>,
+}
+
+impl Default for SandboxOptions {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 1 << 30,
+            output_bytes_max: 256 << 20,
+            scratch_bytes_max: 256 << 20,
+            slots_max: 64,
+            module_cache_bytes_max: 512 << 20,
+            model_cache_bytes_max: 1 << 30,
+            keep_resident_bytes_max: 64 << 10,
+            cpu_class: None,
+        }
+    }
+}
+
+/// Why there is no sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum SandboxError {
+    /// An option is out of bounds.
+    #[error("{what} is {value}, outside the bounds of {min} to {max}: change the sandbox's options")]
+    Option {
+        /// Which option.
+        what: String,
+        /// As given.
+        value: u64,
+        /// Smallest allowed.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
+    },
+    /// Another sandbox of this process runs with another instruction set.
+    #[error("cpu_class is {asked}, but this process already runs with {pinned}: start another process")]
+    CpuClass {
+        /// As asked.
+        asked: String,
+        /// As is.
+        pinned: String,
+    },
+    /// The engine refused its settings, or the processor cannot run them.
+    #[error("engine does not start: {detail}")]
+    Engine {
+        /// What it said.
+        detail: String,
+    },
+    /// The thread that watches deadlines did not start.
+    #[error("watch thread does not start: {detail}")]
+    Thread {
+        /// What the system said.
+        detail: String,
+    },
+}
+
+/// Why a module or model is not loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum LoadError {
+    /// The bytes are not what their hash says: fetch them again, from elsewhere.
+    #[error("content has hash {found} instead of {expected}: fetch it again from another source")]
+    Hash {
+        /// As asked.
+        expected: String,
+        /// As computed.
+        found: String,
+    },
+    /// The module may not run here, or anywhere.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The module passed the checks but does not compile or link.
+    #[error("module does not compile: {detail}")]
+    Compile {
+        /// What the compiler said.
+        detail: String,
+    },
+    /// The model is longer than a model may be.
+    #[error("model has {bytes} bytes, over the bound of {bytes_max}")]
+    ModelTooLarge {
+        /// As found.
+        bytes: u64,
+        /// Largest allowed.
+        bytes_max: u64,
+    },
+    /// The backend cannot run the model.
+    #[error("model does not load: {detail}")]
+    Model {
+        /// What the backend said.
+        detail: String,
+    },
+}
+
+impl LoadError {
+    /// A stable word for metrics and the wire.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Hash { .. } => "hash",
+            Self::Refused(refusal) => refusal.word(),
+            Self::Compile { .. } => "compile",
+            Self::ModelTooLarge { .. } => "model_too_large",
+            Self::Model { .. } => "model",
+        }
+    }
+}
+
+/// A compiled module, ready to be instantiated.
+struct LoadedModule {
+    info: ModuleInfo,
+    pre: InstancePre<State>,
+}
+
+struct Shared {
+    options: SandboxOptions,
+    engine: Engine,
+    linker: Linker<State>,
+    backend: Box<dyn Backend>,
+    description: EngineDescription,
+    fingerprint: EngineFingerprint,
+    modules: Cache<ModuleHash, LoadedModule, LoadError>,
+    models: Cache<ModelHash, NamedModel, LoadError>,
+    slots_used: AtomicU32,
+}
+
+/// Runs tasks. Cheap to clone: clones share everything.
+#[derive(Clone)]
+pub struct Sandbox {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+/// Pins the inference kernels of this process to `class`. [`Sandbox::new`] does it; nothing that infers may run before.
+fn pin_class(asked: CpuClass) -> Result<(), SandboxError> {
+    static PINNED: OnceLock<CpuClass> = OnceLock::new();
+    let pinned = *PINNED.get_or_init(|| {
+        nn::tract::pin_kernels(asked);
+        asked
+    });
+    if pinned == asked {
+        return Ok(());
+    }
+    Err(SandboxError::CpuClass { asked: asked.word().to_owned(), pinned: pinned.word().to_owned() })
+}
+
+impl Sandbox {
+    /// Builds the engine and reserves address space for the pool; memory is used as tasks use it.
+    ///
+    /// # Errors
+    /// When an option is out of bounds or the engine does not start.
+    pub fn new(options: SandboxOptions) -> Result<Self, SandboxError> {
+        check_option("memory_bytes_max", options.memory_bytes_max, PAGE_BYTES, limits::MEMORY_BYTES_MAX)?;
+        check_option("output_bytes_max", options.output_bytes_max, 0, limits::OUTPUT_BYTES_MAX)?;
+        check_option("scratch_bytes_max", options.scratch_bytes_max, 0, limits::SCRATCH_BYTES_MAX)?;
+        check_option("slots_max", options.slots_max.into(), 1, limits::SLOTS_MAX.into())?;
+        let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
+        pin_class(class)?;
+        let engine = engine::build(&options, class)?;
+        let mut linker = Linker::new(&engine);
+        let linked = wasi::link(&mut linker).and_then(|()| nn::link(&mut linker));
+        linked.map_err(|error| SandboxError::Engine { detail: format!("{error:#}") })?;
+        let backend = nn::backends();
+        let description = engine::describe(&engine, class, format!("{} {}", backend.name(), backend.version()));
+        engine::start_ticker(&engine)?;
+        let shared = Shared {
+            engine,
+            linker,
+            backend,
+            fingerprint: description.fingerprint(),
+            description,
+            modules: Cache::new(options.module_cache_bytes_max),
+            models: Cache::new(options.model_cache_bytes_max),
+            slots_used: AtomicU32::new(0),
+            options,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What it was built with.
+    pub fn options(&self) -> &SandboxOptions {
+        &self.shared.options
+    }
+
+    /// Names the conditions that results are reproducible under.
+    pub fn fingerprint(&self) -> EngineFingerprint {
+        self.shared.fingerprint
+    }
+
+    /// The text behind the fingerprint.
+    pub fn describe(&self) -> &EngineDescription {
+        &self.shared.description
+    }
+
+    /// Checks a module without compiling it.
+    ///
+    /// # Errors
+    /// Names the first rule that it breaks.
+    pub fn preflight(bytes: &[u8]) -> Result<ModuleInfo, Refusal> {
+        preflight(bytes)
+    }
+
+    /// Checks and compiles a module, once however many ask at once, and keeps it for [`Sandbox::run`].
+    ///
+    /// # Errors
+    /// When the bytes are not those of `hash`, or the module may not run here.
+    pub fn load_module(&self, hash: ModuleHash, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
+        let made = self.shared.modules.get_or_make(hash, || {
+            let info = preflight(bytes)?;
+            check_hash(&hash, &info.hash)?;
+            let module = Module::from_binary(&self.shared.engine, bytes).map_err(compile)?;
+            let code = module.image_range();
+            let code_bytes = (code.end as usize).saturating_sub(code.start as usize) as u64;
+            let pre = self.shared.linker.instantiate_pre(&module).map_err(compile)?;
+            Ok((LoadedModule { info, pre }, code_bytes.saturating_add(info.bytes)))
+        })?;
+        Ok(made.info)
+    }
+
+    /// Whether a module is ready to run.
+    pub fn has_module(&self, hash: ModuleHash) -> bool {
+        self.shared.modules.get(hash).is_some()
+    }
+
+    /// Parses a model, once however many ask at once, and keeps it for [`Sandbox::run`].
+    ///
+    /// # Errors
+    /// When the bytes are not those of `hash`, or the backend cannot run the model.
+    pub fn load_model(&self, hash: ModelHash, bytes: &[u8]) -> Result<ModelInfo, LoadError> {
+        let made = self.shared.models.get_or_make(hash, || {
+            let length = bytes.len() as u64;
+            if length > limits::MODEL_BYTES_MAX {
+                return Err(LoadError::ModelTooLarge { bytes: length, bytes_max: limits::MODEL_BYTES_MAX });
+            }
+            check_hash(&hash, &ModelHash::of(bytes))?;
+            let graph = nn::load(&*self.shared.backend, bytes).map_err(|detail| LoadError::Model { detail })?;
+            Ok((NamedModel { hash, bytes: length, graph }, length))
+        })?;
+        Ok(made.info())
+    }
+
+    /// Whether a model is ready to run.
+    pub fn has_model(&self, hash: ModelHash) -> bool {
+        self.shared.models.get(hash).is_some()
+    }
+
+    /// Runs one task. Blocks: call it from a thread that may, with 2 MiB of stack or more.
+    pub fn run(&self, request: Request) -> Response {
+        run::run(self, request, None)
+    }
+
+    /// As [`Sandbox::run`]; ends with [`HostFault::Cancelled`] soon after `cancel` is cancelled.
+    pub fn run_cancellable(&self, request: Request, cancel: &CancelToken) -> Response {
+        run::run(self, request, Some(cancel.clone()))
+    }
+}
+
+fn check_option(what: &str, value: u64, min: u64, max: u64) -> Result<(), SandboxError> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(SandboxError::Option { what: what.to_owned(), value, min, max }) }
+}
+
+fn check_hash<H: PartialEq + ToString>(expected: &H, found: &H) -> Result<(), LoadError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(LoadError::Hash { expected: expected.to_string(), found: found.to_string() })
+}
+
+fn compile(error: wasmtime::Error) -> LoadError {
+    LoadError::Compile { detail: format!("{error:#}").chars().take(300).collect() }
+}

@@ -1,0 +1,357 @@
+//! wasi-nn for core modules: six functions of our own over a small seam for backends.
+//!
+//! A guest opens a graph by its local name, makes a context, sets inputs, computes, and reads outputs. Preview 1 has no way
+//! to close anything, so handles, shapes and tensor bytes have quotas. Bad pointers, tensors and names are error numbers.
+//! `load` from guest bytes is not supported yet. A backend that panics ends the task as a fault of the host.
+//!
+//! **Fuel.** An inference costs [`limits::NN_INFERENCE_FUEL`] and the model's work: one unit for each multiply-accumulate
+//! and for each element that an operation produces, counted on the model with concrete shapes before any kernel is chosen.
+//! The first use of a graph with a shape costs [`limits::NN_SHAPE_FUEL_PER_BYTE`] for each byte of the file more, whether or
+//! not the host has the shape compiled. All of it is charged before anything runs.
+
+pub(super) mod backend;
+pub(super) mod tract;
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use guest_sdk::abi::nn::{ENCODING_ONNX, Errno, MODULE, TARGET_CPU, TensorType};
+use registry::id::{BlobHash, ModelHash};
+use serde::{Deserialize, Serialize};
+use wasmtime::{Caller, Linker};
+
+use self::backend::{Backend, BackendError, Graph, Tensor};
+use super::{
+    request::Inference,
+    state::{Call, Fail, State, Stop, call},
+};
+use crate::limits;
+
+/// The backend that is used: one line for each, the first that fits.
+pub(super) fn backends() -> Box<dyn Backend> {
+    Box::new(tract::Tract)
+}
+
+/// A model that is loaded.
+pub(super) struct NamedModel {
+    pub(super) hash: ModelHash,
+    pub(super) bytes: u64,
+    pub(super) graph: Arc<dyn Graph>,
+}
+
+impl NamedModel {
+    pub(super) fn info(&self) -> ModelInfo {
+        ModelInfo {
+            hash: self.hash,
+            bytes: self.bytes,
+            inputs: self.graph.inputs().to_vec(),
+            outputs: self.graph.outputs().to_vec(),
+        }
+    }
+}
+
+/// What is known of a loaded model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelInfo {
+    /// Its name.
+    pub hash: ModelHash,
+    /// Length of its file in bytes.
+    pub bytes: u64,
+    /// What it takes.
+    pub inputs: Vec<TensorDecl>,
+    /// What it gives.
+    pub outputs: Vec<TensorDecl>,
+}
+
+/// One input or output of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorDecl {
+    /// Its name in the model.
+    pub name: String,
+    /// Element type, e.g. `f32`; absent when the model leaves it open.
+    pub element: Option<String>,
+    /// Dimensions, absent where the model leaves one open; none at all when it leaves the rank open.
+    pub dims: Option<Vec<Option<u32>>>,
+}
+
+/// Runs a backend's code, whose panics stay here.
+fn guarded<T>(body: impl FnOnce() -> Result<T, BackendError>) -> Result<T, BackendError> {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(BackendError::Panic { detail: text.unwrap_or("panicked").chars().take(200).collect() })
+    })
+}
+
+/// Parses a model file.
+pub(super) fn load(backend: &dyn Backend, bytes: &[u8]) -> Result<Arc<dyn Graph>, String> {
+    guarded(|| backend.load(bytes)).map_err(|error| error.to_string().chars().take(300).collect())
+}
+
+/// A graph that a task opened.
+struct Opened {
+    model: Arc<NamedModel>,
+    /// Input shapes that it ran with in this task.
+    shapes: Vec<Vec<Vec<u32>>>,
+}
+
+/// An execution context.
+struct Context {
+    graph: usize,
+    inputs: Vec<Option<Tensor>>,
+    outputs: Vec<Tensor>,
+}
+
+/// Everything that a task has open, and the record of what it inferred.
+pub(super) struct Inferences {
+    models: BTreeMap<String, Arc<NamedModel>>,
+    graphs: Vec<Opened>,
+    contexts: Vec<Context>,
+    /// Bytes of all tensors that contexts hold.
+    held: u64,
+    record: Vec<Inference>,
+}
+
+impl Inferences {
+    pub(super) fn new(models: BTreeMap<String, Arc<NamedModel>>) -> Self {
+        Self { models, graphs: Vec::new(), contexts: Vec::new(), held: 0, record: Vec::new() }
+    }
+
+    pub(super) fn into_record(self) -> Vec<Inference> {
+        self.record
+    }
+
+    fn context(&mut self, handle: u32) -> Result<&mut Context, Errno> {
+        self.contexts.get_mut(handle as usize).ok_or(Errno::InvalidArgument)
+    }
+
+    /// Replaces tensors worth `old` bytes by some worth `new`.
+    fn hold(&mut self, old: u64, new: u64) -> Result<(), Errno> {
+        let held = self.held.saturating_sub(old).saturating_add(new);
+        if held > limits::NN_TENSOR_BYTES_MAX {
+            return Err(Errno::TooLarge);
+        }
+        self.held = held;
+        Ok(())
+    }
+}
+
+impl From<Errno> for Fail {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno as u32)
+    }
+}
+
+macro_rules! link {
+    ($linker:ident, $($name:literal => $body:path, ($($arg:ident),*);)*) => {$(
+        $linker.func_wrap(MODULE, $name, |caller: Caller<'_, State>, $($arg: u32),*| {
+            call(caller, Errno::MissingMemory as u32, |call| $body(call, $($arg),*))
+        })?;
+    )*};
+}
+
+/// Adds the six functions.
+pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    link!(linker,
+        "load" => load_bytes, (builders, builders_len, encoding, target, out);
+        "load_by_name" => load_by_name, (name, name_len, out);
+        "init_execution_context" => init_execution_context, (graph, out);
+        "set_input" => set_input, (context, index, tensor);
+        "compute" => compute, (context);
+        "get_output" => get_output, (context, index, buffer, buffer_len, written);
+    );
+    Ok(())
+}
+
+/// Models come by name only: checked as if it were supported, so that a wrong call is told what is wrong with it first.
+fn load_bytes(
+    call: &mut Call<'_>,
+    builders: u32,
+    builders_len: u32,
+    encoding: u32,
+    target: u32,
+    out: u32,
+) -> Result<(), Fail> {
+    call.memory.slice(out, 4)?;
+    call.memory.slice(builders, builders_len.checked_mul(8).ok_or(Errno::MissingMemory)?)?;
+    if encoding != ENCODING_ONNX {
+        return Err(Errno::InvalidEncoding.into());
+    }
+    if target != TARGET_CPU {
+        return Err(Errno::InvalidArgument.into());
+    }
+    Err(Errno::UnsupportedOperation.into())
+}
+
+fn load_by_name(call: &mut Call<'_>, name: u32, name_len: u32, out: u32) -> Result<(), Fail> {
+    call.memory.slice(out, 4)?;
+    let name = call.memory.slice(name, name_len)?;
+    if name_len > limits::NN_NAME_BYTES_MAX {
+        return Err(Errno::TooLarge.into());
+    }
+    let name = std::str::from_utf8(name).map_err(|_| Errno::InvalidArgument)?;
+    let nn = &mut call.state.nn;
+    let model = Arc::clone(nn.models.get(name).ok_or(Errno::NotFound)?);
+    let handle = handle(nn.graphs.len())?;
+    nn.graphs.push(Opened { model, shapes: Vec::new() });
+    Ok(call.memory.write_u32(out, handle)?)
+}
+
+fn init_execution_context(call: &mut Call<'_>, graph: u32, out: u32) -> Result<(), Fail> {
+    call.memory.slice(out, 4)?;
+    let nn = &mut call.state.nn;
+    let graph = graph as usize;
+    let opened = nn.graphs.get(graph).ok_or(Errno::InvalidArgument)?;
+    let inputs = opened.model.graph.inputs().iter().map(|_| None).collect();
+    let handle = handle(nn.contexts.len())?;
+    nn.contexts.push(Context { graph, inputs, outputs: Vec::new() });
+    Ok(call.memory.write_u32(out, handle)?)
+}
+
+fn handle(open: usize) -> Result<u32, Errno> {
+    if open >= limits::NN_HANDLES_MAX { Err(Errno::TooLarge) } else { u32::try_from(open).map_err(|_| Errno::TooLarge) }
+}
+
+fn set_input(call: &mut Call<'_>, context: u32, index: u32, tensor: u32) -> Result<(), Fail> {
+    let tensor = read_tensor(call, tensor)?;
+    let nn = &mut call.state.nn;
+    let (graph, old) = {
+        let context = nn.context(context)?;
+        let slot = context.inputs.get(index as usize).ok_or(Errno::InvalidArgument)?;
+        (context.graph, slot.as_ref().map_or(0, Tensor::bytes))
+    };
+    let opened = nn.graphs.get(graph).ok_or(Errno::InvalidArgument)?;
+    let decl = opened.model.graph.inputs().get(index as usize).ok_or(Errno::InvalidArgument)?;
+    if !tensor.fits(decl) {
+        return Err(Errno::InvalidArgument.into());
+    }
+    nn.hold(old, tensor.bytes())?;
+    if let Some(slot) = nn.context(context)?.inputs.get_mut(index as usize) {
+        *slot = Some(tensor);
+    }
+    Ok(())
+}
+
+/// The record of the specification: dimensions' pointer and number, type, data's pointer and length.
+fn read_tensor(call: &mut Call<'_>, at: u32) -> Result<Tensor, Fail> {
+    let (dims_at, rank) = (call.memory.read_u32(at, 0)?, call.memory.read_u32(at, 4)?);
+    let element = TensorType::from_code(call.memory.read_u8(at, 8)?.into()).ok_or(Errno::InvalidArgument)?;
+    let (data_at, data_len) = (call.memory.read_u32(at, 12)?, call.memory.read_u32(at, 16)?);
+    if rank > limits::NN_RANK_MAX {
+        return Err(Errno::TooLarge.into());
+    }
+    // The rank is small: four times it does not overflow.
+    let dims: Vec<u32> = call
+        .memory
+        .slice(dims_at, rank * 4)?
+        .chunks_exact(4)
+        .map(|dim| u32::from_le_bytes(std::array::from_fn(|at| dim[at])))
+        .collect();
+    let elements = dims.iter().try_fold(1u64, |product, dim| product.checked_mul((*dim).into()));
+    let bytes = elements.and_then(|elements| elements.checked_mul(element.element_bytes() as u64));
+    call.memory.slice(data_at, data_len)?;
+    if bytes != Some(data_len.into()) || data_len == 0 {
+        return Err(Errno::InvalidArgument.into());
+    }
+    if u64::from(data_len) > limits::NN_TENSOR_BYTES_MAX {
+        return Err(Errno::TooLarge.into());
+    }
+    call.pay_bytes(data_len.into())?;
+    Ok(Tensor { element, dims, data: call.memory.slice(data_at, data_len)?.to_vec() })
+}
+
+fn compute(call: &mut Call<'_>, context: u32) -> Result<(), Fail> {
+    call.pay(limits::NN_INFERENCE_FUEL)?;
+    let nn = &mut call.state.nn;
+    let open = nn.context(context)?;
+    let inputs: Option<Vec<Tensor>> = open.inputs.iter().cloned().collect();
+    let (inputs, graph) = (inputs.ok_or(Errno::InvalidArgument)?, open.graph);
+    if nn.record.len() >= limits::NN_INFERENCES_MAX {
+        return Err(Errno::TooLarge.into());
+    }
+    let shape_fuel = open_shape(nn, graph, &inputs)?;
+    let model = Arc::clone(&nn.graphs.get(graph).ok_or(Errno::InvalidArgument)?.model);
+    call.pay(shape_fuel)?;
+    if let Some(stop) = call.state.interrupted() {
+        return Err(stop.into());
+    }
+    let work = guarded(|| model.graph.work(&inputs)).map_err(failed)?;
+    call.pay(work)?;
+    let outputs = guarded(|| model.graph.run(&inputs)).map_err(failed)?;
+
+    let nn = &mut call.state.nn;
+    nn.record.push(Inference { model: model.hash, input: hash(&inputs), output: hash(&outputs) });
+    let old = nn.context(context)?.outputs.iter().map(Tensor::bytes).sum();
+    nn.hold(old, outputs.iter().map(Tensor::bytes).sum())?;
+    nn.context(context)?.outputs = outputs;
+    Ok(())
+}
+
+/// Fuel that this shape costs: something the first time that the task uses it, nothing after.
+fn open_shape(nn: &mut Inferences, graph: usize, inputs: &[Tensor]) -> Result<u64, Errno> {
+    let opened = nn.graphs.get_mut(graph).ok_or(Errno::InvalidArgument)?;
+    let shape: Vec<Vec<u32>> = inputs.iter().map(|input| input.dims.clone()).collect();
+    if opened.shapes.contains(&shape) {
+        return Ok(0);
+    }
+    if opened.shapes.len() >= limits::NN_SHAPES_MAX {
+        return Err(Errno::TooLarge);
+    }
+    opened.shapes.push(shape);
+    Ok(opened.model.bytes.saturating_mul(limits::NN_SHAPE_FUEL_PER_BYTE))
+}
+
+/// A model that cannot run on these inputs is the guest's to handle; a backend that broke is not.
+fn failed(error: BackendError) -> Fail {
+    match error {
+        BackendError::Panic { .. } => Stop::Backend(error.to_string()).into(),
+        BackendError::Unsupported { .. } => Errno::UnsupportedOperation.into(),
+        BackendError::Failed { .. } => Errno::RuntimeError.into(),
+    }
+}
+
+fn get_output(
+    call: &mut Call<'_>,
+    context: u32,
+    index: u32,
+    buffer: u32,
+    buffer_len: u32,
+    written: u32,
+) -> Result<(), Fail> {
+    call.memory.slice(buffer, buffer_len)?;
+    call.memory.slice(written, 4)?;
+    let open = call.state.nn.context(context)?;
+    let len = open.outputs.get(index as usize).ok_or(Errno::InvalidArgument)?.data.len();
+    if len > buffer_len as usize {
+        return Err(Errno::TooLarge.into());
+    }
+    call.pay_bytes(len as u64)?;
+    let outputs = &call.state.nn.context(context)?.outputs;
+    let data = &outputs.get(index as usize).ok_or(Errno::InvalidArgument)?.data;
+    call.memory.write(buffer, data)?;
+    Ok(call.memory.write_u32(written, u32::try_from(len).map_err(|_| Errno::TooLarge)?)?)
+}
+
+/// Hash of tensors: their number, then for each its type, rank, dimensions and data, numbers as 32 bits, little end first.
+fn hash(tensors: &[Tensor]) -> BlobHash {
+    let mut hasher = blake3::Hasher::new();
+    let number = |hasher: &mut blake3::Hasher, number: u32| {
+        hasher.update(&number.to_le_bytes());
+    };
+    let len = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+    hasher.update(b"quorate/tensors/1\0");
+    number(&mut hasher, len(tensors.len()));
+    for tensor in tensors {
+        number(&mut hasher, tensor.element as u32);
+        number(&mut hasher, len(tensor.dims.len()));
+        for dim in &tensor.dims {
+            number(&mut hasher, *dim);
+        }
+        hasher.update(&tensor.data);
+    }
+    BlobHash(*hasher.finalize().as_bytes())
+}

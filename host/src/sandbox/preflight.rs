@@ -1,0 +1,350 @@
+//! Checks a module before a compiler sees it: cheap, in one pass and a validation, over hostile bytes.
+//!
+//! Compiling hostile input is not bounded by the compiler, so counts are. Imports are an allow-list with types, so that a
+//! module which passes here links. Order: form, counts, memory, imports, exports, then full validation.
+
+use registry::id::ModuleHash;
+use serde::{Deserialize, Serialize};
+use wasmparser::{ExternalKind, FuncType, MemoryType, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures};
+
+use super::imports;
+use crate::limits;
+
+/// The one memory's page size in bytes.
+pub const PAGE_BYTES: u64 = 65_536;
+
+/// The WebAssembly features that a module may use: all are deterministic.
+pub(super) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::FLOATS)
+    .union(WasmFeatures::EXTENDED_CONST);
+
+/// What is known of a module that may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModuleInfo {
+    /// Its name.
+    pub hash: ModuleHash,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Whether it imports wasi-nn.
+    pub imports_nn: bool,
+    /// Memory pages that it starts with.
+    pub memory_pages_min: u64,
+    /// Memory pages that it may grow to, if it says so.
+    pub memory_pages_max: Option<u64>,
+    /// Functions that it defines.
+    pub functions: u32,
+}
+
+/// Why a module may not run here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum Refusal {
+    /// No binary module.
+    #[error("not a WebAssembly module: it does not start with `\\0asm`; build with `cargo build --target wasm32-wasip1`")]
+    NotWasm,
+    /// The text format.
+    #[error("this is WebAssembly text, not a module: convert it first, e.g. with `wasm-tools parse`")]
+    Text,
+    /// A component.
+    #[error("this is a component, not a core module: build for `wasm32-wasip1` instead of `wasm32-wasip2`")]
+    Component,
+    /// Longer or more numerous than a module may be.
+    #[error("{what} is {value}, over the bound of {bound}: make the module smaller")]
+    TooLarge {
+        /// What was counted.
+        what: String,
+        /// As found.
+        value: u64,
+        /// Largest allowed.
+        bound: u64,
+    },
+    /// A memory of a kind that is not deterministic or not bounded here.
+    #[error("memory is refused: {rule}; build for plain `wasm32-wasip1`")]
+    Memory {
+        /// The rule that it breaks.
+        rule: String,
+    },
+    /// Imports something that is no function.
+    #[error("import `{module}.{name}` is no function: only functions may be imported; do not link with --import-memory or --import-table")]
+    ImportKind {
+        /// Import module.
+        module: String,
+        /// Import name.
+        name: String,
+    },
+    /// Imports a function that does not exist here.
+    #[error("import `{module}.{name}` is not offered: modules may import wasi_snapshot_preview1 and wasi_ephemeral_nn only")]
+    ImportUnknown {
+        /// Import module.
+        module: String,
+        /// Import name.
+        name: String,
+    },
+    /// Imports a known function with another type.
+    #[error("import `{module}.{name}` has type {found}, it must be {expected}: rebuild against WASI preview 1")]
+    ImportType {
+        /// Import module.
+        module: String,
+        /// Import name.
+        name: String,
+        /// As imported.
+        found: String,
+        /// As offered.
+        expected: String,
+    },
+    /// Lacks an export.
+    #[error("export `{name}` is missing: a task is a command with `_start` and `memory`, not a library; build a binary target")]
+    ExportMissing {
+        /// The export.
+        name: String,
+    },
+    /// Exports a name that means something here as something else.
+    #[error("export `{name}` must be {expected}")]
+    ExportType {
+        /// The export.
+        name: String,
+        /// What it has to be.
+        expected: String,
+    },
+    /// Not valid, or uses a feature that is switched off.
+    #[error("module is not valid here: {detail}")]
+    Invalid {
+        /// What the validator said.
+        detail: String,
+    },
+}
+
+impl Refusal {
+    /// A stable word for metrics and the wire.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::NotWasm => "not_wasm",
+            Self::Text => "text",
+            Self::Component => "component",
+            Self::TooLarge { .. } => "too_large",
+            Self::Memory { .. } => "memory",
+            Self::ImportKind { .. } => "import_kind",
+            Self::ImportUnknown { .. } => "import_unknown",
+            Self::ImportType { .. } => "import_type",
+            Self::ExportMissing { .. } => "export_missing",
+            Self::ExportType { .. } => "export_type",
+            Self::Invalid { .. } => "invalid",
+        }
+    }
+}
+
+impl From<wasmparser::BinaryReaderError> for Refusal {
+    fn from(error: wasmparser::BinaryReaderError) -> Self {
+        Self::Invalid { detail: error.to_string().chars().take(200).collect() }
+    }
+}
+
+/// Checks a module.
+///
+/// # Errors
+/// Names the first rule that it breaks.
+pub fn preflight(bytes: &[u8]) -> Result<ModuleInfo, Refusal> {
+    check_form(bytes)?;
+    let mut seen = Seen::default();
+    for payload in Parser::new(0).parse_all(bytes) {
+        seen.payload(payload?)?;
+    }
+    let memory = seen.check_memory()?;
+    seen.check_start()?;
+    Validator::new_with_features(FEATURES).validate_all(bytes)?;
+    Ok(ModuleInfo {
+        hash: ModuleHash::of(bytes),
+        bytes: bytes.len() as u64,
+        imports_nn: seen.imports_nn,
+        memory_pages_min: memory.initial,
+        memory_pages_max: memory.maximum,
+        functions: seen.functions,
+    })
+}
+
+fn check_form(bytes: &[u8]) -> Result<(), Refusal> {
+    bound("module length in bytes", bytes.len() as u64, limits::MODULE_BYTES_MAX)?;
+    if Parser::is_component(bytes) {
+        return Err(Refusal::Component);
+    }
+    if !Parser::is_core_wasm(bytes) {
+        let text = bytes.trim_ascii_start();
+        return Err(if text.starts_with(b"(") || text.starts_with(b";;") { Refusal::Text } else { Refusal::NotWasm });
+    }
+    Ok(())
+}
+
+fn bound(what: &str, value: u64, bound: u64) -> Result<(), Refusal> {
+    if value <= bound { Ok(()) } else { Err(Refusal::TooLarge { what: what.to_owned(), value, bound }) }
+}
+
+/// What the one pass has met so far.
+#[derive(Default)]
+struct Seen {
+    /// Function types; `None` where a type is no function.
+    types: Vec<Option<FuncType>>,
+    /// Type index of each function, imported ones first.
+    function_types: Vec<u32>,
+    functions: u32,
+    memories: Vec<MemoryType>,
+    imports_nn: bool,
+    memory_exported: bool,
+    start: Option<u32>,
+}
+
+impl Seen {
+    fn payload(&mut self, payload: Payload<'_>) -> Result<(), Refusal> {
+        match payload {
+            Payload::TypeSection(section) => {
+                bound("number of types", section.count().into(), limits::MODULE_TYPES_MAX.into())?;
+                for group in section {
+                    for sub in group?.into_types() {
+                        self.types.push(match sub.composite_type.inner {
+                            wasmparser::CompositeInnerType::Func(func) => Some(func),
+                            _ => None,
+                        });
+                        bound("number of types", self.types.len() as u64, limits::MODULE_TYPES_MAX.into())?;
+                    }
+                }
+            }
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    self.import(&import?)?;
+                    bound("number of imports", self.function_types.len() as u64, limits::MODULE_IMPORTS_MAX.into())?;
+                }
+            }
+            Payload::FunctionSection(section) => {
+                bound("number of functions", section.count().into(), limits::MODULE_FUNCTIONS_MAX.into())?;
+                self.functions = section.count();
+                for index in section {
+                    self.function_types.push(index?);
+                }
+            }
+            Payload::TableSection(section) => {
+                bound("number of tables", section.count().into(), limits::MODULE_TABLES_MAX.into())?;
+                for table in section {
+                    bound("elements of a table", table?.ty.initial, limits::TABLE_ELEMENTS_MAX.into())?;
+                }
+            }
+            Payload::MemorySection(section) => {
+                bound("number of memories", section.count().into(), 1)?;
+                for memory in section {
+                    self.memories.push(memory?);
+                }
+            }
+            Payload::GlobalSection(section) => {
+                bound("number of globals", section.count().into(), limits::MODULE_GLOBALS_MAX.into())?;
+            }
+            Payload::ExportSection(section) => {
+                bound("number of exports", section.count().into(), limits::MODULE_EXPORTS_MAX.into())?;
+                for export in section {
+                    self.export(&export?)?;
+                }
+            }
+            Payload::ElementSection(section) => {
+                bound("number of element segments", section.count().into(), limits::MODULE_SEGMENTS_MAX.into())?;
+            }
+            Payload::DataSection(section) => {
+                bound("number of data segments", section.count().into(), limits::MODULE_SEGMENTS_MAX.into())?;
+            }
+            Payload::CodeSectionEntry(body) => check_body(&body)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn import(&mut self, import: &wasmparser::Import<'_>) -> Result<(), Refusal> {
+        let (module, name) = (shown(import.module), shown(import.name));
+        let TypeRef::Func(index) = import.ty else { return Err(Refusal::ImportKind { module, name }) };
+        let Some(expected) = imports::signature(import.module, import.name) else {
+            return Err(Refusal::ImportUnknown { module, name });
+        };
+        let found = self.function_type(index).map_or_else(|| "unknown".to_owned(), signature);
+        if found != expected {
+            return Err(Refusal::ImportType { module, name, found, expected: expected.to_owned() });
+        }
+        self.imports_nn |= import.module == guest_sdk::abi::nn::MODULE;
+        self.function_types.push(index);
+        Ok(())
+    }
+
+    fn export(&mut self, export: &wasmparser::Export<'_>) -> Result<(), Refusal> {
+        let wrong = |expected: &str| {
+            Err(Refusal::ExportType { name: shown(export.name), expected: expected.to_owned() })
+        };
+        match (export.name, export.kind) {
+            ("_start", ExternalKind::Func) => self.start = Some(export.index),
+            ("_start", _) => return wrong("a function without parameters and results"),
+            ("memory", ExternalKind::Memory) => self.memory_exported = true,
+            ("memory", _) => return wrong("the module's memory"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check_memory(&self) -> Result<MemoryType, Refusal> {
+        let refused = |rule: &str| Err(Refusal::Memory { rule: rule.to_owned() });
+        let missing = || Refusal::ExportMissing { name: "memory".to_owned() };
+        let memory = self.memories.first().copied().ok_or_else(missing)?;
+        match memory {
+            MemoryType { memory64: true, .. } => return refused("64-bit addresses are not allowed"),
+            MemoryType { shared: true, .. } => return refused("shared memory is not allowed, there are no threads"),
+            MemoryType { page_size_log2: Some(_), .. } => return refused("custom page sizes are not allowed"),
+            _ => {}
+        }
+        bound("initial memory in bytes", memory.initial.saturating_mul(PAGE_BYTES), limits::MEMORY_BYTES_MAX)?;
+        if self.memory_exported { Ok(memory) } else { Err(missing()) }
+    }
+
+    fn check_start(&self) -> Result<(), Refusal> {
+        let name = || "_start".to_owned();
+        let Some(start) = self.start else { return Err(Refusal::ExportMissing { name: name() }) };
+        let index = usize::try_from(start).ok().and_then(|start| self.function_types.get(start));
+        match index.and_then(|index| self.function_type(*index)) {
+            Some(ty) if ty.params().is_empty() && ty.results().is_empty() => Ok(()),
+            _ => Err(Refusal::ExportType {
+                name: name(),
+                expected: "a function without parameters and results".to_owned(),
+            }),
+        }
+    }
+
+    fn function_type(&self, index: u32) -> Option<&FuncType> {
+        self.types.get(usize::try_from(index).ok()?)?.as_ref()
+    }
+}
+
+fn check_body(body: &wasmparser::FunctionBody<'_>) -> Result<(), Refusal> {
+    let range = body.range();
+    let length = (range.end as u64).saturating_sub(range.start as u64);
+    bound("length of a function in bytes", length, limits::MODULE_FUNCTION_BYTES_MAX.into())?;
+    let mut locals = 0u64;
+    for group in body.get_locals_reader()? {
+        locals = locals.saturating_add(group?.0.into());
+    }
+    bound("locals of a function", locals, limits::MODULE_FUNCTION_LOCALS_MAX.into())
+}
+
+/// The type in the notation of [`imports`]; a type that no import has gets a letter that no import has.
+fn signature(ty: &FuncType) -> String {
+    let letter = |ty: &ValType| match ty {
+        ValType::I32 => 'i',
+        ValType::I64 => 'I',
+        ValType::F32 => 'f',
+        ValType::F64 => 'F',
+        _ => '?',
+    };
+    ty.params().iter().map(letter).chain(['>']).chain(ty.results().iter().map(letter)).collect()
+}
+
+/// A name from a hostile module, for one line of a message.
+fn shown(name: &str) -> String {
+    name.chars().take(80).flat_map(char::escape_default).collect()
+}

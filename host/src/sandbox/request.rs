@@ -1,0 +1,246 @@
+//! What crosses the wall of the sandbox: plain values only, so that the wall can become a process boundary.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use registry::{
+    id::{BlobHash, ModelHash, ModuleHash},
+    job::Limits,
+    receipt::Outcome,
+};
+use serde::{Deserialize, Serialize};
+
+/// One execution to do. Equal requests have equal [`Finished`] results, wall time apart, on every host of one fingerprint.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The module, loaded before.
+    pub module: ModuleHash,
+    /// Arguments after the program's name, which is always `task`.
+    pub args: Vec<String>,
+    /// Environment variables: these and no others.
+    pub env: BTreeMap<String, String>,
+    /// Standard input.
+    pub stdin: Bytes,
+    /// Files under `/in`, by name.
+    pub files: BTreeMap<String, Bytes>,
+    /// Models by the local name that the guest loads them by, loaded before.
+    pub models: BTreeMap<String, ModelHash>,
+    /// What the task may use.
+    pub limits: Limits,
+    /// Seed of everything random that the guest sees.
+    pub seed: [u8; 32],
+}
+
+impl Request {
+    /// A request with nothing but a module.
+    pub fn new(module: ModuleHash) -> Self {
+        Self {
+            module,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            stdin: Bytes::new(),
+            files: BTreeMap::new(),
+            models: BTreeMap::new(),
+            limits: Limits::default(),
+            seed: [0; 32],
+        }
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("module", &self.module)
+            .field("args", &self.args.len())
+            .field("env", &self.env.len())
+            .field("stdin_bytes", &self.stdin.len())
+            .field("files", &self.files.len())
+            .field("models", &self.models)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum Response {
+    /// A result: deterministic, can be signed.
+    Done(Finished),
+    /// The host could not carry it through: never a result, nobody is paid or punished for it.
+    Fault(HostFault),
+}
+
+/// The result of an execution. Everything but `wall_micros` is the same on every host of one fingerprint.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finished {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Fuel spent, at most the limit.
+    pub fuel_used: u64,
+    /// Standard output, up to where the task was stopped.
+    pub stdout: Bytes,
+    /// Standard error, cut at its limit.
+    pub stderr: Bytes,
+    /// Files under `/out` by relative path, sorted. Directories without files leave no trace.
+    pub files: Vec<(String, Bytes)>,
+    /// The most linear memory that it had.
+    pub memory_peak_bytes: u64,
+    /// Time from the request to the result, in microseconds. No part of what is compared.
+    pub wall_micros: u64,
+    /// Every inference in the order they ran.
+    pub inferences: Vec<Inference>,
+    /// Hash over `inferences`, when there are any.
+    pub nn_root: Option<BlobHash>,
+}
+
+impl fmt::Debug for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Finished")
+            .field("outcome", &self.outcome)
+            .field("fuel_used", &self.fuel_used)
+            .field("stdout_bytes", &self.stdout.len())
+            .field("stderr_bytes", &self.stderr.len())
+            .field("files", &self.files.len())
+            .field("memory_peak_bytes", &self.memory_peak_bytes)
+            .field("wall_micros", &self.wall_micros)
+            .field("inferences", &self.inferences.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One inference: what went in and what came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inference {
+    /// The model.
+    pub model: ModelHash,
+    /// Hash of the input tensors.
+    pub input: BlobHash,
+    /// Hash of the output tensors.
+    pub output: BlobHash,
+}
+
+/// Why the host could not carry an execution through. Another host, or this one later, may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum HostFault {
+    /// Ran longer than `wall_ms_max`.
+    #[error("task ran longer than its {wall_ms_max} ms: retry on a faster host, or raise `wall_ms_max`")]
+    Deadline {
+        /// The limit.
+        wall_ms_max: u64,
+    },
+    /// Its token was cancelled.
+    #[error("task was cancelled")]
+    Cancelled,
+    /// The module was never loaded, or was evicted since.
+    #[error("module {module} is not loaded: load it and run again")]
+    ModuleMissing {
+        /// The module.
+        module: ModuleHash,
+    },
+    /// A model was never loaded, or was evicted since.
+    #[error("model `{name}` ({model}) is not loaded: load it and run again")]
+    ModelMissing {
+        /// The local name.
+        name: String,
+        /// The model.
+        model: ModelHash,
+    },
+    /// The host has no memory for an instance, or could not give a guest memory within its limit.
+    #[error("host has no memory for the task: retry later or elsewhere ({detail})")]
+    HostMemory {
+        /// What the engine said.
+        detail: String,
+    },
+    /// The guest used up its stack; where that happens depends on compiled code, so it is no result.
+    #[error("task overflowed its stack of {stack_bytes_max} bytes")]
+    StackOverflow {
+        /// The bound.
+        stack_bytes_max: u64,
+    },
+    /// The task asks for more than this host gives.
+    #[error("task asks for {asked} of {what}, over this host's bound of {bound}")]
+    LimitTooLarge {
+        /// Name of the limit.
+        what: String,
+        /// As asked.
+        asked: u64,
+        /// This host's bound.
+        bound: u64,
+    },
+    /// The request breaks a rule that a checked job keeps.
+    #[error("request is malformed: {detail}")]
+    BadRequest {
+        /// The rule.
+        detail: String,
+    },
+    /// All instances of the pool are in use.
+    #[error("all {slots_max} slots are in use: retry when one is free")]
+    NoSlot {
+        /// Slots of the pool.
+        slots_max: u32,
+    },
+    /// The inference backend broke: it panicked, where a model it cannot run would be an error number for the guest.
+    #[error("inference backend failed: {detail}")]
+    Backend {
+        /// What it said.
+        detail: String,
+    },
+    /// The engine reported what cannot happen by the rules above.
+    #[error("engine failed: {detail}")]
+    Internal {
+        /// What it said.
+        detail: String,
+    },
+}
+
+impl HostFault {
+    /// A stable word for metrics and the wire.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Deadline { .. } => "deadline",
+            Self::Cancelled => "cancelled",
+            Self::ModuleMissing { .. } => "module_missing",
+            Self::ModelMissing { .. } => "model_missing",
+            Self::HostMemory { .. } => "host_memory",
+            Self::StackOverflow { .. } => "stack_overflow",
+            Self::LimitTooLarge { .. } => "limit_too_large",
+            Self::BadRequest { .. } => "bad_request",
+            Self::NoSlot { .. } => "no_slot",
+            Self::Backend { .. } => "backend",
+            Self::Internal { .. } => "internal",
+        }
+    }
+}
+
+/// Stops a run from outside, within a few [`crate::limits::EPOCH_MS`].
+#[derive(Debug, Clone, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// A token that is not cancelled.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stops every run that has this token; there is no way back.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}

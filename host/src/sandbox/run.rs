@@ -1,0 +1,220 @@
+//! One execution: check the request, instantiate, call `_start`, turn how it ended into a result or a fault.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use registry::{
+    canon,
+    id::BlobHash,
+    job::{self, Limits},
+    receipt::{Outcome, Trap},
+};
+use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
+
+use super::{
+    LoadedModule, Sandbox, SandboxOptions,
+    nn::{Inferences, NamedModel},
+    preflight::PAGE_BYTES,
+    request::{CancelToken, Finished, HostFault, Request, Response},
+    state::{State, Stop},
+    wasi::tree::Tree,
+};
+use crate::{clock::Stopwatch, limits};
+
+/// One slot of the pool, given back when dropped.
+struct Slot<'a>(&'a AtomicU32);
+
+impl<'a> Slot<'a> {
+    fn take(used: &'a AtomicU32, slots_max: u32) -> Result<Self, HostFault> {
+        let slot = Self(used);
+        // The guard exists before the check, so that a refusal also gives the count back.
+        if used.fetch_add(1, Ordering::AcqRel) < slots_max { Ok(slot) } else { Err(HostFault::NoSlot { slots_max }) }
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Runs a request.
+pub(super) fn run(sandbox: &Sandbox, request: Request, cancel: Option<CancelToken>) -> Response {
+    let started = Stopwatch::start();
+    match finish(sandbox, request, cancel, started) {
+        Ok(mut finished) => {
+            finished.wall_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            Response::Done(finished)
+        }
+        Err(fault) => Response::Fault(fault),
+    }
+}
+
+fn finish(
+    sandbox: &Sandbox,
+    request: Request,
+    cancel: Option<CancelToken>,
+    started: Stopwatch,
+) -> Result<Finished, HostFault> {
+    check(&request, &sandbox.shared.options)?;
+    let module = sandbox.shared.modules.get(request.module);
+    let module = module.ok_or(HostFault::ModuleMissing { module: request.module })?;
+    let models = models(sandbox, &request)?;
+    let limits = request.limits;
+    if module.info.memory_pages_min.saturating_mul(PAGE_BYTES) > limits.memory_bytes_max {
+        return Ok(empty(Outcome::MemoryOut));
+    }
+    let _slot = Slot::take(&sandbox.shared.slots_used, sandbox.shared.options.slots_max)?;
+    let state = State::new(request, Inferences::new(models), started, cancel);
+    let mut store = Store::new(&sandbox.shared.engine, state);
+    let ended = execute(&mut store, &module, limits);
+    let fuel_left = store.get_fuel().map_err(internal)?;
+    let state = store.into_data();
+    let outcome = match ended {
+        Ok(()) => Outcome::Ok,
+        Err(error) => outcome(&error, &state)?,
+    };
+    let outcome = match outcome {
+        Outcome::Trap(_) | Outcome::Exit(_) if state.limiter.refused => Outcome::MemoryOut,
+        outcome => outcome,
+    };
+    let fuel_used = if outcome == Outcome::FuelOut { limits.fuel_max } else { limits.fuel_max.saturating_sub(fuel_left) };
+    Ok(collect(state, outcome, fuel_used))
+}
+
+fn execute(store: &mut Store<State>, module: &LoadedModule, limits: Limits) -> wasmtime::Result<()> {
+    store.limiter(|state| &mut state.limiter);
+    store.set_fuel(limits.fuel_max)?;
+    store.epoch_deadline_callback(|context| match context.data().interrupted() {
+        Some(stop) => Err(stop.into()),
+        None => Ok(UpdateDeadline::Continue(1)),
+    });
+    store.set_epoch_deadline(1);
+    let instance = module.pre.instantiate(&mut *store)?;
+    instance.get_typed_func::<(), ()>(&mut *store, "_start")?.call(&mut *store, ())
+}
+
+/// How an error ends the task: a result, or a fault of the host.
+fn outcome(error: &wasmtime::Error, state: &State) -> Result<Outcome, HostFault> {
+    if state.limiter.host_failed {
+        return Err(HostFault::HostMemory { detail: format!("{error:#}") });
+    }
+    if let Some(stop) = error.downcast_ref::<Stop>() {
+        return stopped(stop, state.limits);
+    }
+    let Some(trap) = error.downcast_ref::<wasmtime::Trap>() else {
+        return Err(match error.downcast_ref::<PoolConcurrencyLimitError>() {
+            Some(_) => HostFault::HostMemory { detail: format!("{error:#}") },
+            None => internal(error),
+        });
+    };
+    Ok(Outcome::Trap(match trap {
+        wasmtime::Trap::UnreachableCodeReached => Trap::Unreachable,
+        wasmtime::Trap::MemoryOutOfBounds => Trap::MemoryOutOfBounds,
+        wasmtime::Trap::TableOutOfBounds => Trap::TableOutOfBounds,
+        wasmtime::Trap::IndirectCallToNull => Trap::IndirectCallToNull,
+        wasmtime::Trap::BadSignature => Trap::BadSignature,
+        wasmtime::Trap::IntegerOverflow => Trap::IntegerOverflow,
+        wasmtime::Trap::IntegerDivisionByZero => Trap::IntegerDivisionByZero,
+        wasmtime::Trap::BadConversionToInteger => Trap::BadConversionToInteger,
+        wasmtime::Trap::HeapMisaligned => Trap::HeapMisaligned,
+        wasmtime::Trap::OutOfFuel => return Ok(Outcome::FuelOut),
+        wasmtime::Trap::StackOverflow => {
+            return Err(HostFault::StackOverflow { stack_bytes_max: limits::WASM_STACK_BYTES_MAX as u64 });
+        }
+        _ => return Err(internal(error)),
+    }))
+}
+
+fn stopped(stop: &Stop, limits: Limits) -> Result<Outcome, HostFault> {
+    match stop {
+        // Codes have a byte, as everywhere on Unix: 256 is 0.
+        Stop::Exit(code) => Ok(match code.to_le_bytes()[0] {
+            0 => Outcome::Ok,
+            code => Outcome::Exit(code),
+        }),
+        Stop::Fuel => Ok(Outcome::FuelOut),
+        Stop::Output => Ok(Outcome::OutputOut),
+        Stop::Abort => Ok(Outcome::Trap(Trap::Unreachable)),
+        Stop::Deadline => Err(HostFault::Deadline { wall_ms_max: limits.wall_ms_max }),
+        Stop::Cancelled => Err(HostFault::Cancelled),
+        Stop::Backend(detail) => Err(HostFault::Backend { detail: detail.clone() }),
+    }
+}
+
+fn internal(error: impl std::borrow::Borrow<wasmtime::Error>) -> HostFault {
+    HostFault::Internal { detail: format!("{:#}", error.borrow()).chars().take(300).collect() }
+}
+
+fn empty(outcome: Outcome) -> Finished {
+    Finished {
+        outcome,
+        fuel_used: 0,
+        stdout: Bytes::new(),
+        stderr: Bytes::new(),
+        files: Vec::new(),
+        memory_peak_bytes: 0,
+        wall_micros: 0,
+        inferences: Vec::new(),
+        nn_root: None,
+    }
+}
+
+fn collect(state: State, outcome: Outcome, fuel_used: u64) -> Finished {
+    let inferences = state.nn.into_record();
+    let nn_root = (!inferences.is_empty()).then(|| BlobHash(canon::hash("quorate/nn/1", &inferences)));
+    Finished {
+        fuel_used,
+        stdout: state.stdout.into(),
+        stderr: state.stderr.into(),
+        files: state.tree.map(|tree| Tree::into_outputs(*tree)).unwrap_or_default(),
+        memory_peak_bytes: state.limiter.peak_bytes,
+        inferences,
+        nn_root,
+        ..empty(outcome)
+    }
+}
+
+/// The rules that a checked job keeps, and this host's bounds.
+fn check(request: &Request, options: &SandboxOptions) -> Result<(), HostFault> {
+    let Limits { memory_bytes_max, output_bytes_max, log_bytes_max, scratch_bytes_max, wall_ms_max, .. } = request.limits;
+    let bounds = [
+        ("memory_bytes_max", memory_bytes_max, options.memory_bytes_max),
+        ("output_bytes_max", output_bytes_max, options.output_bytes_max),
+        ("log_bytes_max", log_bytes_max, limits::LOG_BYTES_MAX),
+        ("scratch_bytes_max", scratch_bytes_max, options.scratch_bytes_max),
+        ("wall_ms_max", wall_ms_max, limits::WALL_MS_MAX),
+        ("number of arguments", request.args.len() as u64, job::ARGS_MAX as u64),
+        ("number of environment variables", request.env.len() as u64, job::ENV_MAX as u64),
+        ("number of input files", request.files.len() as u64, job::FILES_MAX as u64),
+    ];
+    if let Some((what, asked, bound)) = bounds.into_iter().find(|(_, asked, bound)| asked > bound) {
+        return Err(HostFault::LimitTooLarge { what: what.to_owned(), asked, bound });
+    }
+    let bad = |detail: &str| Err(HostFault::BadRequest { detail: detail.to_owned() });
+    let texts = || request.args.iter().chain(request.env.keys()).chain(request.env.values());
+    if texts().map(String::len).fold(0, usize::saturating_add) > 2 * job::ARGS_BYTES_MAX {
+        return bad("arguments and environment variables are too long");
+    }
+    if texts().any(|text| text.contains('\0')) || request.env.keys().any(|name| name.is_empty() || name.contains('=')) {
+        return bad("arguments and variables have no NUL, names of variables no `=`");
+    }
+    if !request.files.keys().chain(request.models.keys()).all(|name| job::is_file_name(name)) {
+        return bad("file and model names are single path components");
+    }
+    Ok(())
+}
+
+fn models(sandbox: &Sandbox, request: &Request) -> Result<BTreeMap<String, Arc<NamedModel>>, HostFault> {
+    let find = |(name, model): (&String, &_)| match sandbox.shared.models.get(*model) {
+        Some(loaded) => Ok((name.clone(), loaded)),
+        None => Err(HostFault::ModelMissing { name: name.clone(), model: *model }),
+    };
+    request.models.iter().map(find).collect()
+}
