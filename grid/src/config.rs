@@ -26,6 +26,8 @@ pub struct Config {
     pub candidates_max: usize,
     /// Shards of a job that are looked at before a free host is left idle.
     pub scan_max: usize,
+    /// Jobs that are looked at for one event before the others have to wait for the next.
+    pub scan_jobs_max: usize,
     /// Finished jobs that are remembered.
     pub finished_jobs_max: usize,
     /// Jobs that may be unfinished at a time.
@@ -45,6 +47,7 @@ impl Default for Config {
             ahead_ms: 50,
             candidates_max: 64,
             scan_max: 32,
+            scan_jobs_max: 256,
             finished_jobs_max: 10_000,
             open_jobs_max: 10_000,
         }

@@ -53,7 +53,7 @@ pub enum Event {
     /// A checked job with its plan was accepted. The same job again changes nothing.
     Submitted {
         /// The job.
-        spec: JobSpec,
+        spec: Box<JobSpec>,
         /// How it is cut.
         plan: Plan,
     },
@@ -291,7 +291,7 @@ impl State {
 pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
     let effects = &mut Vec::new();
     match event {
-        Event::Submitted { spec, plan } => submitted(state, spec, plan, now, effects),
+        Event::Submitted { spec, plan } => submitted(state, *spec, plan, now, effects),
         Event::HostUp { node, operator, cert, offer, holding } => {
             state.fleet.up(node, operator, cert, offer, now);
             settle::not_held(state, node, &holding, now, effects);

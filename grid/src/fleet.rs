@@ -191,11 +191,10 @@ impl Fleet {
     pub fn finished(&mut self, node: NodeId, module: ModuleHash, task_us: u64) {
         if let Some(host) = self.hosts.get_mut(&node) {
             host.task_us = (host.task_us * 7 + task_us.min(3_600_000_000)) / 8;
-            if host.warm.len() < WARM_MODULES_MAX || host.warm.contains(&module) {
-                host.warm.insert(module);
-            } else if host.warm.pop_first().is_some() {
-                host.warm.insert(module);
+            if host.warm.len() >= WARM_MODULES_MAX && !host.warm.contains(&module) {
+                host.warm.pop_first();
             }
+            host.warm.insert(module);
         }
         self.refresh(node);
     }

@@ -8,10 +8,18 @@ use crate::{
     place,
 };
 
-/// Gives out work until no host has room or no queued shard fits one that has.
+/// Wait before the jobs that one event had no time to look at are looked at.
+const SCAN_AGAIN_MS: Millis = 1_000;
+
+/// Gives out work until no host has room or no queued shard fits one that has. However many jobs wait for hosts that are
+/// not there, one event looks at `scan_jobs_max` of them at most; the others have their turn next.
 pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
     let mut passed_over = 0;
     while passed_over < state.turn.len() && state.fleet.has_room() {
+        if passed_over == state.config.scan_jobs_max {
+            state.timers.insert((now - now % SCAN_AGAIN_MS + SCAN_AGAIN_MS, Timer::Scan));
+            return;
+        }
         let Some(id) = state.turn.pop_front() else { return };
         let placed = next_of(state, id).map(|(key, node)| assign(state, id, key, node, now, effects));
         passed_over = if placed.is_some() { 0 } else { passed_over + 1 };

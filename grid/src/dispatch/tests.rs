@@ -105,7 +105,7 @@ impl World {
         let plan = cutter.finish().unwrap();
         let id = spec.id();
         self.specs.insert(id, spec.clone());
-        self.feed(Event::Submitted { spec, plan });
+        self.feed(Event::Submitted { spec: Box::new(spec), plan });
         id
     }
 
@@ -392,6 +392,24 @@ fn a_receipt_about_other_work_is_a_fault_of_its_host() {
     world.hosts[0].conduct = Conduct::Honest;
     world.run();
     assert!(matches!(phase(&world, job), Phase::Done { .. }));
+}
+
+#[test]
+fn jobs_that_nobody_can_run_do_not_hold_up_the_others() {
+    let mut world = World::new(&[Conduct::Honest; 3], 11);
+    for _ in 0..600 {
+        world.submit(b"a\n", |spec| {
+            spec.policy = Policy::Quorum(5);
+            spec.attempts_max = 5;
+            spec.deadline_ms = 600_000;
+            spec.limits.wall_ms_max = 1_000;
+        });
+    }
+    let job = world.submit(b"a\n", |_| {});
+    while !world.ended.contains(&job) {
+        world.step();
+    }
+    assert!(world.now < 30_000, "it took until {}", world.now);
 }
 
 fn conducts() -> impl Strategy<Value = Vec<Conduct>> {

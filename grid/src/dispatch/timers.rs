@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Deadline(JobId),
     /// The host has been away for its grace.
     Lost(NodeId),
+    /// Jobs wait that no event had time to look at; scheduling follows every event, so there is nothing else to do.
+    Scan,
 }
 
 /// Handles every timer that is due.
@@ -39,6 +41,7 @@ pub(super) fn tick(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
                 end(state, job, Phase::Failed { reason: fault }, now, effects);
             }
             Timer::Lost(node) => lost(state, node, now, effects),
+            Timer::Scan => {}
         }
     }
 }

@@ -121,7 +121,7 @@ impl Loop {
                 }
                 let known = self.state.job(id).is_some();
                 if !known {
-                    self.happened(Event::Submitted { spec: *spec, plan });
+                    self.happened(Event::Submitted { spec, plan });
                 }
                 self.reply_to(id, reply);
             }
