@@ -66,7 +66,7 @@ pub struct Assignment {
 #[serde(try_from = "Signed<Receipt>", into = "Signed<Receipt>")]
 pub struct Attested {
     signed: Signed<Receipt>,
-    receipt: Receipt,
+    receipt: Box<Receipt>,
 }
 
 impl Attested {
@@ -79,7 +79,7 @@ impl Attested {
         if signer != node.0 || receipt.node != node {
             return Err(SignatureError::Key);
         }
-        Ok(Self { signed, receipt })
+        Ok(Self { signed, receipt: Box::new(receipt) })
     }
 
     /// What it says.
@@ -104,7 +104,7 @@ impl TryFrom<Signed<Receipt>> for Attested {
     type Error = SignatureError;
 
     fn try_from(signed: Signed<Receipt>) -> Result<Self, SignatureError> {
-        Ok(Self { receipt: signed.peek()?, signed })
+        Ok(Self { receipt: Box::new(signed.peek()?), signed })
     }
 }
 

@@ -70,7 +70,7 @@ impl Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Cast {
     /// A receipt, until the job ends.
-    Receipt { receipt: Box<Attested>, output: Output },
+    Receipt { receipt: Attested, output: Output },
     /// What is left of one.
     Summary { node: NodeId, operator: OperatorId, engine: EngineFingerprint, commitment: Commitment },
 }

@@ -98,7 +98,7 @@ pub(super) fn receipt(
     job.executions += 1;
     job.task_us = job.task_us.saturating_add(task_us);
     let Some(shard) = job.shard_mut(open.shard) else { return };
-    shard.casts.push(Cast::Receipt { receipt: Box::new(receipt), output });
+    shard.casts.push(Cast::Receipt { receipt, output });
     if shard.accepted.is_some() {
         compare_late(state, &open, effects);
     } else {
