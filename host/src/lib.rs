@@ -1,16 +1,29 @@
 //! The binary `quorate` as a library: what its tests and benches reach.
 //!
 //! Reading order, from the ground floor up:
-//! - [`limits`]: every bound of the host, named with its unit.
-//! - [`clock`]: the one file that reads the time.
-//! - [`metrics`]: what a process tells Prometheus.
+//! - [`limits`]: every bound of the host, named with its unit. [`clock`]: the one file that reads the time.
+//!   [`config`]: the configuration file. [`keys`]: secrets on disk. [`metrics`]: what a process tells Prometheus.
 //! - [`sandbox`]: runs one task of an untrusted module, deterministically and within its limits.
-//! - [`gateway`]: HTTP, the only user of hyper and axum besides the client.
+//! - [`journal`]: the coordinator's memory. [`coordinator`]: drives the event machine of `grid`.
+//! - [`worker`]: the host's side of the work: fetch, run, sign, send.
+//! - [`net`]: what crosses sockets between hosts and coordinator; the only user of iroh's control plane.
+//! - [`gateway`]: HTTP, the only user of axum. [`client`]: its other end.
+//! - [`node`]: wires the parts into processes. [`launch`]: starts such processes. [`demo`]: the main job, on one machine.
+//! - [`cli`]: what people type.
 
+pub mod cli;
+pub mod client;
 pub mod clock;
+pub mod config;
 pub mod coordinator;
+pub mod demo;
 pub mod gateway;
 pub mod journal;
+pub mod keys;
+pub mod launch;
 pub mod limits;
 pub mod metrics;
+pub mod net;
+pub mod node;
 pub mod sandbox;
+pub mod worker;

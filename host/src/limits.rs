@@ -212,3 +212,13 @@ pub const PREFLIGHTS_MAX: usize = 2;
 pub const CLIENT_ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Length in bytes of one event that the client reads.
 pub const CLIENT_EVENT_BYTES_MAX: usize = 1 << 20;
+/// Bytes that the blobs of one node may have together, unless its configuration says otherwise.
+pub const STORE_BYTES_MAX: u64 = 20 << 30;
+/// Tasks that one host may run at a time.
+pub const HOST_SLOTS_MAX: u32 = 256;
+/// Assignments that a host holds besides those that run.
+pub const HOST_AHEAD_MAX: u32 = 256;
+/// Memory in bytes that one task may have, unless the host's configuration says otherwise.
+pub const TASK_MEMORY_BYTES_MAX: u64 = 1 << 30;
+/// Time in milliseconds for which a coordinator's ticket is good: it is written anew at each start.
+pub const TICKET_MS: u64 = 30 * 24 * 3600 * 1000;

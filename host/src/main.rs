@@ -1,1 +1,5 @@
-fn main() {}
+//! The binary: see `quorate --help`.
+
+fn main() -> std::process::ExitCode {
+    host::cli::main()
+}

@@ -9,6 +9,7 @@ mod coordinator;
 mod family;
 mod host;
 mod process;
+mod words;
 
 use prometheus::{Registry, TextEncoder, core::Collector};
 

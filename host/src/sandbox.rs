@@ -43,16 +43,16 @@ use registry::id::{EngineFingerprint, ModelHash, ModuleHash};
 use serde::{Deserialize, Serialize};
 use wasmtime::{Engine, InstancePre, Linker, Module};
 
+use self::{
+    cache::Cache,
+    nn::{NamedModel, backend::Backend},
+    state::State,
+};
 pub use self::{
     engine::{CpuClass, EngineDescription, HOST_ABI},
     nn::{ModelInfo, TensorDecl},
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
     request::{CancelToken, Finished, HostFault, Inference, Request, Response},
-};
-use self::{
-    cache::Cache,
-    nn::{NamedModel, backend::Backend},
-    state::State,
 };
 use crate::limits;
 
@@ -337,7 +337,11 @@ impl Sandbox {
 }
 
 fn check_option(what: &str, value: u64, min: u64, max: u64) -> Result<(), SandboxError> {
-    if (min..=max).contains(&value) { Ok(()) } else { Err(SandboxError::Option { what: what.to_owned(), value, min, max }) }
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(SandboxError::Option { what: what.to_owned(), value, min, max })
+    }
 }
 
 fn check_hash<H: PartialEq + ToString>(expected: &H, found: &H) -> Result<(), LoadError> {

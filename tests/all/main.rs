@@ -1,5 +1,18 @@
 //! The integration tests: one binary, a module per subject.
 //!
 //! - `sandbox`: every task of `tasks`, and a program of somebody else, through the sandbox alone.
+//! - `grid`: the main job over real processes: results, liars, losses.
+//! - `refusals`: bad input over HTTP, on the command line and between hosts.
+//! - `users`: what task authors and teams do, by the command line.
+//! - `metrics`: what Prometheus reads.
+//! - `digits`: the main job's input, and what is true about it.
 
+mod digits;
+mod grid;
+mod metrics;
+mod refusals;
 mod sandbox;
+mod users;
+
+/// The program under test.
+const EXE: &str = env!("CARGO_BIN_EXE_quorate-under-test");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use grid::dispatch::{Effect, Event, Notice, State};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use registry::{
-    receipt::{Outcome, Record},
+    receipt::Record,
     store::{StoreStats, Usage},
 };
 
@@ -13,81 +13,11 @@ use super::{
     Metrics, SECONDS,
     family::{BlobMetrics, OTHER, Words, counter, gauge, level},
     register,
+    words::{EVENTS, FAULTS, METHODS, OUTCOMES, PHASES, ROUTES, STATUSES, outcome_word},
 };
 
-/// Routes of the gateway, as they are labelled; see `gateway::router`.
-pub(crate) const ROUTES: &[&str] = &[
-    "/healthz",
-    "/metrics",
-    "/v1/blobs",
-    "/v1/blobs/{hash}",
-    "/v1/names",
-    "/v1/names/{publisher}/{name}/{version}",
-    "/v1/jobs",
-    "/v1/jobs/{id}",
-    "/v1/jobs/{id}/events",
-    "/v1/jobs/{id}/results",
-    "/v1/jobs/{id}/results/files",
-    "/v1/jobs/{id}/results/files/{shard}/{*path}",
-    "/v1/jobs/{id}/receipts",
-    "/v1/jobs/{id}/receipts/{index}",
-    "/v1/jobs/{id}/why",
-    "/v1/nodes",
-    "/v1/ticket",
-];
-const METHODS: &[(&str, &str)] = &[("GET", "get"), ("HEAD", "head"), ("POST", "post"), ("DELETE", "delete")];
-const STATUSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx"];
-const EVENTS: &[&str] = &[
-    "submitted",
-    "host_up",
-    "host_down",
-    "receipt",
-    "faulted",
-    "concatenated",
-    "broken",
-    "cancelled",
-    "restarted",
-    "tick",
-];
-pub(super) const OUTCOMES: &[&str] = &["ok", "exit", "trap", "fuel_out", "memory_out", "output_out"];
-/// Words of faults: those of `sandbox::HostFault`, of the dispatch, and of the worker's fetches.
-pub(super) const FAULTS: &[&str] = &[
-    "deadline",
-    "cancelled",
-    "module_missing",
-    "model_missing",
-    "host_memory",
-    "stack_overflow",
-    "limit_too_large",
-    "bad_request",
-    "no_slot",
-    "backend",
-    "internal",
-    "host_restarted",
-    "host_lost",
-    "lease",
-    "garbage",
-    "fetch",
-    "refused",
-    "output_missing",
-    "attempts",
-    "inconclusive",
-];
-const PHASES: &[&str] = &["done", "failed", "cancelled"];
 /// Upper bounds of the events in one commit.
 const BATCHES: [f64; 9] = [1.0, 4.0, 16.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0];
-
-/// The label of an outcome.
-pub(super) fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Ok => "ok",
-        Outcome::Exit(_) => "exit",
-        Outcome::Trap(_) => "trap",
-        Outcome::FuelOut => "fuel_out",
-        Outcome::MemoryOut => "memory_out",
-        Outcome::OutputOut => "output_out",
-    }
-}
 
 /// A handle on what a coordinator counts. Cheap to clone.
 #[derive(Clone)]

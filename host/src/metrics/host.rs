@@ -10,9 +10,9 @@ use registry::{
 
 use super::{
     Metrics, SECONDS,
-    coordinator::{FAULTS, OUTCOMES, outcome_word},
     family::{BlobMetrics, Words, counter, gauge, level},
     register,
+    words::{FAULTS, OUTCOMES, outcome_word},
 };
 
 /// A handle on what a host counts. Cheap to clone.

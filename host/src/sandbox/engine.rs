@@ -13,7 +13,9 @@ use std::{
 
 use registry::{canon, id::EngineFingerprint};
 use serde::{Deserialize, Serialize};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm, Strategy};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm, Strategy,
+};
 
 use super::{SandboxError, SandboxOptions};
 use crate::limits;
@@ -113,16 +115,14 @@ impl EngineDescription {
 impl fmt::Display for EngineDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { wasmtime, settings, target, cpu_class, host_abi, backend, math } = self;
-        write!(
-            f,
-            "wasmtime {wasmtime} ({settings}), {target} {cpu_class}, host ABI {host_abi}, {backend}, math {math}"
-        )
+        write!(f, "wasmtime {wasmtime} ({settings}), {target} {cpu_class}, host ABI {host_abi}, {backend}, math {math}")
     }
 }
 
 /// Version of wasmtime. The crate does not tell its own, so a test holds this against the lock file.
 const WASMTIME_VERSION: &str = "48.0.8";
-const TARGET: &str = if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
+const TARGET: &str =
+    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
 
 /// Describes an engine.
 pub(super) fn describe(engine: &Engine, class: CpuClass, backend: String) -> EngineDescription {

@@ -47,7 +47,9 @@ pub struct ModuleInfo {
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum Refusal {
     /// No binary module.
-    #[error("not a WebAssembly module: it does not start with `\\0asm`; build with `cargo build --target wasm32-wasip1`")]
+    #[error(
+        "not a WebAssembly module: it does not start with `\\0asm`; build with `cargo build --target wasm32-wasip1`"
+    )]
     NotWasm,
     /// The text format.
     #[error("this is WebAssembly text, not a module: convert it first, e.g. with `wasm-tools parse`")]
@@ -72,7 +74,9 @@ pub enum Refusal {
         rule: String,
     },
     /// Imports something that is no function.
-    #[error("import `{module}.{name}` is no function: only functions may be imported; do not link with --import-memory or --import-table")]
+    #[error(
+        "import `{module}.{name}` is no function: only functions may be imported; do not link with --import-memory or --import-table"
+    )]
     ImportKind {
         /// Import module.
         module: String,
@@ -80,7 +84,9 @@ pub enum Refusal {
         name: String,
     },
     /// Imports a function that does not exist here.
-    #[error("import `{module}.{name}` is not offered: modules may import wasi_snapshot_preview1 and wasi_ephemeral_nn only")]
+    #[error(
+        "import `{module}.{name}` is not offered: modules may import wasi_snapshot_preview1 and wasi_ephemeral_nn only"
+    )]
     ImportUnknown {
         /// Import module.
         module: String,
@@ -100,7 +106,9 @@ pub enum Refusal {
         expected: String,
     },
     /// Lacks an export.
-    #[error("export `{name}` is missing: a task is a command with `_start` and `memory`, not a library; build a binary target")]
+    #[error(
+        "export `{name}` is missing: a task is a command with `_start` and `memory`, not a library; build a binary target"
+    )]
     ExportMissing {
         /// The export.
         name: String,
@@ -276,9 +284,8 @@ impl Seen {
     }
 
     fn export(&mut self, export: &wasmparser::Export<'_>) -> Result<(), Refusal> {
-        let wrong = |expected: &str| {
-            Err(Refusal::ExportType { name: shown(export.name), expected: expected.to_owned() })
-        };
+        let wrong =
+            |expected: &str| Err(Refusal::ExportType { name: shown(export.name), expected: expected.to_owned() });
         match (export.name, export.kind) {
             ("_start", ExternalKind::Func) => self.start = Some(export.index),
             ("_start", _) => return wrong("a function without parameters and results"),

@@ -84,7 +84,8 @@ fn finish(
         Outcome::Trap(_) | Outcome::Exit(_) if state.limiter.refused => Outcome::MemoryOut,
         outcome => outcome,
     };
-    let fuel_used = if outcome == Outcome::FuelOut { limits.fuel_max } else { limits.fuel_max.saturating_sub(fuel_left) };
+    let fuel_used =
+        if outcome == Outcome::FuelOut { limits.fuel_max } else { limits.fuel_max.saturating_sub(fuel_left) };
     Ok(collect(state, outcome, fuel_used))
 }
 
@@ -183,7 +184,8 @@ fn collect(state: State, outcome: Outcome, fuel_used: u64) -> Finished {
 
 /// The rules that a checked job keeps, and this host's bounds.
 fn check(request: &Request, options: &SandboxOptions) -> Result<(), HostFault> {
-    let Limits { memory_bytes_max, output_bytes_max, log_bytes_max, scratch_bytes_max, wall_ms_max, .. } = request.limits;
+    let Limits { memory_bytes_max, output_bytes_max, log_bytes_max, scratch_bytes_max, wall_ms_max, .. } =
+        request.limits;
     let bounds = [
         ("memory_bytes_max", memory_bytes_max, options.memory_bytes_max),
         ("output_bytes_max", output_bytes_max, options.output_bytes_max),

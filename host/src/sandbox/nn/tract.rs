@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use guest_sdk::abi::nn::TensorType;
 use tract_onnx::{
     prelude::{
-        DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable,
-        IntoTValue, TVec, TypedModel, TypedRunnableModel, tract_linalg,
+        DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, IntoTValue, TVec,
+        TypedModel, TypedRunnableModel, tract_linalg,
     },
     tract_core::ops::scan::Scan,
     tract_hir::infer::Factoid,
@@ -30,9 +30,7 @@ pub(in crate::sandbox) fn pin_kernels(class: CpuClass) {
     let without = match class {
         _ if !cfg!(target_arch = "x86_64") => return,
         CpuClass::Avx2 => "-avx512f,-avx512vnni,-avx512fp16,-avxvnni,-amx-int8,-amx-bf16",
-        CpuClass::Generic => {
-            "-avx,-avx2,-fma,-f16c,-avx512f,-avx512vnni,-avx512fp16,-avxvnni,-amx-int8,-amx-bf16"
-        }
+        CpuClass::Generic => "-avx,-avx2,-fma,-f16c,-avx512f,-avx512vnni,-avx512fp16,-avxvnni,-amx-int8,-amx-bf16",
     };
     tract_linalg::knobs::TRACT_CPU_ISA.set(Some(without.to_owned()));
     tract_linalg::knobs::TRACT_AMX_BF16.set(false);
@@ -57,7 +55,8 @@ impl Backend for Tract {
         // A model whose outputs cannot be told yet may still run once its inputs are known.
         let known = analysed.analyse(false).is_ok();
         let described = if known { &analysed } else { &model };
-        let outputs = (0..model.outputs.len()).map(|at| declare(described, at, false)).collect::<Result<Vec<_>, _>>()?;
+        let outputs =
+            (0..model.outputs.len()).map(|at| declare(described, at, false)).collect::<Result<Vec<_>, _>>()?;
         Ok(Arc::new(Onnx { model, inputs, outputs, plans: Mutex::new(Vec::new()) }))
     }
 }
@@ -163,7 +162,8 @@ fn work(model: &TypedModel) -> Result<u64, BackendError> {
             }
         }
         for output in &node.outputs {
-            sum = sum.saturating_add(output.fact.shape.iter().fold(1, |all, dim| all.saturating_mul(number(dim.to_i64()))));
+            sum = sum
+                .saturating_add(output.fact.shape.iter().fold(1, |all, dim| all.saturating_mul(number(dim.to_i64()))));
         }
         if let Some(scan) = node.op.downcast_ref::<Scan>() {
             let rounds = scan.iteration_count(&inputs).map_or(1, |rounds| number(rounds.to_i64()));
@@ -196,8 +196,7 @@ impl Graph for Onnx {
         let mut values = TVec::new();
         for input in inputs {
             let shape: TVec<usize> = input.dims.iter().map(|dim| *dim as usize).collect();
-            let mut tensor =
-                tract_onnx::prelude::Tensor::zero_dt(to_tract(input.element), &shape).map_err(failed)?;
+            let mut tensor = tract_onnx::prelude::Tensor::zero_dt(to_tract(input.element), &shape).map_err(failed)?;
             let bytes = tensor.as_bytes_mut();
             if bytes.len() != input.data.len() {
                 return Err(failed("tensor data does not fit its shape"));

@@ -12,9 +12,14 @@ const FOREVER: &str = "(loop $again (br $again))";
 #[test]
 fn returning_and_exiting_with_zero_are_ok_and_other_codes_keep_their_lowest_byte() {
     assert_eq!(outcome("", ""), Outcome::Ok);
-    for (code, expected) in
-        [(0, Outcome::Ok), (1, Outcome::Exit(1)), (134, Outcome::Exit(134)), (255, Outcome::Exit(255)), (256, Outcome::Ok), (257, Outcome::Exit(1))]
-    {
+    for (code, expected) in [
+        (0, Outcome::Ok),
+        (1, Outcome::Exit(1)),
+        (134, Outcome::Exit(134)),
+        (255, Outcome::Exit(255)),
+        (256, Outcome::Ok),
+        (257, Outcome::Exit(1)),
+    ] {
         assert_eq!(outcome("", &format!("(call $proc_exit (i32.const {code}))")), expected);
     }
 }
@@ -39,7 +44,10 @@ fn every_trap_has_its_name() {
 
 #[test]
 fn spent_fuel_is_exact_and_keeps_what_was_written() {
-    let bytes = module(r#"(data (i32.const 0) "x")"#, "(loop $again (call $say (i32.const 1) (i32.const 0) (i32.const 1)) (br $again))");
+    let bytes = module(
+        r#"(data (i32.const 0) "x")"#,
+        "(loop $again (call $say (i32.const 1) (i32.const 0) (i32.const 1)) (br $again))",
+    );
     let limits = Limits { fuel_max: 100_000, ..Limits::default() };
     let first = run(Request { limits, ..request(&bytes) });
     assert_eq!((first.outcome, first.fuel_used), (Outcome::FuelOut, 100_000));
@@ -83,7 +91,10 @@ fn output_past_the_limit_ends_the_task_and_keeps_what_fitted() {
 
 #[test]
 fn a_log_past_its_limit_is_cut_in_silence() {
-    let bytes = module("", "(call $say (i32.const 2) (i32.const 0) (i32.const 30)) (call $say (i32.const 2) (i32.const 0) (i32.const 30))");
+    let bytes = module(
+        "",
+        "(call $say (i32.const 2) (i32.const 0) (i32.const 30)) (call $say (i32.const 2) (i32.const 0) (i32.const 30))",
+    );
     let limits = Limits { log_bytes_max: 40, ..Limits::default() };
     let finished = run(Request { limits, ..request(&bytes) });
     assert_eq!((finished.outcome, finished.stderr.len(), finished.stdout.len()), (Outcome::Ok, 40, 0));
@@ -110,7 +121,10 @@ fn an_endless_loop_meets_its_deadline_or_its_cancellation() {
 
 #[test]
 fn a_stack_that_overflows_is_a_fault_and_no_result() {
-    let bytes = module("(func $deep (param i32) (result i32) (i32.add (call $deep (i32.add (local.get 0) (i32.const 1))) (local.get 0)))", "(drop (call $deep (i32.const 0)))");
+    let bytes = module(
+        "(func $deep (param i32) (result i32) (i32.add (call $deep (i32.add (local.get 0) (i32.const 1))) (local.get 0)))",
+        "(drop (call $deep (i32.const 0)))",
+    );
     assert_eq!(fault(request(&bytes)).word(), "stack_overflow");
 }
 

@@ -38,7 +38,9 @@ fn every_import() -> impl Iterator<Item = (&'static str, &'static str, &'static 
 #[test]
 fn all_bits_set_in_every_argument_is_an_error_number() {
     for (module, name, signature) in every_import() {
-        let finished = run(request(&calls(module, name, signature, &[-1; 9])));
+        let mut request = request(&calls(module, name, signature, &[-1; 9]));
+        request.env.insert("NAME".to_owned(), "value".to_owned());
+        let finished = run(request);
         match name {
             "sched_yield" => assert_eq!(finished.outcome, Outcome::Ok),
             "proc_raise" => assert!(matches!(finished.outcome, Outcome::Trap(_))),
@@ -74,7 +76,8 @@ fn lists_that_point_outside_memory_are_faults_of_the_guest() {
     );
     assert_eq!(run(request(&bytes)).outcome, Outcome::Exit(21));
     // Ten thousand buffers are more than a call may have.
-    let bytes = module("", "(call $proc_exit (call $fd_read (i32.const 0) (i32.const 0) (i32.const 10000) (i32.const 16)))");
+    let bytes =
+        module("", "(call $proc_exit (call $fd_read (i32.const 0) (i32.const 0) (i32.const 10000) (i32.const 16)))");
     assert_eq!(run(request(&bytes)).outcome, Outcome::Exit(28));
 }
 

@@ -98,7 +98,14 @@ fn written(call: &Call<'_>, fd: u32) -> Result<Ino, Errno> {
 
 /// Lists a directory: `.`, `..`, then the entries in the order they came into being. A cookie follows from the entry's
 /// number, so that removing what was listed does not skip what was not.
-pub(super) fn fd_readdir(call: &mut Call<'_>, fd: u32, buffer: u32, len: u32, cookie: u64, used: u32) -> Result<(), Fail> {
+pub(super) fn fd_readdir(
+    call: &mut Call<'_>,
+    fd: u32,
+    buffer: u32,
+    len: u32,
+    cookie: u64,
+    used: u32,
+) -> Result<(), Fail> {
     let Kind::Dir(dir) = call.state.fds.get(fd)?.kind else { return Err(Errno::NotDir.into()) };
     call.memory.slice(buffer, len)?;
     let parent = call.tree().node(dir)?.parent;

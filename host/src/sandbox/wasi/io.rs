@@ -40,14 +40,7 @@ pub(super) fn fd_pwrite(
     write(call, fd, iovs, iovs_len, Some(offset), out)
 }
 
-fn read(
-    call: &mut Call<'_>,
-    fd: u32,
-    iovs: u32,
-    iovs_len: u32,
-    offset: Option<u64>,
-    out: u32,
-) -> Result<(), Fail> {
+fn read(call: &mut Call<'_>, fd: u32, iovs: u32, iovs_len: u32, offset: Option<u64>, out: u32) -> Result<(), Fail> {
     let open = *call.state.fds.get(fd)?;
     let at = position(&open, offset, RIGHT_READ)?;
     let wanted = total(call, iovs, iovs_len)?;
@@ -78,14 +71,7 @@ fn read(
     Ok(call.memory.write_u32(out, u32::try_from(len).map_err(|_| Errno::Inval)?)?)
 }
 
-fn write(
-    call: &mut Call<'_>,
-    fd: u32,
-    iovs: u32,
-    iovs_len: u32,
-    offset: Option<u64>,
-    out: u32,
-) -> Result<(), Fail> {
+fn write(call: &mut Call<'_>, fd: u32, iovs: u32, iovs_len: u32, offset: Option<u64>, out: u32) -> Result<(), Fail> {
     let open = *call.state.fds.get(fd)?;
     let at = position(&open, offset, RIGHT_WRITE)?;
     let len = total(call, iovs, iovs_len)?;

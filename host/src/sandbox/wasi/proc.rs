@@ -32,7 +32,11 @@ pub(super) fn sched_yield(_: &mut Call<'_>) -> Result<(), Fail> {
 
 /// Each string ends with a NUL.
 fn args(state: &State) -> Vec<Vec<u8>> {
-    [NAME].into_iter().chain(state.args.iter().map(String::as_str)).map(|arg| [arg.as_bytes(), b"\0"].concat()).collect()
+    [NAME]
+        .into_iter()
+        .chain(state.args.iter().map(String::as_str))
+        .map(|arg| [arg.as_bytes(), b"\0"].concat())
+        .collect()
 }
 
 fn env(state: &State) -> Vec<Vec<u8>> {

@@ -1,0 +1,61 @@
+//! `quorate demo`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use registry::job::Policy;
+
+use super::{Exit, Outcome, output};
+use crate::demo;
+
+/// How the demonstration is run.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Hosts that lie.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub liars: u32,
+    /// Hosts in all.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub hosts: u32,
+    /// Shards of the job, about.
+    #[arg(long, value_name = "N", default_value_t = 36)]
+    pub shards: u32,
+    /// How results are checked: quorum:K, where hosts of K distinct operators must agree.
+    #[arg(long, value_name = "POLICY", default_value = "quorum:2", value_parser = policy)]
+    pub policy: Policy,
+    /// Keep everything that it writes in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// Write one JSON value to standard output, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `quorum` or `quorum:K`.
+fn policy(text: &str) -> Result<Policy, String> {
+    let quorum = match text.split_once(':') {
+        None if text == "quorum" => Some(2),
+        Some(("quorum", number)) => number.parse().ok(),
+        _ => None,
+    };
+    quorum.map(Policy::Quorum).ok_or_else(|| "expected quorum or quorum:K".to_owned())
+}
+
+pub(super) async fn run(args: DemoArgs) -> Outcome {
+    let Policy::Quorum(quorum) = args.policy;
+    let options = demo::Options {
+        hosts: args.hosts,
+        liars: args.liars,
+        shards: args.shards,
+        quorum,
+        dir: args.keep,
+        progress: !args.json,
+    };
+    let report = demo::run(&options).await?;
+    if args.json {
+        output::json(&report)?;
+    } else {
+        output::line(report.to_string().trim_end())?;
+    }
+    Ok(if report.is_right() { Exit::Ok } else { Exit::Failed })
+}

@@ -1,0 +1,51 @@
+//! `quorate nodes`
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{Exit, Outcome, connect::ConnectArgs, output};
+use crate::client::answers::HostAnswer;
+
+#[derive(Debug, Args)]
+pub(super) struct NodesArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub(super) async fn run(args: NodesArgs) -> Outcome {
+    let client = args.connect.client()?;
+    if args.connect.json {
+        output::json(&client.get::<Value>("/v1/nodes").await?)?;
+        return Ok(Exit::Ok);
+    }
+    let hosts: Vec<HostAnswer> = client.get("/v1/nodes").await?;
+    if hosts.is_empty() {
+        output::note("no host has joined: start one with `quorate node --join TICKET`, or `quorate up --hosts 4`");
+    }
+    let head = ["node", "operator", "state", "slots", "busy", "task", "confirmed", "contradicted", "faults", ""];
+    output::table(&head, &hosts.iter().map(row).collect::<Vec<_>>())?;
+    Ok(Exit::Ok)
+}
+
+fn row(host: &HostAnswer) -> Vec<String> {
+    let state = match (&host.suspended, host.connected) {
+        (Some(_), _) => "suspended",
+        (None, true) => "connected",
+        (None, false) => "away",
+    };
+    let caught = host.suspended.as_ref().map_or_else(String::new, |caught| {
+        format!("caught in shard {} of job {}", caught.shard.index, output::short(caught.job))
+    });
+    vec![
+        host.node.short(),
+        host.operator.short(),
+        state.to_owned(),
+        host.slots.to_string(),
+        host.in_flight.to_string(),
+        output::span_ms(host.task_us / 1000),
+        host.confirmed.to_string(),
+        host.contradicted.to_string(),
+        host.faults.to_string(),
+        caught,
+    ]
+}

@@ -1,0 +1,233 @@
+//! `quorate push`: content goes up, a module or model may get a name.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use registry::{
+    id::ManifestHash,
+    job::{Class, Limits},
+    manifest::{DESCRIPTION_BYTES_MAX, Manifest, ModelEncoding, ModelManifest, TaskManifest},
+    name::{Name, NameStatement},
+    sign::{SecretKey, Signed},
+};
+use serde::Serialize;
+
+use super::{
+    CliError, Exit, Outcome,
+    connect::ConnectArgs,
+    output,
+    parse::{self, Pair},
+    paths, wait,
+};
+use crate::{
+    client::Client,
+    gateway::wire::{LimitsRequest, PublishedBlob},
+    keys,
+    sandbox::Sandbox,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct PushArgs {
+    /// A module (.wasm), a model (.onnx), or any file.
+    file: PathBuf,
+    /// Publish it under this name, e.g. alice/digits@1.
+    #[arg(long)]
+    name: Option<Name>,
+    /// A model that the module loads by a local name.
+    #[arg(long = "model", value_name = "NAME=FILE")]
+    models: Vec<Pair>,
+    /// What it does, in a sentence or two.
+    #[arg(long, default_value = "")]
+    description: String,
+    /// The strongest determinism class that the module holds.
+    #[arg(long, default_value = "exact", value_parser = parse::class)]
+    class: Class,
+    /// An input to try it on.
+    #[arg(long, value_name = "FILE")]
+    sample: Option<PathBuf>,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// The key that signs the name; made when there is none.
+    #[arg(long, value_name = "FILE", default_value_os_t = paths::publisher_key())]
+    key: PathBuf,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// What a task may use.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits of a task")]
+pub(super) struct LimitArgs {
+    /// Fuel units: about one a wasm operation.
+    #[arg(long)]
+    fuel_max: Option<u64>,
+    /// Linear memory in bytes.
+    #[arg(long)]
+    memory_bytes_max: Option<u64>,
+    /// Standard output and files, together, in bytes.
+    #[arg(long)]
+    output_bytes_max: Option<u64>,
+    /// Files under /tmp, in bytes.
+    #[arg(long)]
+    scratch_bytes_max: Option<u64>,
+    /// Time in milliseconds.
+    #[arg(long)]
+    wall_ms_max: Option<u64>,
+}
+
+impl LimitArgs {
+    pub(super) fn request(&self) -> LimitsRequest {
+        LimitsRequest {
+            fuel_max: self.fuel_max,
+            memory_bytes_max: self.memory_bytes_max,
+            output_bytes_max: self.output_bytes_max,
+            log_bytes_max: None,
+            scratch_bytes_max: self.scratch_bytes_max,
+            wall_ms_max: self.wall_ms_max,
+        }
+    }
+}
+
+/// What was pushed.
+#[derive(Debug, Serialize)]
+struct Pushed {
+    #[serde(flatten)]
+    blob: PublishedBlob,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    models: BTreeMap<String, PublishedBlob>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<ManifestHash>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Name>,
+}
+
+pub(super) async fn run(args: PushArgs) -> Outcome {
+    let is_wasm = is_wasm(&args.file)?;
+    check(&args, is_wasm)?;
+    let client = args.connect.client()?;
+    let blob = if is_wasm { module(&client, &args.file).await? } else { upload(&client, &args.file).await? };
+    let models = models(&client, &args.models).await?;
+    let is_model = !is_wasm && args.file.extension().is_some_and(|extension| extension == "onnx");
+    let kind = if is_wasm {
+        "module"
+    } else if is_model {
+        "model"
+    } else {
+        "blob"
+    };
+    let mut pushed = Pushed { blob, kind, models, manifest: None, name: None };
+    if let Some(name) = &args.name {
+        let manifest = manifest(&client, &args, &pushed, is_wasm).await?;
+        let key = publisher_key(&args.key)?;
+        client.publish_bytes(manifest.to_bytes().into()).await?;
+        let statement = NameStatement::Publish { name: name.clone(), manifest: manifest.hash() };
+        pushed.name = Some(client.name(&Signed::seal(&statement, &key)).await?);
+        pushed.manifest = Some(manifest.hash());
+    }
+    show(&pushed, args.connect.json)?;
+    Ok(Exit::Ok)
+}
+
+/// What can be refused before anything is sent.
+fn check(args: &PushArgs, is_wasm: bool) -> Result<(), CliError> {
+    let usage = |message: String| Err(CliError::Usage(message));
+    if !is_wasm && !args.models.is_empty() {
+        return usage(format!("{} is no module, so it has no models: leave out --model", args.file.display()));
+    }
+    if !is_wasm && args.name.is_some() && args.file.extension().is_none_or(|extension| extension != "onnx") {
+        return usage(format!("{} is neither a module nor an .onnx model: only these get names", args.file.display()));
+    }
+    if args.description.len() > DESCRIPTION_BYTES_MAX {
+        return usage(format!("description is longer than {DESCRIPTION_BYTES_MAX} bytes: shorten it"));
+    }
+    Ok(())
+}
+
+async fn manifest(client: &Client, args: &PushArgs, pushed: &Pushed, is_wasm: bool) -> Result<Manifest, CliError> {
+    let model = |blob: &PublishedBlob| ModelManifest {
+        model: blob.hash.into(),
+        model_bytes: blob.bytes,
+        encoding: ModelEncoding::Onnx,
+    };
+    if !is_wasm {
+        return Ok(Manifest::Model(model(&pushed.blob)));
+    }
+    let sample = match &args.sample {
+        Some(sample) => Some(upload(client, sample).await?.hash),
+        None => None,
+    };
+    Ok(Manifest::Task(TaskManifest {
+        description: args.description.clone(),
+        module: pushed.blob.hash.into(),
+        module_bytes: pushed.blob.bytes,
+        models: pushed.models.iter().map(|(name, blob)| (name.clone(), model(blob))).collect(),
+        class: args.class,
+        limits: args.limits.request().over(Limits::default()),
+        sample,
+    }))
+}
+
+fn show(pushed: &Pushed, json: bool) -> Result<(), CliError> {
+    if json {
+        return output::json(pushed);
+    }
+    let length = output::bytes(pushed.blob.bytes);
+    output::line(&format!("{:<8}  {}  {length}", pushed.kind, pushed.blob.hash))?;
+    for (name, blob) in &pushed.models {
+        output::line(&format!("{:<8}  {}  {}  {name}", "model", blob.hash, output::bytes(blob.bytes)))?;
+    }
+    if let (Some(manifest), Some(name)) = (&pushed.manifest, &pushed.name) {
+        output::line(&format!("{:<8}  {manifest}", "manifest"))?;
+        output::line(&format!("{:<8}  {name}", "name"))?;
+    }
+    Ok(())
+}
+
+/// Whether the file says that it is WebAssembly, a module or not.
+pub(super) fn is_wasm(path: &Path) -> Result<bool, CliError> {
+    use std::io::Read;
+    let failed = |source| CliError::File { path: path.to_owned(), source };
+    let mut start = Vec::new();
+    std::fs::File::open(path).map_err(failed)?.take(4).read_to_end(&mut start).map_err(failed)?;
+    Ok(start == b"\0asm")
+}
+
+/// Uploads a module, once it is known to be one that can run.
+pub(super) async fn module(client: &Client, path: &Path) -> Result<PublishedBlob, CliError> {
+    let bytes = tokio::fs::read(path).await.map_err(|source| CliError::File { path: path.to_owned(), source })?;
+    Sandbox::preflight(&bytes).map_err(|refusal| CliError::Usage(format!("{}: {refusal}", path.display())))?;
+    Ok(client.publish_bytes(bytes.into()).await?)
+}
+
+/// Uploads any file.
+pub(super) async fn upload(client: &Client, path: &Path) -> Result<PublishedBlob, CliError> {
+    let about = tokio::fs::metadata(path).await.map_err(|source| CliError::File { path: path.to_owned(), source })?;
+    let bar = wait::upload_bar(about.len(), path);
+    let sent = bar.clone();
+    let published = client.publish_file(path, move |bytes| sent.inc(bytes)).await;
+    bar.finish_and_clear();
+    Ok(published?)
+}
+
+/// Uploads models by their local names.
+pub(super) async fn models(client: &Client, pairs: &[Pair]) -> Result<BTreeMap<String, PublishedBlob>, CliError> {
+    let mut models = BTreeMap::new();
+    for pair in pairs {
+        if models.insert(pair.name.clone(), upload(client, &pair.path()).await?).is_some() {
+            return Err(CliError::Usage(format!("model `{}` is given twice", pair.name)));
+        }
+    }
+    Ok(models)
+}
+
+/// The key in the file; a new one when there is none.
+pub(super) fn publisher_key(path: &Path) -> Result<SecretKey, CliError> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(|source| CliError::File { path: dir.to_owned(), source })?;
+    }
+    Ok(keys::load_or_create(path)?)
+}

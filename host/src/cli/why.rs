@@ -1,0 +1,70 @@
+//! `quorate why`
+
+use clap::Args;
+use registry::job::Stage;
+use serde_json::Value;
+
+use super::{
+    CliError, Exit, Outcome,
+    connect::{ConnectArgs, find_job},
+    output,
+};
+use crate::client::answers::WhyAnswer;
+
+/// Hosts that are listed for people; all are in the JSON.
+const HOSTS_SHOWN: usize = 20;
+
+#[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    /// The job, or the beginning of its id.
+    job: String,
+    /// The shard, from 0; the first without a result when left out.
+    #[arg(long)]
+    shard: Option<u32>,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub(super) async fn run(args: WhyArgs) -> Outcome {
+    let client = args.connect.client()?;
+    let id = find_job(&client, &args.job).await?;
+    let shard = args.shard.map_or_else(String::new, |shard| format!("?shard={shard}"));
+    let path = format!("/v1/jobs/{id}/why{shard}");
+    if args.connect.json {
+        output::json(&client.get::<Value>(&path).await?)?;
+    } else {
+        show(&client.get(&path).await?)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn show(why: &WhyAnswer) -> Result<(), CliError> {
+    let stage = match why.shard.stage {
+        Stage::Map => "shard",
+        Stage::Reduce => "reduce task",
+    };
+    output::line(&format!("{stage} {} of {}: {}", why.shard.index, why.shard.count, output::shown(&why.summary)))?;
+    output::line(&format!("ordered {} times, {} faults", why.attempts, why.faults))?;
+    if let Some(fault) = &why.last_fault {
+        output::line(&format!("last fault: {}", output::shown(&fault.to_string())))?;
+    }
+    if !why.executions.is_empty() {
+        output::line("")?;
+        let row =
+            |it: &crate::client::answers::ExecutionAnswer| vec![it.node.short(), it.operator.short(), it.fate.clone()];
+        output::table(&["node", "operator", "result"], &why.executions.iter().map(row).collect::<Vec<_>>())?;
+    }
+    if !why.hosts.is_empty() {
+        output::line("")?;
+        let row = |host: &crate::client::answers::WhyHostAnswer| {
+            let score = host.score.map_or_else(|| "-".to_owned(), |score| score.to_string());
+            vec![host.node.short(), score, host.reason.as_deref().map_or_else(String::new, output::shown)]
+        };
+        let rows: Vec<_> = why.hosts.iter().take(HOSTS_SHOWN).map(row).collect();
+        output::table(&["host", "score", "why not"], &rows)?;
+        if why.hosts.len() > HOSTS_SHOWN {
+            output::line(&format!("and {} more: see --json", why.hosts.len() - HOSTS_SHOWN))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! What the gateway answers, as far as a client needs it. A newer gateway may say more.
+
+use std::collections::BTreeMap;
+
+use grid::flow::Fault;
+use registry::{
+    id::{BlobHash, JobId, NodeId, OperatorId},
+    job::ShardInfo,
+};
+use serde::{Deserialize, Serialize};
+
+/// A job at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobAnswer {
+    /// The job.
+    pub id: JobId,
+    /// One word for where it is.
+    pub phase: String,
+    /// Why it failed, if it did.
+    pub reason: Option<Fault>,
+    /// Shards of its map.
+    pub shards: u32,
+    /// Those whose result stands.
+    pub accepted: u32,
+    /// Executions that gave a receipt.
+    pub executions: u64,
+    /// Executions under way.
+    pub open: usize,
+    /// When it was accepted.
+    pub submitted_ms: u64,
+    /// When it ended.
+    pub ended_ms: Option<u64>,
+    /// How its tasks ended, and how many each way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcomes: Option<BTreeMap<String, u32>>,
+    /// Standard output, when it is short and text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<String>,
+    /// Standard output, when it is short and no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_base64: Option<String>,
+}
+
+impl JobAnswer {
+    /// Tasks whose outcome is another than `ok`: the job is done, the tasks are not what they should be.
+    pub fn bad_outcomes(&self) -> impl Iterator<Item = (&str, u32)> {
+        let outcomes = self.outcomes.iter().flatten();
+        outcomes.filter(|(word, _)| *word != "ok").map(|(word, tasks)| (word.as_str(), *tasks))
+    }
+}
+
+/// A host at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostAnswer {
+    /// The machine.
+    pub node: NodeId,
+    /// Who answers for it.
+    pub operator: OperatorId,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Tasks that it runs at a time.
+    pub slots: u32,
+    /// Assignments that it holds.
+    pub in_flight: u32,
+    /// Running average of its time for a task, in microseconds.
+    pub task_us: u64,
+    /// Executions whose result was accepted.
+    pub confirmed: u64,
+    /// Executions that a quorum contradicts.
+    pub contradicted: u64,
+    /// Executions that gave no result.
+    pub faults: u64,
+    /// Why it gets no more work, if so.
+    pub suspended: Option<SuspensionAnswer>,
+}
+
+/// Why a host gets no more work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspensionAnswer {
+    /// The job in which it was caught.
+    pub job: JobId,
+    /// The shard.
+    pub shard: ShardInfo,
+}
+
+/// A record of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptAnswer {
+    /// To download it by.
+    pub index: usize,
+    /// The shard.
+    pub shard: ShardInfo,
+    /// The node that it accuses, if it is evidence.
+    pub accused: Option<NodeId>,
+    /// How the task ended.
+    pub outcome: Option<String>,
+    /// Length of the file.
+    pub bytes: u64,
+}
+
+/// A file that a job wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileAnswer {
+    /// The shard that wrote it.
+    pub shard: ShardInfo,
+    /// Its path below `/out`: text from a guest, not to be trusted.
+    pub path: String,
+    /// Its hash.
+    pub hash: BlobHash,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Why a shard is where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyAnswer {
+    /// The shard.
+    pub shard: ShardInfo,
+    /// One line that says it.
+    pub summary: String,
+    /// Executions that were ordered.
+    pub attempts: u32,
+    /// Executions that gave no result.
+    pub faults: u32,
+    /// The last of these.
+    pub last_fault: Option<Fault>,
+    /// Its executions.
+    pub executions: Vec<ExecutionAnswer>,
+    /// What speaks for or against each host.
+    pub hosts: Vec<WhyHostAnswer>,
+}
+
+/// One execution of a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutionAnswer {
+    /// The machine.
+    pub node: NodeId,
+    /// Who answers for it.
+    pub operator: OperatorId,
+    /// `running`, `confirmed`, `contradicted` or `undecided`.
+    pub fate: String,
+}
+
+/// What speaks for or against a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyHostAnswer {
+    /// The machine.
+    pub node: NodeId,
+    /// How well it suits.
+    pub score: Option<i64>,
+    /// Why it does not.
+    pub reason: Option<String>,
+}

@@ -1,0 +1,158 @@
+//! The configuration file: TOML, every key optional, unknown keys refused.
+//!
+//! ```toml
+//! [grid]                      # how the coordinator decides: see `grid::config::Config`
+//! host_grace_ms = 3000
+//!
+//! [store]                     # blobs on disk
+//! quota_bytes_max = 10000000000
+//!
+//! [host]                      # what a host offers
+//! slots = 2
+//! memory_bytes_max = 1073741824
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::limits;
+
+/// What a configuration file may say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How the coordinator decides.
+    pub grid: grid::config::Config,
+    /// Blobs on disk.
+    pub store: StoreConfig,
+    /// What a host offers.
+    pub host: HostConfig,
+}
+
+/// Blobs on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// Bytes that all blobs together may have.
+    pub quota_bytes_max: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { quota_bytes_max: limits::STORE_BYTES_MAX }
+    }
+}
+
+/// What a host offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostConfig {
+    /// Tasks that run at a time.
+    pub slots: u32,
+    /// Assignments held besides those that run.
+    pub queue_max: u32,
+    /// Memory in bytes that one task may have.
+    pub memory_bytes_max: u64,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        let slots = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+        Self { slots, queue_max: limits::HOST_AHEAD_MAX, memory_bytes_max: limits::TASK_MEMORY_BYTES_MAX }
+    }
+}
+
+/// Why a configuration file is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It says something that it may not.
+    #[error("configuration {}: {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What, and where.
+        source: Box<toml::de::Error>,
+    },
+    /// A number is outside its bounds.
+    #[error("{what} is {value}, outside the bounds of {min} to {max}")]
+    Bound {
+        /// Which.
+        what: &'static str,
+        /// As given.
+        value: u64,
+        /// Smallest allowed.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
+    },
+}
+
+impl Config {
+    /// Reads the file, or takes every default when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read, has an unknown key, or a value is out of bounds.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
+        config.host.check()?;
+        Ok(config)
+    }
+}
+
+impl HostConfig {
+    /// Whether every number is within its bounds.
+    ///
+    /// # Errors
+    /// Names the first that is not.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let bounds = [
+            ("host.slots", self.slots.into(), 1, limits::HOST_SLOTS_MAX.into()),
+            ("host.queue_max", self.queue_max.into(), 0, limits::HOST_QUEUE_MAX.into()),
+            ("host.memory_bytes_max", self.memory_bytes_max, 1 << 16, 4 << 30),
+        ];
+        match bounds.into_iter().find(|(_, value, min, max)| !(min..=max).contains(&value)) {
+            Some((what, value, min, max)) => Err(ConfigError::Bound { what, value, min, max }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("quorate.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(Some(&path))
+    }
+
+    #[test]
+    fn a_file_says_only_what_differs() {
+        let config = load("[host]\nslots = 7\n[grid]\nhost_grace_ms = 9\n").unwrap();
+        assert_eq!((config.host.slots, config.grid.host_grace_ms), (7, 9));
+        assert_eq!(config.store, StoreConfig::default());
+    }
+
+    #[test]
+    fn unknown_keys_and_wild_values_are_refused_by_name() {
+        for (text, expected) in [("[host]\nslotz = 7\n", "slotz"), ("[host]\nslots = 0\n", "host.slots is 0, outside")] {
+            let refusal = load(text).unwrap_err().to_string();
+            assert!(refusal.contains(expected), "{refusal}");
+        }
+        assert!(Config::load(Some(Path::new("/nowhere.toml"))).unwrap_err().to_string().contains("/nowhere.toml"));
+    }
+}

@@ -1,0 +1,80 @@
+//! The closed sets of words that labels come from.
+
+use registry::receipt::Outcome;
+
+/// Routes of the gateway, as they are labelled; see `gateway::router`.
+pub(super) const ROUTES: &[&str] = &[
+    "/healthz",
+    "/metrics",
+    "/v1/blobs",
+    "/v1/blobs/{hash}",
+    "/v1/names",
+    "/v1/names/{publisher}/{name}/{version}",
+    "/v1/jobs",
+    "/v1/jobs/{id}",
+    "/v1/jobs/{id}/events",
+    "/v1/jobs/{id}/results",
+    "/v1/jobs/{id}/results/files",
+    "/v1/jobs/{id}/results/files/{shard}/{*path}",
+    "/v1/jobs/{id}/receipts",
+    "/v1/jobs/{id}/receipts/{index}",
+    "/v1/jobs/{id}/why",
+    "/v1/nodes",
+    "/v1/ticket",
+];
+pub(super) const METHODS: &[(&str, &str)] = &[("GET", "get"), ("HEAD", "head"), ("POST", "post"), ("DELETE", "delete")];
+pub(super) const STATUSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx"];
+pub(super) const EVENTS: &[&str] = &[
+    "submitted",
+    "host_up",
+    "host_down",
+    "receipt",
+    "faulted",
+    "concatenated",
+    "broken",
+    "cancelled",
+    "restarted",
+    "tick",
+];
+pub(super) const OUTCOMES: &[&str] = &["ok", "exit", "trap", "fuel_out", "memory_out", "output_out"];
+/// Words of faults: those of `sandbox::HostFault`, of the dispatch, and of the worker.
+pub(super) const FAULTS: &[&str] = &[
+    "deadline",
+    "cancelled",
+    "module_missing",
+    "model_missing",
+    "host_memory",
+    "stack_overflow",
+    "limit_too_large",
+    "bad_request",
+    "no_slot",
+    "backend",
+    "internal",
+    "host_restarted",
+    "host_lost",
+    "lease",
+    "garbage",
+    "content_missing",
+    "evicted",
+    "input_hash",
+    "no_input",
+    "output_limit",
+    "output_missing",
+    "output_store",
+    "queue_full",
+    "shutting_down",
+    "attempts",
+    "inconclusive",
+];
+pub(super) const PHASES: &[&str] = &["done", "failed", "cancelled"];
+/// The label of an outcome.
+pub(super) fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Ok => "ok",
+        Outcome::Exit(_) => "exit",
+        Outcome::Trap(_) => "trap",
+        Outcome::FuelOut => "fuel_out",
+        Outcome::MemoryOut => "memory_out",
+        Outcome::OutputOut => "output_out",
+    }
+}

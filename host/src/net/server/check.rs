@@ -1,0 +1,170 @@
+//! Receipts, from bytes to what the event machine may believe.
+//!
+//! 1. *Verified* on threads that may block: the signature is this node's, the output is the one that was signed, an inline
+//!    standard output is the one in the output. Whatever does not hold ends the session: an honest host never sends it.
+//! 2. *Fetched*, if something of the output is not in the frame, from the host and within the task's own limit. What does
+//!    not come is a fault `output_missing`, not garbage: networks break.
+//! 3. *Delivered*, in whatever order they get ready.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use grid::flow::{AssignmentId, Attested, Fault};
+use iroh::{EndpointAddr, TransportAddr, endpoint::Connection};
+use registry::{
+    id::{BlobHash, NodeId},
+    store::FetchLimits,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    Desk, Shared,
+    session::{End, Open},
+};
+use crate::{
+    coordinator::{Delivered, ToHost},
+    limits,
+    net::wire::Done,
+};
+
+/// A receipt as it came.
+pub(super) type Raw = Arc<Done>;
+
+/// Checks receipts until the session's reader is gone or one of them is garbage.
+pub(super) async fn run<D: Desk>(
+    shared: &Shared<D>,
+    connection: &Connection,
+    node: NodeId,
+    open: &Open,
+    outbox: mpsc::WeakSender<ToHost>,
+    mut batches: mpsc::Receiver<Vec<Raw>>,
+) -> End {
+    let mut checks = FuturesUnordered::new();
+    let mut fetches = FuturesUnordered::new();
+    loop {
+        let room = checks.len() < limits::CHECKS_MAX && fetches.len() < limits::FETCHES_MAX;
+        tokio::select! {
+            batch = batches.recv(), if room => match batch {
+                None => return End::Left,
+                Some(batch) => {
+                    for piece in batch.chunks(limits::CHECK_ITEMS_MAX) {
+                        checks.push(verify(shared, node, piece.to_vec()));
+                    }
+                }
+            },
+            Some(verified) = checks.next() => match verified {
+                Err(end) => return end,
+                Ok(verified) => {
+                    let (whole, parts): (Vec<_>, Vec<_>) = verified.into_iter().partition(is_whole);
+                    if !whole.is_empty() {
+                        shared.desk.deliver(node, whole).await;
+                    }
+                    for delivered in parts {
+                        match open.output_bytes_max(id(&delivered)) {
+                            Some(bytes_max) => fetches.push(fetch(shared, connection, delivered, bytes_max)),
+                            // Long settled: fetching it would only cost.
+                            None => forget(&outbox, id(&delivered)),
+                        }
+                    }
+                }
+            },
+            Some(fetched) = fetches.next() => match fetched {
+                Ok(delivered) => shared.desk.deliver(node, vec![delivered]).await,
+                Err((id, fault)) => {
+                    open.close(id);
+                    shared.desk.faulted(node, vec![(id, fault)]).await;
+                    forget(&outbox, id);
+                }
+            },
+        }
+    }
+}
+
+fn id(delivered: &Delivered) -> AssignmentId {
+    AssignmentId(delivered.receipt.receipt().nonce)
+}
+
+/// Whether nothing of the output has to be fetched.
+fn is_whole(delivered: &Delivered) -> bool {
+    delivered.stdout.is_some() && delivered.output.files.is_empty()
+}
+
+/// Tells the host that it need not keep a receipt.
+fn forget(outbox: &mpsc::WeakSender<ToHost>, id: AssignmentId) {
+    if let Some(outbox) = outbox.upgrade() {
+        // A host whose outbox is full hears it after it reconnects.
+        let _ = outbox.try_send(ToHost::Acknowledge(id));
+    }
+}
+
+async fn verify<D: Desk>(shared: &Shared<D>, node: NodeId, piece: Vec<Raw>) -> Result<Vec<Delivered>, End> {
+    // The semaphore is never closed.
+    let permit = shared.checks.clone().acquire_owned().await.map_err(|_| End::Stopping)?;
+    let verified = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        piece.into_iter().map(|done| check(done, node)).collect::<Result<Vec<_>, String>>()
+    });
+    match verified.await {
+        Ok(verified) => verified.map_err(End::Garbage),
+        Err(_) => Err(End::Stopping),
+    }
+}
+
+/// What one receipt must hold by itself.
+fn check(done: Raw, node: NodeId) -> Result<Delivered, String> {
+    let Done { receipt, output, stdout, task_us } = Arc::unwrap_or_clone(done);
+    let receipt = Attested::check(receipt, node).map_err(|error| format!("receipt: {error}"))?;
+    if receipt.receipt().execution.output != output.hash() {
+        return Err("receipt: the output is not the one that was signed".to_owned());
+    }
+    if let Some(stdout) = &stdout
+        && (stdout.len() as u64 != output.stdout_bytes || BlobHash::of(stdout) != output.stdout)
+    {
+        return Err("receipt: standard output is not the one in the output".to_owned());
+    }
+    Ok(Delivered { receipt, output, stdout, task_us })
+}
+
+/// Takes what is not here of an output from the host.
+async fn fetch<D: Desk>(
+    shared: &Shared<D>,
+    connection: &Connection,
+    delivered: Delivered,
+    bytes_max: u64,
+) -> Result<Delivered, (AssignmentId, Fault)> {
+    let id = id(&delivered);
+    let output = &delivered.output;
+    if output.bytes() > bytes_max {
+        let detail = format!("output of {} bytes is over the task's limit of {bytes_max}", output.bytes());
+        return Err((id, Fault::new("output_limit", detail)));
+    }
+    let stdout = delivered.stdout.is_none().then_some((output.stdout, output.stdout_bytes));
+    let blobs = stdout.into_iter().chain(output.files.iter().map(|file| (file.hash, file.bytes)));
+    let missing = |detail: String| (id, Fault::new("output_missing", detail));
+    let all = async {
+        for (hash, bytes) in blobs {
+            let terms = FetchLimits { bytes_max: bytes, wall_ms_max: limits::OUTPUT_FETCH_MS_MAX };
+            let fetched = shared.store.fetch(&shared.endpoint, hash, &[provider(connection)], terms).await;
+            match fetched {
+                Ok(fetched) if fetched.len == bytes => {}
+                Ok(fetched) => return Err(missing(format!("blob has {} bytes instead of {bytes}", fetched.len))),
+                Err(error) => return Err(missing(error.to_string())),
+            }
+        }
+        Ok(())
+    };
+    let in_time = tokio::time::timeout(Duration::from_millis(limits::OUTPUT_FETCH_MS_MAX), all).await;
+    in_time.unwrap_or_else(|_| Err(missing(format!("not here within {} ms", limits::OUTPUT_FETCH_MS_MAX))))?;
+    Ok(delivered)
+}
+
+/// The host, where its connection comes from.
+fn provider(connection: &Connection) -> EndpointAddr {
+    let mut provider = EndpointAddr::new(connection.remote_id());
+    for path in connection.paths().iter() {
+        if let TransportAddr::Ip(addr) = path.remote_addr() {
+            provider = provider.with_ip_addr(*addr);
+        }
+    }
+    provider
+}

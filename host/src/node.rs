@@ -1,0 +1,331 @@
+//! Wires the parts into processes: a coordinator ([`up`]) and a host ([`host`]). The only place that opens listeners.
+//!
+//! A data directory holds everything of a node: `node.key` is its identity, `blobs` its store, and at a coordinator
+//! `journal.db`, the `token` of its HTTP API, the `url` it listens at, and the `ticket` that hosts join with. Files that
+//! others wait for are written whole, when what they lead to is ready.
+//!
+//! A node stops on SIGINT or SIGTERM, or, when it is tethered, when its standard input ends. It stops in the order in
+//! which work flows: no new requests, no new connections, then the journal's last commit, then the store.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use registry::{
+    id::NodeId,
+    membership::{NodeCert, Ticket, TicketError},
+    sign::{SecretKey, Signed},
+    store::{Store, StoreError, StoreOptions},
+};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    cli::{node::NodeArgs, up::UpArgs},
+    client::{TOKEN_FILE, URL_FILE},
+    clock,
+    config::{Config, ConfigError},
+    coordinator::{Coordinator, StartError},
+    gateway::{
+        self, Gateway,
+        token::{Token, TokenError},
+    },
+    journal::{Journal, JournalError},
+    keys::{self, KeyError},
+    launch::{LaunchError, Process},
+    limits,
+    metrics::{CoordinatorMetrics, HostMetrics, Metrics},
+    net::{
+        endpoint::{self, EndpointError, EndpointOptions},
+        server,
+    },
+    sandbox::{Sandbox, SandboxError, SandboxOptions},
+    worker::{self, Conduct, WorkerError, WorkerOptions},
+};
+
+/// The file that hosts join with, in a coordinator's data directory.
+pub const TICKET_FILE: &str = "ticket";
+/// What a process that this program starts logs, in its data directory.
+pub const LOG_FILE: &str = "log";
+const NODE_KEY_FILE: &str = "node.key";
+const OPERATOR_KEY_FILE: &str = "operator.key";
+const JOURNAL_FILE: &str = "journal.db";
+const BLOBS_DIR: &str = "blobs";
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A file or directory of its own.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The address for HTTP is taken or not ours.
+    #[error("cannot listen at {addr}: {source}; use another address or port")]
+    Listen {
+        /// Which.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The ticket is of no use.
+    #[error("{0}")]
+    Ticket(#[from] TicketError),
+    /// The configuration is refused.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// A key.
+    #[error("{0}")]
+    Key(#[from] KeyError),
+    /// The token.
+    #[error("{0}")]
+    Token(#[from] TokenError),
+    /// The blob store.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The journal.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    /// The coordinator.
+    #[error("{0}")]
+    Start(#[from] StartError),
+    /// The endpoint for QUIC.
+    #[error("{0}")]
+    Endpoint(#[from] EndpointError),
+    /// The sandbox.
+    #[error("{0}")]
+    Sandbox(#[from] SandboxError),
+    /// The worker ended for good.
+    #[error("{0}")]
+    Worker(#[from] WorkerError),
+    /// A local host does not start.
+    #[error("{0}")]
+    Launch(#[from] LaunchError),
+}
+
+impl NodeError {
+    /// Whether what was asked for makes no sense, rather than that it failed.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Ticket(_) | Self::Config(_) | Self::Key(_))
+    }
+}
+
+fn file(path: &Path) -> impl FnOnce(io::Error) -> NodeError {
+    let path = path.to_owned();
+    |source| NodeError::File { path, source }
+}
+
+/// Makes the data directory, for its owner alone.
+fn make_dir(dir: &Path) -> Result<(), NodeError> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(file(dir))
+}
+
+/// Writes a file that somebody may be waiting for.
+fn write_whole(path: &Path, text: &str) -> Result<(), NodeError> {
+    let part = path.with_extension("part");
+    std::fs::write(&part, text).map_err(file(&part))?;
+    std::fs::rename(&part, path).map_err(file(path))
+}
+
+async fn open_store(dir: &Path, config: &Config) -> Result<Store, NodeError> {
+    let options = StoreOptions { quota_bytes_max: config.store.quota_bytes_max, ..StoreOptions::default() };
+    Ok(Store::open(&dir.join(BLOBS_DIR), options).await?)
+}
+
+/// Runs a coordinator until it is told to stop.
+///
+/// # Errors
+/// When a part of it does not start.
+pub async fn up(args: UpArgs) -> Result<(), NodeError> {
+    let dir = args.data_dir.as_path();
+    make_dir(dir)?;
+    let config = Config::load(args.config.as_deref())?;
+    let key = keys::load_or_create(&dir.join(NODE_KEY_FILE))?;
+    let token = Token::load_or_create(&dir.join(TOKEN_FILE))?;
+    let store = open_store(dir, &config).await?;
+    let metrics = CoordinatorMetrics::new(&Metrics::new());
+    let commits = metrics.clone();
+    let on_commit = Box::new(move |events, time: Duration| commits.journal_committed(events, time.as_secs_f64()));
+    let (journal, replay) = Journal::open(&dir.join(JOURNAL_FILE), on_commit)?;
+    let endpoint = endpoint::bind(&key, args.net_listen, EndpointOptions::default()).await?;
+    let (coordinator, _) = Coordinator::start(config.grid.clone(), journal, replay, store.clone(), metrics.clone())?;
+    let hosts = server::start(endpoint.clone(), coordinator.clone(), store.clone());
+    let ticket = Ticket {
+        addrs: if args.advertise.is_empty() { endpoint::addrs(&endpoint) } else { args.advertise.clone() },
+        ..endpoint::ticket(&endpoint, clock::now_ms() + limits::TICKET_MS)
+    };
+    write_whole(&dir.join(TICKET_FILE), &ticket.to_string())?;
+
+    let listen = |source| NodeError::Listen { addr: args.listen, source };
+    let listener = TcpListener::bind(args.listen).await.map_err(listen)?;
+    let url = format!("http://{}", listener.local_addr().map_err(listen)?);
+    let sandbox = Sandbox::new(SandboxOptions { slots_max: 1, ..SandboxOptions::default() })?;
+    let gateway = Gateway::new(coordinator.clone(), store.clone(), sandbox, metrics, token, ticket.to_string());
+    let (stop, stopping) = watch::channel(false);
+    let serving = tokio::spawn(gateway::serve(listener, gateway, told(stopping)));
+    write_whole(&dir.join(URL_FILE), &url)?;
+    tracing::info!(%url, ticket = %dir.join(TICKET_FILE).display(), node = %NodeId(key.public()).short(), "coordinator is up");
+
+    let local = local_hosts(&args)?;
+    asked_to_stop(args.tethered).await;
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    let _ = serving.await;
+    drop(local);
+    hosts.shutdown().await;
+    coordinator.close().await;
+    store.shutdown().await?;
+    endpoint.close().await;
+    Ok(())
+}
+
+/// Starts hosts on this machine that join this coordinator, each of an operator of its own.
+fn local_hosts(args: &UpArgs) -> Result<Vec<Process>, NodeError> {
+    let exe = std::env::current_exe().map_err(file(Path::new("quorate")))?;
+    let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+    let slots = args.slots.unwrap_or_else(|| (cores / args.hosts.max(1)).max(1)).to_string();
+    let start = |index| {
+        let name = format!("host-{index}");
+        let dir = args.data_dir.join("hosts").join(&name);
+        Ok(Process::host(&exe, &name, &dir, &args.data_dir, &["--slots", &slots])?)
+    };
+    (1..=args.hosts).map(start).collect()
+}
+
+/// Runs a host until it is told to stop, or its coordinator refuses it for good.
+///
+/// # Errors
+/// When a part of it does not start, the ticket is of no use, or the coordinator refuses it for good.
+pub async fn host(args: NodeArgs) -> Result<(), NodeError> {
+    let ticket = read_ticket(&args.join)?;
+    let dir = args.data_dir.as_path();
+    make_dir(dir)?;
+    let config = Config::load(args.config.as_deref())?;
+    let mut offer = config.host;
+    offer.slots = args.slots.unwrap_or(offer.slots);
+    offer.memory_bytes_max = args.memory_bytes_max.unwrap_or(offer.memory_bytes_max);
+    offer.check()?;
+    let key = keys::load_or_create(&dir.join(NODE_KEY_FILE))?;
+    let operator = match &args.operator_key {
+        Some(path) => keys::load(path)?,
+        None => keys::load_or_create(&dir.join(OPERATOR_KEY_FILE))?,
+    };
+    let store = open_store(dir, &config).await?;
+    let endpoint = endpoint::bind(&key, args.net_listen, EndpointOptions::default()).await?;
+    let sandbox = Sandbox::new(SandboxOptions {
+        memory_bytes_max: offer.memory_bytes_max,
+        slots_max: offer.slots,
+        ..SandboxOptions::default()
+    })?;
+    let metrics = HostMetrics::new(&Metrics::new());
+    let (stop, stopping) = watch::channel(false);
+    if let Some(addr) = args.metrics_listen {
+        serve_metrics(addr, metrics.clone(), store.clone(), stopping.clone()).await?;
+    }
+    tracing::info!(node = %NodeId(key.public()).short(), engine = %sandbox.describe(), "host is up");
+    let options = WorkerOptions {
+        ticket,
+        cert: certify(&key, &operator),
+        key,
+        endpoint: endpoint.clone(),
+        store: store.clone(),
+        sandbox,
+        slots: offer.slots,
+        queue_max: offer.queue_max,
+        memory_bytes_max: offer.memory_bytes_max,
+        conduct: match args.conduct {
+            crate::cli::node::Conduct::Honest => Conduct::Honest,
+            crate::cli::node::Conduct::Liar => Conduct::Liar,
+        },
+        metrics,
+    };
+    let asked = async move {
+        asked_to_stop(args.tethered).await;
+        let _ = stop.send(true);
+    };
+    let ended = worker::run(options, asked).await;
+    store.shutdown().await?;
+    endpoint.close().await;
+    Ok(ended?)
+}
+
+fn certify(node: &SecretKey, operator: &SecretKey) -> Signed<NodeCert> {
+    Signed::seal(&NodeCert { node: NodeId(node.public()), issued_ms: clock::now_ms() }, operator)
+}
+
+/// The ticket itself, or the file that holds it.
+fn read_ticket(text: &str) -> Result<Ticket, NodeError> {
+    let path = Path::new(text);
+    let ticket: Ticket = if path.is_file() {
+        std::fs::read_to_string(path).map_err(file(path))?.parse()?
+    } else {
+        text.parse()?
+    };
+    Ok(ticket.fresh(clock::now_ms())?)
+}
+
+async fn serve_metrics(
+    addr: SocketAddr,
+    metrics: HostMetrics,
+    store: Store,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), NodeError> {
+    let listener = TcpListener::bind(addr).await.map_err(|source| NodeError::Listen { addr, source })?;
+    let render = move || {
+        metrics.set_blobs(store.usage(), store.stats());
+        metrics.render()
+    };
+    tokio::spawn(gateway::serve_metrics(listener, render, told(stopping)));
+    Ok(())
+}
+
+/// Ready when the other side says so, or is gone.
+async fn told(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Ready on SIGINT and SIGTERM, and, when tethered, at the end of standard input.
+async fn asked_to_stop(tethered: bool) {
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated() => {}
+        () = input_ended(), if tethered => {}
+    }
+}
+
+/// Reads on a thread of its own, which nobody waits for: a read of standard input cannot be broken off.
+async fn input_ended() {
+    let (ended, heard) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 256];
+        while io::Read::read(&mut io::stdin(), &mut bytes).is_ok_and(|read| read > 0) {}
+        // The node may have stopped for another reason.
+        let _ = ended.send(());
+    });
+    let _ = heard.await;
+}
+
+#[cfg(unix)]
+async fn terminated() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(error) => {
+            tracing::warn!(%error, "SIGTERM is not heard");
+            std::future::pending().await
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn terminated() {
+    std::future::pending().await
+}

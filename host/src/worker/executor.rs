@@ -1,0 +1,212 @@
+//! The threads that run tasks, one a slot: from a task with everything at hand to a signed receipt.
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use grid::flow::Fault;
+use guest_sdk::abi;
+use registry::{
+    id::BlobHash,
+    job::{Limits, ShardInfo, Stage, task_id},
+    receipt::{Execution, Output, OutputFile, Receipt},
+    sign::Signed,
+    store::BlobReader,
+};
+
+use super::{
+    Shared, WorkerError,
+    book::{Kept, Task},
+    job::{self, unavailable},
+};
+use crate::{
+    limits,
+    net::wire::{Done, Stdin},
+    sandbox::{CancelToken, Finished, HostFault, Request, Response},
+};
+
+/// The threads.
+pub(super) struct Executors(Vec<thread::JoinHandle<()>>);
+
+/// Starts a thread for each slot.
+pub(super) fn start(shared: &Arc<Shared>) -> Result<Executors, WorkerError> {
+    let mut threads = Vec::new();
+    for slot in 0..shared.options.slots {
+        let own = shared.clone();
+        let thread = thread::Builder::new().name(format!("slot-{slot}")).stack_size(limits::EXECUTOR_STACK_BYTES);
+        match thread.spawn(move || work(&own)) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                shared.book.stop();
+                return Err(WorkerError::Thread(error));
+            }
+        }
+    }
+    Ok(Executors(threads))
+}
+
+impl Executors {
+    /// Waits for the threads, but not for one that hangs: it ends with the process.
+    pub(super) async fn join(self) {
+        let joined = tokio::task::spawn_blocking(move || self.0.into_iter().for_each(|thread| drop(thread.join())));
+        if tokio::time::timeout(Duration::from_millis(limits::SHUTDOWN_MS_MAX), joined).await.is_err() {
+            tracing::warn!("a task does not stop: its thread is left behind");
+        }
+    }
+}
+
+fn work(shared: &Arc<Shared>) {
+    while let Some((task, cancel)) = shared.book.next() {
+        let entry = task.entry;
+        // A panic is a bug of the host, and no reason for its other slots' work to be lost.
+        let ended = catch_unwind(AssertUnwindSafe(|| execute(shared, &task, &cancel)));
+        match ended.unwrap_or_else(|_| Err(Stop::Fault(Fault::new("internal", "host panicked while it ran the task")))) {
+            Ok(kept) => shared.book.finished(entry, kept),
+            Err(Stop::Fault(fault)) => shared.book.faulted(entry, fault),
+            Err(Stop::Again) => {
+                if shared.book.again(entry, task.lease) {
+                    job::gather(shared, task);
+                }
+            }
+        }
+    }
+}
+
+/// Why a task has no result.
+enum Stop {
+    Fault(Fault),
+    /// Something of it was evicted since it was queued.
+    Again,
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<HostFault> for Stop {
+    fn from(fault: HostFault) -> Self {
+        match fault {
+            HostFault::ModuleMissing { .. } | HostFault::ModelMissing { .. } => Self::Again,
+            fault => Self::Fault(Fault::new(fault.word(), fault.to_string())),
+        }
+    }
+}
+
+fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Kept, Stop> {
+    let request = request(shared, task)?;
+    let finished = match shared.options.sandbox.run_cancellable(request, cancel) {
+        Response::Done(finished) => shared.options.conduct.apply(finished),
+        Response::Fault(fault) => return Err(fault.into()),
+    };
+    let metrics = &shared.options.metrics;
+    metrics.task_done(finished.outcome, Duration::from_micros(finished.wall_micros), finished.fuel_used);
+    let output = output(&finished);
+    let (stdout, outputs) = keep(shared, &finished)?;
+    let receipt = Signed::seal(&receipt(shared, task, &finished, &output), &shared.options.key);
+    let done = Arc::new(Done { receipt, output, stdout, task_us: finished.wall_micros });
+    Ok(Kept { done, _outputs: outputs })
+}
+
+fn request(shared: &Shared, task: &Task) -> Result<Request, Stop> {
+    let left_ms = task.lease.left_ms().ok_or_else(|| Fault::new("deadline", "lease ended before the task ran"))?;
+    let template = &task.job.template;
+    let files = task.job.files().ok_or(Stop::Again)?;
+    let stdin = stdin(shared, task)?;
+    let mut env = template.env.clone();
+    env.extend(shard_env(task.order.shard));
+    Ok(Request {
+        module: template.module,
+        args: template.args.clone(),
+        env,
+        stdin,
+        files: BTreeMap::clone(&files),
+        models: template.models.clone(),
+        limits: Limits { wall_ms_max: template.limits.wall_ms_max.min(left_ms), ..template.limits },
+        seed: task_id(task.job.hash, task.order.shard, task.order.input).0,
+    })
+}
+
+/// The input, if it is the one that the order names.
+fn stdin(shared: &Shared, task: &Task) -> Result<Bytes, Fault> {
+    let bytes = match &task.order.stdin {
+        Stdin::Inline(bytes) => bytes.clone(),
+        Stdin::Slice { blob, start, end } => {
+            let read = shared.options.store.read_range(*blob, *start, end.saturating_sub(*start));
+            shared.runtime.block_on(read).map_err(|error| unavailable(&error))?
+        }
+    };
+    if BlobHash::of(&bytes) != task.order.input {
+        return Err(Fault::new("input_hash", "input is not the one that the assignment names"));
+    }
+    Ok(bytes)
+}
+
+fn shard_env(shard: ShardInfo) -> [(String, String); 3] {
+    let stage = match shard.stage {
+        Stage::Map => abi::STAGE_MAP,
+        Stage::Reduce => abi::STAGE_REDUCE,
+    };
+    [
+        (abi::ENV_SHARD.to_owned(), shard.index.to_string()),
+        (abi::ENV_SHARDS.to_owned(), shard.count.to_string()),
+        (abi::ENV_STAGE.to_owned(), stage.to_owned()),
+    ]
+}
+
+fn output(finished: &Finished) -> Output {
+    let file = |(path, bytes): &(String, Bytes)| OutputFile {
+        path: path.clone(),
+        hash: BlobHash::of(bytes),
+        bytes: bytes.len() as u64,
+    };
+    Output {
+        stdout: BlobHash::of(&finished.stdout),
+        stdout_bytes: finished.stdout.len() as u64,
+        files: finished.files.iter().map(file).collect(),
+    }
+}
+
+/// Standard output, if it is short enough to travel with the receipt; everything else goes into the store.
+fn keep(shared: &Shared, finished: &Finished) -> Result<(Option<Bytes>, Vec<BlobReader>), Fault> {
+    let inline = finished.stdout.len() <= limits::OUTPUT_INLINE_BYTES_MAX;
+    let stdout = (!inline).then_some(&finished.stdout);
+    let mut outputs = Vec::new();
+    for bytes in stdout.into_iter().chain(finished.files.iter().map(|(_, bytes)| bytes)) {
+        let store = &shared.options.store;
+        let kept = shared.runtime.block_on(store.publish_bytes(bytes.clone()));
+        let kept = kept.and_then(|published| store.reader(published.hash));
+        outputs.push(kept.map_err(|error| Fault::new("output_store", error.to_string()))?);
+    }
+    Ok((inline.then(|| finished.stdout.clone()), outputs))
+}
+
+fn receipt(shared: &Shared, task: &Task, finished: &Finished, output: &Output) -> Receipt {
+    let (order, template) = (&task.order, &task.job.template);
+    let execution = Execution {
+        task: task_id(task.job.hash, order.shard, order.input),
+        module: template.module,
+        class: template.class,
+        engine: shared.options.sandbox.fingerprint(),
+        outcome: finished.outcome,
+        fuel_used: finished.fuel_used,
+        output: output.hash(),
+        nn_root: finished.nn_root,
+        segment_root: None,
+    };
+    Receipt {
+        job: order.job,
+        shard: order.shard,
+        execution,
+        node: shared.node,
+        operator: shared.operator,
+        nonce: order.id.0,
+        price_micro: 0,
+    }
+}

@@ -1,0 +1,5 @@
+//! The program `quorate`, as the tests run it.
+
+fn main() -> std::process::ExitCode {
+    host::cli::main()
+}
