@@ -44,10 +44,20 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn release_binary() -> Result<PathBuf, Box<dyn Error>> {
     let own = std::env::current_exe()?;
     let exe = own.ancestors().nth(2).unwrap_or(Path::new(".")).join("quorate");
-    if exe.is_file() { Ok(exe) } else { Err(format!("{} is not there: cargo build --release first", exe.display()).into()) }
+    if exe.is_file() {
+        Ok(exe)
+    } else {
+        Err(format!("{} is not there: cargo build --release first", exe.display()).into())
+    }
 }
 
-async fn measure(exe: &Path, what: &str, quorum: u8, hosts: &[Conduct], slots: &str) -> Result<Vec<String>, Box<dyn Error>> {
+async fn measure(
+    exe: &Path,
+    what: &str,
+    quorum: u8,
+    hosts: &[Conduct],
+    slots: &str,
+) -> Result<Vec<String>, Box<dyn Error>> {
     let cluster = Cluster::start_with(exe, hosts, &[], &["--slots", slots]).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let before = resident(&cluster)?;

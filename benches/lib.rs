@@ -5,7 +5,10 @@ use std::time::Duration;
 
 /// Runs each of the alternatives in turn, `rounds` times, so that a machine that drifts drifts for all of them; gives the
 /// sorted times of each.
-pub fn interleaved<const N: usize>(rounds: usize, mut alternatives: [&mut dyn FnMut() -> Duration; N]) -> [Vec<Duration>; N] {
+pub fn interleaved<const N: usize>(
+    rounds: usize,
+    mut alternatives: [&mut dyn FnMut() -> Duration; N],
+) -> [Vec<Duration>; N] {
     let mut times: [Vec<Duration>; N] = std::array::from_fn(|_| Vec::with_capacity(rounds));
     for _ in 0..rounds {
         for (alternative, times) in alternatives.iter_mut().zip(&mut times) {
@@ -37,7 +40,11 @@ pub fn table(rows: &[Vec<String>]) {
     for (index, row) in rows.iter().enumerate() {
         let cells = row.iter().zip(&widths).enumerate();
         let line: Vec<String> = cells
-            .map(|(column, (cell, width))| if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
+            .map(
+                |(column, (cell, width))| {
+                    if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                },
+            )
             .collect();
         println!("{}", line.join("  ").trim_end());
         if index == 0 {

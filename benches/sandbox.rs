@@ -13,7 +13,10 @@ use host::{
     sandbox::{Request, Response, Sandbox, SandboxOptions},
 };
 use registry::id::ModuleHash;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, Linker, Module, PoolingAllocationConfig, Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, Linker, Module, PoolingAllocationConfig, Store, StoreLimits,
+    StoreLimitsBuilder,
+};
 
 const ROUNDS: usize = 20_000;
 const NOOP: &str = r#"(module (memory (export "memory") 2) (func (export "_start")))"#;

@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_wild_values_are_refused_by_name() {
-        for (text, expected) in [("[host]\nslotz = 7\n", "slotz"), ("[host]\nslots = 0\n", "host.slots is 0, outside")] {
+        for (text, expected) in [("[host]\nslotz = 7\n", "slotz"), ("[host]\nslots = 0\n", "host.slots is 0, outside")]
+        {
             let refusal = load(text).unwrap_err().to_string();
             assert!(refusal.contains(expected), "{refusal}");
         }

@@ -38,8 +38,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use self::work::Loop;
 pub use crate::journal::StoredRecord;
 use crate::{
-    clock, limits,
+    clock,
     journal::{Journal, JournalError, Replay, Row},
+    limits,
     metrics::CoordinatorMetrics,
 };
 
@@ -232,7 +233,10 @@ impl Coordinator {
     ///
     /// # Errors
     /// When the coordinator is stopping.
-    pub async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&State) -> T + Send + 'static) -> Result<T, Closed> {
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, Closed> {
         let (reply, answer) = oneshot::channel();
         // Whoever asked may have gone away.
         let ask: Question = Box::new(move |state| drop(reply.send(question(state))));

@@ -367,7 +367,14 @@ fn keep(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
             let stage = u8::from(record.shard.stage == Stage::Reduce);
             let accused = record.accused.as_ref().map(|node| node.as_bytes().as_slice());
             let ShardInfo { index, count, .. } = record.shard;
-            connection.prepare_cached(sql)?.execute(params![job.as_bytes(), stage, index, count, accused, record.bytes.as_ref()])?;
+            connection.prepare_cached(sql)?.execute(params![
+                job.as_bytes(),
+                stage,
+                index,
+                count,
+                accused,
+                record.bytes.as_ref()
+            ])?;
         }
         Row::Name(body) => {
             connection.prepare_cached("INSERT INTO name (body) VALUES (?1)")?.execute([body.as_ref()])?;

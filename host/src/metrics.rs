@@ -130,6 +130,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stdout, reason = "a test that cannot run says so")]
     fn promtool_finds_nothing_to_say() {
         let promtool = Command::new("promtool")
             .args(["check", "metrics"])

@@ -265,11 +265,8 @@ fn certify(node: &SecretKey, operator: &SecretKey) -> Signed<NodeCert> {
 /// The ticket itself, or the file that holds it.
 fn read_ticket(text: &str) -> Result<Ticket, NodeError> {
     let path = Path::new(text);
-    let ticket: Ticket = if path.is_file() {
-        std::fs::read_to_string(path).map_err(file(path))?.parse()?
-    } else {
-        text.parse()?
-    };
+    let ticket: Ticket =
+        if path.is_file() { std::fs::read_to_string(path).map_err(file(path))?.parse()? } else { text.parse()? };
     Ok(ticket.fresh(clock::now_ms())?)
 }
 

@@ -37,8 +37,8 @@ use registry::{
     store::{self, Store},
 };
 
-pub use self::conduct::Conduct;
 use self::book::Book;
+pub use self::conduct::Conduct;
 use crate::{
     clock::Stopwatch,
     limits,

@@ -82,7 +82,8 @@ async fn outputs_too_large_to_travel_with_their_receipts_arrive_all_the_same() {
     let bytes: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
     let input = cluster.publish(bytes.clone()).await.parse().unwrap();
     let split = Split::Ranges(vec![(0, 3_000_000), (3_000_000, 3_000_010), (3_000_010, 4_000_000)]);
-    let job = cluster.submit(&JobRequest { module, input: InputRequest::Blob(input), split, ..JobRequest::default() }).await;
+    let job =
+        cluster.submit(&JobRequest { module, input: InputRequest::Blob(input), split, ..JobRequest::default() }).await;
     assert!(cluster.result(job).await == bytes, "the output differs from the input");
 }
 

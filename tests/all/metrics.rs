@@ -21,15 +21,15 @@ fn sample(text: &str, start: &str) -> Option<f64> {
 #[tokio::test]
 async fn coordinator_and_host_tell_what_they_did() {
     let listen = format!("127.0.0.1:{}", free_port().await);
-    let cluster = Cluster::start_with(EXE, &[Conduct::Honest], &[], &["--slots", "1", "--metrics-listen", &listen]).await;
-    let mut cluster = cluster;
+    let mut cluster =
+        Cluster::start_with(EXE, &[Conduct::Honest], &[], &["--slots", "1", "--metrics-listen", &listen]).await;
     cluster.add_host(Conduct::Honest, &["--slots", "1"]);
     cluster.joined(2).await;
     let job = digits::submit(&cluster, 100).await;
     cluster.result(job).await;
     let coordinator = cluster.client.text("/metrics").await.unwrap();
     let host = cluster.until("the host tells its metrics", async || get(&listen).await).await;
-    assert_eq!(sample(&coordinator, "quorate_hosts_connected"), Some(2.0), "{coordinator}");
+    assert_eq!(sample(&coordinator, "quorate_hosts{state=\"connected\"}"), Some(2.0), "{coordinator}");
     assert!(sample(&host, "quorate_host_tasks_total{outcome=\"ok\"").unwrap_or(0.0) >= 1.0, "{host}");
     for (what, text) in [("coordinator", &coordinator), ("host", &host)] {
         assert!(text.lines().filter(|line| !line.starts_with('#')).count() < 1000, "too many series at the {what}");

@@ -77,10 +77,22 @@ async fn malformed_jobs_are_refused_with_the_key_and_the_bound() {
     let module = cluster.publish(tasks::ECHO.wasm).await;
     let cases = [
         (serde_json::json!({"module": module, "colour": "red"}), 400, "colour"),
-        (serde_json::json!({"module": 7}), 400, "module"),
-        (serde_json::json!({"module": module, "policy": {"quorum": 9}}), 400, "quorum is 9, outside the bounds of 1 to 5"),
-        (serde_json::json!({"module": module, "input": {"text": "x".repeat(70_000)}}), 400, "inline input in bytes is 70000"),
-        (serde_json::json!({"module": module, "split": {"lines": 0}, "input": {"text": "a"}}), 400, "lines per shard is 0"),
+        (serde_json::json!({"module": 7}), 400, "expected a string at line 1"),
+        (
+            serde_json::json!({"module": module, "policy": {"quorum": 9}}),
+            400,
+            "quorum is 9, outside the bounds of 1 to 5",
+        ),
+        (
+            serde_json::json!({"module": module, "input": {"text": "x".repeat(70_000)}}),
+            400,
+            "inline input in bytes is 70000",
+        ),
+        (
+            serde_json::json!({"module": module, "split": {"lines": 0}, "input": {"text": "a"}}),
+            400,
+            "lines per shard is 0",
+        ),
         (serde_json::json!({"module": module, "limits": {"fuel_max": 0}}), 400, "fuel_max is 0"),
     ];
     for (body, status, expected) in cases {
@@ -109,7 +121,10 @@ async fn a_wrong_token_opens_nothing_and_a_mangled_blob_is_not_kept() {
     )
     .await;
     assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
-    assert!(!cluster.client.has_blob(claimed).await.unwrap() && !cluster.client.has_blob(BlobHash::of(b"other")).await.unwrap());
+    assert!(
+        !cluster.client.has_blob(claimed).await.unwrap()
+            && !cluster.client.has_blob(BlobHash::of(b"other")).await.unwrap()
+    );
 }
 
 async fn raw(url: &str, request: &str) -> String {
@@ -125,7 +140,8 @@ async fn raw(url: &str, request: &str) -> String {
 #[tokio::test]
 async fn a_name_for_this_machine_from_elsewhere_is_refused() {
     let cluster = Cluster::start(EXE, &[]).await;
-    let answer = raw(cluster.client.url(), "GET /metrics HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n").await;
+    let answer =
+        raw(cluster.client.url(), "GET /metrics HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
 }
 
@@ -158,7 +174,8 @@ async fn exit_codes_say_what_kind_of_no_it_is() {
 async fn a_stale_or_mangled_ticket_ends_a_host_with_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let key = SecretKey::from_bytes(&[1; 32]);
-    let stale = Ticket { coordinator: NodeId(key.public()), addrs: vec!["127.0.0.1:1".parse().unwrap()], expires_ms: 1 };
+    let stale =
+        Ticket { coordinator: NodeId(key.public()), addrs: vec!["127.0.0.1:1".parse().unwrap()], expires_ms: 1 };
     for (ticket, expected) in [(stale.to_string(), "ticket is stale"), ("quorate1nonsense".into(), "not a ticket")] {
         let (code, said) = fails(Some(dir.path()), &["node", "--join", &ticket, "--net-listen", "127.0.0.1:0"]).await;
         assert!(code == 2 && said.contains(expected), "{code}: {said}");

@@ -180,11 +180,8 @@ fn a_solver_of_somebody_else_runs_as_it_is() {
     SANDBOX.load_module(module, wasm).expect("a WASI program passes preflight");
     let formula = b"(set-logic QF_BV)(declare-const x (_ BitVec 8))\
         (assert (= (bvmul x x) #x31))(assert (bvult x #x10))(check-sat)(get-value (x))";
-    let request = Request {
-        args: vec!["--smt2".into(), "-m".into()],
-        stdin: formula.to_vec().into(),
-        ..Request::new(module)
-    };
+    let request =
+        Request { args: vec!["--smt2".into(), "-m".into()], stdin: formula.to_vec().into(), ..Request::new(module) };
     let done = run(&request);
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(said.starts_with("sat\n") && said.contains("#b00000111"), "{:?}: {said}", done.outcome);

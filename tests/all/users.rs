@@ -24,8 +24,11 @@ async fn a_program_of_somebody_else_submitted_as_it_is_gives_its_own_output() {
     let formula = b"(set-logic QF_BV)(declare-const x (_ BitVec 8))(assert (= (bvmul x x) #x31))\
         (assert (bvult x #x10))(check-sat)(get-value (x))";
     let args = ["submit", solver, "--input", "-", "--arg=--smt2", "--arg=-m"];
-    let said = say(&cluster, &args, formula).await;
-    assert!(said.starts_with("sat\n") && said.contains("#b00000111"), "{said}");
+    let output = cluster.cli(&args, formula).await;
+    // Solvers say `sat` with exit code 10, and a task that exits with anything but 0 is not `ok`.
+    let (said, log) = (text(&output.stdout), text(&output.stderr));
+    assert!(said.starts_with("sat\n") && said.contains("#b00000111"), "{said}\n{log}");
+    assert!(output.status.code() == Some(1) && log.contains("exit(10)"), "{log}");
 }
 
 #[tokio::test]
@@ -77,7 +80,11 @@ async fn a_yanked_version_takes_no_new_jobs_and_its_number_is_gone_for_good() {
     assert_eq!(say(&cluster, &["submit", "alice/echo@1", "--inline", "hello"], b"").await, "hello");
     say(&cluster, &["yank", "alice/echo@1", "--reason", "repeats everything"], b"").await;
     let refused = cluster.cli(&["submit", "alice/echo@1", "--inline", "hello"], b"").await;
-    assert!(!refused.status.success() && text(&refused.stderr).contains("repeats everything"), "{}", text(&refused.stderr));
+    assert!(
+        !refused.status.success() && text(&refused.stderr).contains("repeats everything"),
+        "{}",
+        text(&refused.stderr)
+    );
     let names = say(&cluster, &["names"], b"").await;
     assert!(names.contains("alice/echo@1") && names.contains("repeats everything"), "{names}");
 }
@@ -94,7 +101,8 @@ async fn a_module_that_fails_tells_its_submitter_how() {
 
 #[tokio::test]
 async fn every_verb_has_help_and_every_shell_its_completions() {
-    for verb in ["up", "node", "push", "submit", "jobs", "job", "results", "receipt", "nodes", "why", "cancel", "demo"] {
+    for verb in ["up", "node", "push", "submit", "jobs", "job", "results", "receipt", "nodes", "why", "cancel", "demo"]
+    {
         let output = cli(EXE, None, &[verb, "--help"], b"").await;
         assert!(output.status.success() && text(&output.stdout).contains("Usage"), "{verb}");
     }

@@ -55,7 +55,8 @@ impl Cluster {
     pub async fn start_with(exe: impl AsRef<Path>, hosts: &[Conduct], up: &[&str], node: &[&str]) -> Self {
         let exe = exe.as_ref();
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut coordinator = Process::coordinator(exe, &dir.path().join("coordinator"), up).expect("a coordinator starts");
+        let mut coordinator =
+            Process::coordinator(exe, &dir.path().join("coordinator"), up).expect("a coordinator starts");
         let client = coordinator.client().await.expect("the coordinator listens");
         let ticket = std::fs::read_to_string(coordinator.dir().join(TICKET_FILE)).expect("a ticket");
         let ticket: Ticket = ticket.parse().expect("a well-formed ticket");
@@ -152,7 +153,13 @@ impl Cluster {
     pub async fn result(&self, job: JobId) -> Vec<u8> {
         let ended = self.ended(job).await;
         assert_eq!(ended.phase, "done", "{:?}\n{}", ended.reason, self.logs());
-        self.client.download(&format!("/v1/jobs/{job}/results")).await.expect("a result").collect().await.expect("whole")
+        self.client
+            .download(&format!("/v1/jobs/{job}/results"))
+            .await
+            .expect("a result")
+            .collect()
+            .await
+            .expect("whole")
     }
 
     /// Waits until so many shards of a job are accepted.
@@ -190,7 +197,10 @@ pub async fn cli(exe: impl AsRef<Path>, data_dir: Option<&Path>, args: &[&str], 
     if let Some(dir) = data_dir {
         command.arg("--data-dir").arg(dir);
     }
-    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
     let mut child = command.spawn().expect("the program starts");
     let mut pipe = child.stdin.take().expect("a pipe");
     // A program that refuses its arguments does not read.

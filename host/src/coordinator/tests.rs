@@ -128,7 +128,8 @@ async fn what_was_acknowledged_is_there_after_a_crash_and_the_job_goes_on() {
     let (spec, plan) = job(1, 1, b"one\ntwo\n");
     let id = coordinator.submit(spec, plan).await.unwrap();
     let Some(ToHost::Assign { assignment, template, input }) = inbox.recv().await else { panic!("an assignment") };
-    let Some(ToHost::Assign { assignment: held, template: held_template, input: held_input }) = inbox.recv().await else {
+    let Some(ToHost::Assign { assignment: held, template: held_template, input: held_input }) = inbox.recv().await
+    else {
         panic!("another assignment")
     };
     let delivered = host.answer(&assignment, &template, &input);
@@ -144,7 +145,8 @@ async fn what_was_acknowledged_is_there_after_a_crash_and_the_job_goes_on() {
     let _inbox = host.join(&coordinator, vec![held.id]).await;
     let delivered = host.answer(&held, &held_template, &held_input);
     coordinator.deliver(NodeId(host.key.public()), vec![delivered]).await;
-    let done = coordinator.ask(move |state| matches!(state.job(id).map(|job| &job.phase), Some(Phase::Done { .. }))).await;
+    let done =
+        coordinator.ask(move |state| matches!(state.job(id).map(|job| &job.phase), Some(Phase::Done { .. }))).await;
     assert!(done.unwrap(), "a receipt for an assignment from before the crash counts");
 }
 

@@ -323,11 +323,16 @@ async fn concatenated(journal: &Journal, store: &Store, parts: &[Part]) -> Resul
     for part in parts {
         let hash = part.output.stdout;
         if all.len() as u64 + part.output.stdout_bytes > limits::REDUCE_INPUT_BYTES_MAX {
-            return Err(format!("outputs for the reduce task are over the bound of {} bytes", limits::REDUCE_INPUT_BYTES_MAX));
+            return Err(format!(
+                "outputs for the reduce task are over the bound of {} bytes",
+                limits::REDUCE_INPUT_BYTES_MAX
+            ));
         }
         match journal.output(hash).await.map_err(|error| error.to_string())? {
             Some(bytes) => all.extend_from_slice(&bytes),
-            None => all.extend_from_slice(&store.read(hash, part.output.stdout_bytes).await.map_err(|error| error.to_string())?),
+            None => all.extend_from_slice(
+                &store.read(hash, part.output.stdout_bytes).await.map_err(|error| error.to_string())?,
+            ),
         }
     }
     let published = store.publish_bytes(all).await.map_err(|error| error.to_string())?;

@@ -1,6 +1,9 @@
 //! What a demo has to show.
 
-use std::{fmt, path::{Path, PathBuf}};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use registry::id::{JobId, NodeId};
 use serde::Serialize;
@@ -89,8 +92,8 @@ pub(super) async fn collect(
         receipts_dir,
         job,
         held_out: held_out.len(),
-        blobs_transferred: counter(&metrics, "quorate_blob_requests_served_total"),
-        blob_bytes_transferred: counter(&metrics, "quorate_blob_served_bytes_total"),
+        blobs_transferred: counter(&metrics, "quorate_blobs_served_total"),
+        blob_bytes_transferred: counter(&metrics, "quorate_blobs_served_bytes_total"),
     })
 }
 
@@ -113,8 +116,12 @@ impl fmt::Display for Report {
                 hosts.sort_unstable();
                 hosts.dedup();
                 for host in hosts {
-                    let shards: Vec<String> =
-                        self.caught.iter().filter(|caught| caught.host == host).map(|caught| caught.shard.to_string()).collect();
+                    let shards: Vec<String> = self
+                        .caught
+                        .iter()
+                        .filter(|caught| caught.host == host)
+                        .map(|caught| caught.shard.to_string())
+                        .collect();
                     writeln!(f, "caught            host {} lied about shard {}", host.short(), shards.join(", "))?;
                 }
                 writeln!(f, "evidence          {}", first.evidence.display())?;

@@ -39,7 +39,9 @@ mod tests {
     fn waits_double_up_to_the_longest_and_start_over() {
         let mut backoff = Backoff::new(100, 3_000);
         let waits: Vec<u128> = (0..8).map(|_| backoff.next(u64::MAX / 2).as_millis()).collect();
-        assert!(waits.iter().zip([100, 200, 400, 800, 1600, 3000, 3000, 3000]).all(|(w, max)| *w >= max / 2 && *w <= max));
+        assert!(
+            waits.iter().zip([100, 200, 400, 800, 1600, 3000, 3000, 3000]).all(|(w, max)| *w >= max / 2 && *w <= max)
+        );
         backoff.reset();
         assert!(backoff.next(7).as_millis() <= 100);
     }

@@ -103,7 +103,8 @@ pub fn addrs(endpoint: &Endpoint) -> Vec<SocketAddr> {
     let bound = endpoint.bound_sockets();
     let own = endpoint.addr();
     let found = own.ip_addrs().copied().filter(|addr| !addr.ip().is_unspecified());
-    let mut addrs: Vec<SocketAddr> = bound.into_iter().filter(|addr| !addr.ip().is_unspecified()).chain(found).collect();
+    let mut addrs: Vec<SocketAddr> =
+        bound.into_iter().filter(|addr| !addr.ip().is_unspecified()).chain(found).collect();
     let mut seen = std::collections::BTreeSet::new();
     addrs.retain(|addr| seen.insert(*addr));
     addrs.truncate(TICKET_ADDRS_MAX);

@@ -144,8 +144,7 @@ mod tests {
     fn done(nonce: u64, stdout: &[u8], inline: bool) -> Arc<Done> {
         let key = SecretKey::from_bytes(&[3; 32]);
         let file = OutputFile { path: "a/b".into(), hash: BlobHash::of(b"f"), bytes: 1 };
-        let output =
-            Output { stdout: BlobHash::of(stdout), stdout_bytes: stdout.len() as u64, files: vec![file] };
+        let output = Output { stdout: BlobHash::of(stdout), stdout_bytes: stdout.len() as u64, files: vec![file] };
         let execution = Execution {
             task: TaskId([3; 32]),
             module: ModuleHash::of(b"m"),
@@ -174,7 +173,13 @@ mod tests {
         let key = SecretKey::from_bytes(&[7; 32]);
         let cert = Signed::seal(&NodeCert { node: NodeId([1; 32]), issued_ms: 5 }, &key);
         let offer = Offer { slots: 2, queue_max: 8, memory_bytes_max: 1 << 30, engine: EngineFingerprint([4; 32]) };
-        Hello { version: VERSION, cert, offer, holding: vec![AssignmentId(1), AssignmentId(u64::MAX)], agent: "q/1".into() }
+        Hello {
+            version: VERSION,
+            cert,
+            offer,
+            holding: vec![AssignmentId(1), AssignmentId(u64::MAX)],
+            agent: "q/1".into(),
+        }
     }
 
     fn to_coordinator() -> impl Strategy<Value = ToCoordinator> {

@@ -1,6 +1,5 @@
 //! The promises of the sandbox, by subject. Guests are WebAssembly text, so that a test shows all that its guest does.
 
-mod cost;
 mod inference;
 mod isolation;
 mod outcomes;

@@ -128,7 +128,10 @@ impl Book {
         let refusal = if state.closing {
             Some(Fault::new("shutting_down", "host is shutting down"))
         } else if state.unfinished >= self.unfinished_max {
-            Some(Fault::new("queue_full", format!("host holds {} assignments, as many as it offered", state.unfinished)))
+            Some(Fault::new(
+                "queue_full",
+                format!("host holds {} assignments, as many as it offered", state.unfinished),
+            ))
         } else if state.held.len() >= limits::HOLDING_MAX {
             Some(Fault::new("queue_full", format!("host holds {} unacknowledged receipts", limits::HOLDING_MAX)))
         } else {

@@ -65,7 +65,8 @@ fn work(shared: &Arc<Shared>) {
         let entry = task.entry;
         // A panic is a bug of the host, and no reason for its other slots' work to be lost.
         let ended = catch_unwind(AssertUnwindSafe(|| execute(shared, &task, &cancel)));
-        match ended.unwrap_or_else(|_| Err(Stop::Fault(Fault::new("internal", "host panicked while it ran the task")))) {
+        match ended.unwrap_or_else(|_| Err(Stop::Fault(Fault::new("internal", "host panicked while it ran the task"))))
+        {
             Ok(kept) => shared.book.finished(entry, kept),
             Err(Stop::Fault(fault)) => shared.book.faulted(entry, fault),
             Err(Stop::Again) => {

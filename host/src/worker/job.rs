@@ -137,7 +137,8 @@ async fn at_hand(shared: &Arc<Shared>, task: &Task) -> Result<(), Fault> {
 }
 
 async fn fetch(shared: &Shared, hash: BlobHash, bytes_max: u64, lease: Lease) -> Result<(), Fault> {
-    let wall_ms_max = lease.left_ms().ok_or_else(|| Fault::new("deadline", "lease ended before the content was here"))?;
+    let wall_ms_max =
+        lease.left_ms().ok_or_else(|| Fault::new("deadline", "lease ended before the content was here"))?;
     let terms = FetchLimits { bytes_max, wall_ms_max };
     let fetched = shared.options.store.fetch(&shared.options.endpoint, hash, &shared.providers(), terms).await;
     fetched.map(drop).map_err(|error| unavailable(&error))

@@ -172,7 +172,7 @@ async fn what_cannot_run_is_a_fault_with_its_word() {
     assert_eq!(other.word, "input_hash");
     let unknown = template(ModuleHash::of(b"nobody has this"));
     assert_eq!(fault(assign(2, 2, &unknown, b"")).await.word, "content_missing");
-    assert_eq!(fault(assign(3, 3, &bad, b"")).await.word, "malformed");
+    assert_eq!(fault(assign(3, 3, &bad, b"")).await.word, "not_wasm");
     let late = changed(assign(4, 4, &spin, b""), |assignment, _| assignment.lease_ms = 300);
     assert_eq!(fault(late).await.word, "deadline");
     // One runs, and no more are offered.
@@ -223,6 +223,8 @@ async fn receipts_are_sent_again_after_every_reconnect_until_they_are_acknowledg
 
     let addr = grid.ticket.addrs[0];
     grid.hosts.shutdown().await;
+    // The socket is free once nothing refers to the endpoint.
+    drop((grid, outbox));
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut grid = Grid::start_at(addr).await;
     let (holding, outbox) = grid.up().await;
@@ -303,8 +305,9 @@ async fn a_host_that_stops_gives_back_what_waits_and_ends_what_runs() {
     grid.delivered().await;
     let short = changed(assign(2, 2, &spin, b""), |assignment, _| assignment.lease_ms = 1_500);
     give(&outbox, short).await;
-    give(&outbox, assign(3, 1, &echo, b"")).await;
     give(&outbox, ToHost::Acknowledge(AssignmentId(1))).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    give(&outbox, assign(3, 1, &echo, b"")).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     let stopping = tokio::spawn(worker.stop());
     let (id, fault) = grid.faulted().await.remove(0);

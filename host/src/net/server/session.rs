@@ -135,7 +135,8 @@ fn admit(hello: &Hello, node: NodeId) -> Result<OperatorId, Refused> {
     }
     let (cert, operator) = hello.cert.open().map_err(|error| refusal("cert", error.to_string(), false))?;
     if cert.node != node {
-        let detail = format!("certificate is for node {}, the connection is of node {}", cert.node.short(), node.short());
+        let detail =
+            format!("certificate is for node {}, the connection is of node {}", cert.node.short(), node.short());
         return Err(refusal("cert", detail, false));
     }
     let offer = &hello.offer;

@@ -291,7 +291,7 @@ async fn garbage_ends_the_session_and_nothing_else() {
     let mut grid = Grid::start().await;
     let bystander = Host::new(9).await;
     let _link = bystander.join(&grid).await;
-    grid.up().await;
+    let (_, _outbox) = grid.up().await;
     let long = u32::MAX.to_be_bytes().to_vec();
     let noise = [vec![0, 0, 0, 8], vec![0xff; 8]].concat();
     let mut second_hello = Vec::new();
@@ -318,9 +318,8 @@ async fn garbage_ends_the_session_and_nothing_else() {
         ("another output", other_output),
     ];
     for (what, bytes) in cases {
-        println!("{what}");
         let mut link = host.join(&grid).await;
-        grid.up().await;
+        let (_, _outbox) = grid.up().await;
         link.send.write_all(&bytes).await.unwrap();
         assert_eq!(farewell(&link).await, Farewell::Garbage, "{what}");
         grid.down().await;
@@ -440,7 +439,7 @@ async fn only_members_may_read_blobs() {
     let fetch = || store.fetch(&host.endpoint, hash, &coordinator, FetchLimits::default());
     assert!(fetch().await.is_err());
     let link = host.join(&grid).await;
-    grid.up().await;
+    let (_, _outbox) = grid.up().await;
     assert_eq!(fetch().await.unwrap().len, 50_000);
     link.connection.close(Farewell::Bye.code(), b"bye");
     grid.down().await;
@@ -454,7 +453,7 @@ async fn a_host_that_hangs_is_noticed_in_about_five_seconds() {
     let mut grid = Grid::start().await;
     let host = Host::new(1).await;
     let link = host.join(&grid).await;
-    grid.up().await;
+    let (_, _outbox) = grid.up().await;
     let watch = Stopwatch::start();
     // The transport is alive, only the process says nothing.
     assert_eq!(farewell(&link).await, Farewell::Silent);
