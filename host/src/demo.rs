@@ -175,7 +175,7 @@ async fn publish(client: &Client) -> Result<Name, DemoError> {
 }
 
 async fn submit(client: &Client, options: &Options, module: &Name) -> Result<JobId, DemoError> {
-    let pixels = client.publish_bytes(Bytes::from_static(tasks::data::DIGITS_PIXELS.as_ref())).await?;
+    let pixels = client.publish_bytes(Bytes::from_static(tasks::data::DIGITS_PIXELS)).await?;
     let request = JobRequest {
         module: module.to_string(),
         input: InputRequest::Blob(pixels.hash),
@@ -187,7 +187,7 @@ async fn submit(client: &Client, options: &Options, module: &Name) -> Result<Job
 }
 
 fn lines_per_shard(shards: u32) -> u64 {
-    let digits = <_ as AsRef<[u8]>>::as_ref(&tasks::data::DIGITS_PIXELS).iter().filter(|byte| **byte == b'\n').count();
+    let digits = tasks::data::DIGITS_PIXELS.iter().filter(|byte| **byte == b'\n').count();
     (digits as u64).div_ceil(u64::from(shards.max(1)))
 }
 

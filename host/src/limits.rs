@@ -140,7 +140,7 @@ pub const HELLOS_MAX: usize = 256;
 /// Time in milliseconds for the hello, in either direction.
 pub const HELLO_MS_MAX: u64 = 5_000;
 /// Time in milliseconds for one attempt to connect.
-pub const CONNECT_MS_MAX: u64 = 5_000;
+pub const CONNECT_MS_MAX: u64 = 3_000;
 /// Silence in milliseconds after which a peer that has nothing to say says so.
 pub const HEARTBEAT_MS: u64 = 1_000;
 /// Silence in milliseconds after which the other side is taken for lost.

@@ -13,7 +13,7 @@ use registry::{
 use support::Cluster;
 
 fn pixels() -> &'static [u8] {
-    tasks::data::DIGITS_PIXELS.as_ref()
+    tasks::data::DIGITS_PIXELS
 }
 
 /// Publishes what the job needs and submits it.

@@ -59,7 +59,7 @@ async fn a_coordinator_killed_between_jobs_remembers_them() {
 async fn words_of_real_texts_are_counted_by_map_and_reduce() {
     let cluster = Cluster::start(EXE, &[Conduct::Honest; 2]).await;
     let module = cluster.publish(tasks::WORDCOUNT.wasm).await;
-    let text: &[u8] = tasks::data::HAMLET.as_ref();
+    let text: &[u8] = tasks::data::HAMLET;
     let input = cluster.publish(text).await.parse().unwrap();
     let request = JobRequest {
         module,

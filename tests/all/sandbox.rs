@@ -50,12 +50,12 @@ mod claims {
 
     #[test]
     pub(super) fn digits() {
-        let pixels = &tasks::data::DIGITS_PIXELS;
-        let done = run(&with_digits(request(&tasks::DIGITS, pixels.as_ref(), &[])));
+        let pixels = tasks::data::DIGITS_PIXELS;
+        let done = run(&with_digits(request(&tasks::DIGITS, pixels, &[])));
         assert_eq!(done.outcome, Outcome::Ok, "{}", String::from_utf8_lossy(&done.stderr));
         assert!(!done.inferences.is_empty() && done.nn_root.is_some());
         let said = String::from_utf8(done.stdout.to_vec()).expect("labels are text");
-        let labels = std::str::from_utf8(tasks::data::DIGITS_LABELS.as_ref()).expect("labels are text");
+        let labels = std::str::from_utf8(tasks::data::DIGITS_LABELS).expect("labels are text");
         let held_out: Vec<(&str, &str)> = said
             .lines()
             .zip(labels.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_digit())))

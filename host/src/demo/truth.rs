@@ -15,7 +15,7 @@ pub(super) fn outputs(lines_per_shard: u64) -> Result<Vec<Vec<u8>>, DemoError> {
     let (module, model) = (ModuleHash::of(wasm), ModelHash::of(onnx));
     sandbox.load_module(module, wasm).map_err(|error| failed(&error))?;
     sandbox.load_model(model, onnx).map_err(|error| failed(&error))?;
-    let pixels: &[u8] = tasks::data::DIGITS_PIXELS.as_ref();
+    let pixels: &[u8] = tasks::data::DIGITS_PIXELS;
     let lines: Vec<&[u8]> = pixels.split_inclusive(|byte| *byte == b'\n').collect();
     let shards = lines.chunks(usize::try_from(lines_per_shard).unwrap_or(usize::MAX));
     let run = |shard: &[&[u8]]| {
@@ -34,7 +34,7 @@ pub(super) fn outputs(lines_per_shard: u64) -> Result<Vec<Vec<u8>>, DemoError> {
 
 /// The labels, and which of them the model was not trained on.
 pub(super) fn labels() -> Vec<(String, bool)> {
-    let text = String::from_utf8_lossy(tasks::data::DIGITS_LABELS.as_ref()).into_owned();
+    let text = String::from_utf8_lossy(tasks::data::DIGITS_LABELS).into_owned();
     let rows = text.lines().filter_map(|line| line.split_once(','));
     rows.filter(|(label, _)| label.bytes().all(|byte| byte.is_ascii_digit()))
         .map(|(label, split)| (label.to_owned(), split == "heldout"))

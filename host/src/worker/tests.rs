@@ -320,6 +320,7 @@ async fn a_host_that_stops_gives_back_what_waits_and_ends_what_runs() {
 }
 
 /// What a trivial task costs, from the order to its verified receipt, both ends in one process.
+#[allow(clippy::print_stdout, reason = "a measurement is for whoever runs it")]
 #[tokio::test(flavor = "multi_thread")]
 async fn trivial_tasks_pass_through_quickly() {
     const TASKS: u64 = 4_000;

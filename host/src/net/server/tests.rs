@@ -464,6 +464,7 @@ async fn a_host_that_hangs_is_noticed_in_about_five_seconds() {
 }
 
 /// The path of an assignment and its receipt, without the sandbox: what the wire costs, and what signatures add.
+#[allow(clippy::print_stdout, reason = "a measurement is for whoever runs it")]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_path_carries_its_load() {
     const TASKS: u64 = 20_000;
