@@ -30,6 +30,8 @@ pub struct Config {
     pub scan_jobs_max: usize,
     /// Finished jobs that are remembered.
     pub finished_jobs_max: usize,
+    /// Shards of finished jobs that are remembered; the job that finished last stays however many it has.
+    pub finished_shards_max: u64,
     /// Jobs that may be unfinished at a time.
     pub open_jobs_max: usize,
 }
@@ -49,6 +51,7 @@ impl Default for Config {
             scan_max: 32,
             scan_jobs_max: 256,
             finished_jobs_max: 10_000,
+            finished_shards_max: 100_000,
             open_jobs_max: 10_000,
         }
     }

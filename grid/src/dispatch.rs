@@ -257,6 +257,8 @@ pub struct State {
     timers: BTreeSet<(Millis, Timer)>,
     /// Ended jobs, oldest first.
     ended: VecDeque<JobId>,
+    /// Shards of these.
+    ended_shards: u64,
     assignments: u64,
 }
 
@@ -272,6 +274,7 @@ impl State {
             turn: VecDeque::new(),
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
+            ended_shards: 0,
             assignments: 0,
         }
     }
@@ -279,6 +282,11 @@ impl State {
     /// When the next [`Event::Tick`] is due.
     pub fn next_timer(&self) -> Option<Millis> {
         self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// How much is remembered, in jobs and their shards: what a snapshot of it costs grows with this.
+    pub fn size(&self) -> u64 {
+        self.jobs.len() as u64 + self.ended_shards
     }
 
     /// Whether one more job fits.
@@ -336,16 +344,25 @@ fn end(state: &mut State, id: JobId, phase: Phase, now: Millis, effects: &mut Ve
     }
     let open = job.end(phase, now);
     effects.push(Effect::Notify { job: id, notice: Notice::Ended { phase: job.phase.verb().to_owned() } });
+    state.ended_shards += u64::from(job.shard_count());
     for assignment in open {
         if let Some(open) = settle::close(state, assignment) {
             effects.push(Effect::Revoke { node: open.node, assignment });
         }
     }
     state.ended.push_back(id);
-    while state.ended.len() > state.config.finished_jobs_max {
-        if let Some(oldest) = state.ended.pop_front() {
-            let blobs = state.jobs.remove(&oldest).map(|job| job.blobs()).unwrap_or_default();
-            effects.push(Effect::Forget { job: oldest, blobs });
-        }
+    forget_oldest(state, effects);
+}
+
+/// Keeps what is remembered of ended jobs within its bounds.
+fn forget_oldest(state: &mut State, effects: &mut Vec<Effect>) {
+    let Config { finished_jobs_max, finished_shards_max, .. } = state.config;
+    while state.ended.len() > finished_jobs_max.max(1)
+        || (state.ended_shards > finished_shards_max && state.ended.len() > 1)
+    {
+        let Some(oldest) = state.ended.pop_front() else { return };
+        let Some(job) = state.jobs.remove(&oldest) else { continue };
+        state.ended_shards -= u64::from(job.shard_count());
+        effects.push(Effect::Forget { job: oldest, blobs: job.blobs() });
     }
 }

@@ -38,6 +38,9 @@ pub use self::exit::{CliError, Exit};
 
 /// Environment variable that says what is logged.
 const LOG_VARIABLE: &str = "QUORATE_LOG";
+/// What is logged when it does not say. A store that shuts down ends its collector by letting one run fail, which
+/// iroh-blobs would report as an error.
+const LOGGED: &str = "warn,host=info,registry=info,iroh_blobs::store::gc=off";
 
 /// What a verb did.
 type Outcome = Result<Exit, CliError>;
@@ -86,8 +89,7 @@ enum Verb {
 
 /// Runs the verb that the arguments name.
 pub fn main() -> ExitCode {
-    let filter =
-        EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn,host=info,quorate=info"));
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOGGED));
     // Only a second subscriber in one process fails, and there is none.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

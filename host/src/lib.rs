@@ -3,7 +3,8 @@
 //! Reading order, from the ground floor up:
 //! - [`limits`]: every bound of the host, named with its unit. [`clock`]: the one file that reads the time.
 //!   [`config`]: the configuration file. [`keys`]: secrets on disk. [`metrics`]: what a process tells Prometheus.
-//! - [`sandbox`]: runs one task of an untrusted module, deterministically and within its limits.
+//! - [`sandbox`]: runs one task of an untrusted module, deterministically and within its limits. `task`: what goes into it
+//!   and what is signed of what comes out, the same for a host and for `quorate run`.
 //! - [`journal`]: the coordinator's memory. [`coordinator`]: drives the event machine of `grid`.
 //! - [`worker`]: the host's side of the work: fetch, run, sign, send.
 //! - [`net`]: what crosses sockets between hosts and coordinator; the only user of iroh's control plane.
@@ -26,4 +27,5 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod sandbox;
+mod task;
 pub mod worker;

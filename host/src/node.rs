@@ -15,11 +15,12 @@ use std::{
 };
 
 use registry::{
-    id::NodeId,
+    id::{NodeId, OperatorId},
     membership::{NodeCert, Ticket, TicketError},
     sign::{SecretKey, Signed},
     store::{Store, StoreError, StoreOptions},
 };
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
@@ -141,11 +142,11 @@ async fn open_store(dir: &Path, config: &Config) -> Result<Store, NodeError> {
     Ok(Store::open(&dir.join(BLOBS_DIR), options).await?)
 }
 
-/// Runs a coordinator until it is told to stop.
+/// Runs a coordinator until it is told to stop; says to `ready` where it is when it is up.
 ///
 /// # Errors
 /// When a part of it does not start.
-pub async fn up(args: UpArgs) -> Result<(), NodeError> {
+pub async fn up(args: UpArgs, ready: impl FnOnce(&Value)) -> Result<(), NodeError> {
     let dir = args.data_dir.as_path();
     make_dir(dir)?;
     let config = Config::load(args.config.as_deref())?;
@@ -175,12 +176,21 @@ pub async fn up(args: UpArgs) -> Result<(), NodeError> {
     write_whole(&dir.join(URL_FILE), &url)?;
     tracing::info!(%url, ticket = %dir.join(TICKET_FILE).display(), node = %NodeId(key.public()).short(), "coordinator is up");
 
-    let local = local_hosts(&args)?;
+    ready(&json!({
+        "url": url,
+        "ticket": ticket.to_string(),
+        "token_file": dir.join(TOKEN_FILE),
+        "node": NodeId(key.public()),
+    }));
+
+    let mut local = local_hosts(&args)?;
     asked_to_stop(args.tethered).await;
     tracing::info!("stopping");
     let _ = stop.send(true);
     let _ = serving.await;
-    drop(local);
+    // A host that does not stop in time is killed; either way it is gone.
+    let stop_all = move || local.iter_mut().for_each(|host| _ = host.stop());
+    let _ = tokio::task::spawn_blocking(stop_all).await;
     hosts.shutdown().await;
     coordinator.close().await;
     store.shutdown().await?;
@@ -201,11 +211,11 @@ fn local_hosts(args: &UpArgs) -> Result<Vec<Process>, NodeError> {
     (1..=args.hosts).map(start).collect()
 }
 
-/// Runs a host until it is told to stop, or its coordinator refuses it for good.
+/// Runs a host until it is told to stop, or its coordinator refuses it for good; says to `ready` who it is when it is up.
 ///
 /// # Errors
 /// When a part of it does not start, the ticket is of no use, or the coordinator refuses it for good.
-pub async fn host(args: NodeArgs) -> Result<(), NodeError> {
+pub async fn host(args: NodeArgs, ready: impl FnOnce(&Value)) -> Result<(), NodeError> {
     let ticket = read_ticket(&args.join)?;
     let dir = args.data_dir.as_path();
     make_dir(dir)?;
@@ -232,6 +242,11 @@ pub async fn host(args: NodeArgs) -> Result<(), NodeError> {
         serve_metrics(addr, metrics.clone(), store.clone(), stopping.clone()).await?;
     }
     tracing::info!(node = %NodeId(key.public()).short(), engine = %sandbox.describe(), "host is up");
+    ready(&json!({
+        "node": NodeId(key.public()),
+        "operator": OperatorId(operator.public()),
+        "engine": sandbox.fingerprint(),
+    }));
     let options = WorkerOptions {
         ticket,
         cert: certify(&key, &operator),

@@ -6,7 +6,7 @@
 //! [`Evidence`] that a host signed something else. Both carry the operators' certificates, so [`Record::check`] needs
 //! nothing but the file.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,48 @@ pub enum Trap {
     BadConversionToInteger,
     /// A misaligned atomic.
     HeapMisaligned,
+}
+
+impl Outcome {
+    /// A stable word for its kind, for metrics and programs.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Exit(_) => "exit",
+            Self::Trap(_) => "trap",
+            Self::FuelOut => "fuel_out",
+            Self::MemoryOut => "memory_out",
+            Self::OutputOut => "output_out",
+        }
+    }
+}
+
+impl Trap {
+    /// A stable word, as it is encoded.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::MemoryOutOfBounds => "memory_out_of_bounds",
+            Self::TableOutOfBounds => "table_out_of_bounds",
+            Self::IndirectCallToNull => "indirect_call_to_null",
+            Self::BadSignature => "bad_signature",
+            Self::IntegerOverflow => "integer_overflow",
+            Self::IntegerDivisionByZero => "integer_division_by_zero",
+            Self::BadConversionToInteger => "bad_conversion_to_integer",
+            Self::HeapMisaligned => "heap_misaligned",
+        }
+    }
+}
+
+/// One word: `ok`, `exit(3)`, `trap(unreachable)`.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit(code) => write!(f, "exit({code})"),
+            Self::Trap(trap) => write!(f, "trap({})", trap.word()),
+            outcome => f.write_str(outcome.word()),
+        }
+    }
 }
 
 /// What a task wrote: standard output and a sorted tree of files.
@@ -385,6 +427,26 @@ mod tests {
 
     fn accepted(witnesses: Vec<Witness>) -> Accepted {
         Accepted { quorum: 2, witnesses }
+    }
+
+    #[test]
+    fn an_outcome_is_one_word_and_a_traps_word_is_its_encoding() {
+        assert_eq!(Outcome::Exit(3).to_string(), "exit(3)");
+        assert_eq!(Outcome::Trap(Trap::Unreachable).to_string(), "trap(unreachable)");
+        assert_eq!(Outcome::FuelOut.to_string(), "fuel_out");
+        for trap in [
+            Trap::Unreachable,
+            Trap::MemoryOutOfBounds,
+            Trap::TableOutOfBounds,
+            Trap::IndirectCallToNull,
+            Trap::BadSignature,
+            Trap::IntegerOverflow,
+            Trap::IntegerDivisionByZero,
+            Trap::BadConversionToInteger,
+            Trap::HeapMisaligned,
+        ] {
+            assert_eq!(canon::encode(&trap), canon::encode(&trap.word()));
+        }
     }
 
     #[test]

@@ -9,8 +9,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
+mod bombs;
 mod digits;
 mod grid;
+mod hostile;
 mod metrics;
 mod refusals;
 mod sandbox;

@@ -33,11 +33,8 @@ pub enum Phase {
     Concatenating,
     /// The reduce task is being run.
     Reducing,
-    /// It has its result.
-    Done {
-        /// In order.
-        parts: Vec<Part>,
-    },
+    /// It has its result: see [`Job::result`].
+    Done,
     /// It has none and gets none.
     Failed {
         /// Why.
@@ -50,7 +47,7 @@ pub enum Phase {
 impl Phase {
     /// Whether the job has ended.
     pub fn is_ended(&self) -> bool {
-        matches!(self, Self::Done { .. } | Self::Failed { .. } | Self::Cancelled)
+        matches!(self, Self::Done | Self::Failed { .. } | Self::Cancelled)
     }
 
     /// One word for it.
@@ -59,7 +56,7 @@ impl Phase {
             Self::Mapping => "mapping",
             Self::Concatenating => "concatenating",
             Self::Reducing => "reducing",
-            Self::Done { .. } => "done",
+            Self::Done => "done",
             Self::Failed { .. } => "failed",
             Self::Cancelled => "cancelled",
         }
@@ -318,6 +315,12 @@ impl Job {
         self.parts(Stage::Map)
     }
 
+    /// The pieces of the result, in order, once the job is done.
+    pub fn result(&self) -> Option<Vec<Part>> {
+        let stage = if self.reduce.is_some() { Stage::Reduce } else { Stage::Map };
+        (self.phase == Phase::Done).then(|| self.parts(stage))
+    }
+
     pub(super) fn parts(&self, stage: Stage) -> Vec<Part> {
         let of_stage = self.shards().filter(|(key, _)| key.stage == stage);
         of_stage
@@ -350,7 +353,8 @@ impl Job {
         self.shards().filter(|(_, shard)| shard.not_before > 0).map(|(key, shard)| (shard.not_before, key)).collect()
     }
 
-    /// Ends the job; gives the executions still under way. Receipts shrink to what `why` shows of them.
+    /// Ends the job; gives the executions still under way. Receipts shrink to what `why` shows of them: a coordinator
+    /// remembers many more shards of ended jobs than it has under way.
     pub(super) fn end(&mut self, phase: Phase, now: Millis) -> Vec<AssignmentId> {
         (self.phase, self.ended_ms) = (phase, Some(now));
         self.fresh.clear();
@@ -366,6 +370,8 @@ impl Job {
                     commitment: cast.commitment(),
                 };
             }
+            shard.casts.shrink_to_fit();
+            (shard.open, shard.faulted) = (Vec::new(), Vec::new());
         }
         open
     }

@@ -257,10 +257,10 @@ fn advance(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &m
         Stage::Map => aggregate::after_map(job.spec.reduce),
         Stage::Reduce => Next::Done,
     };
-    let parts = job.parts(key.stage);
     match next {
-        Next::Done => end(state, id, Phase::Done { parts }, now, effects),
+        Next::Done => end(state, id, Phase::Done, now, effects),
         Next::Reduce => {
+            let parts = job.map_parts();
             job.phase = Phase::Concatenating;
             effects.push(Effect::Concat { job: id, parts });
         }

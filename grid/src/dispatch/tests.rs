@@ -53,6 +53,7 @@ struct World {
     evidence: Vec<(NodeId, Record)>,
     ended: BTreeSet<JobId>,
     concats: VecDeque<JobId>,
+    forgotten: Vec<JobId>,
 }
 
 impl World {
@@ -74,6 +75,7 @@ impl World {
             evidence: Vec::new(),
             ended: BTreeSet::new(),
             concats: VecDeque::new(),
+            forgotten: Vec::new(),
         };
         for index in 0..world.hosts.len() {
             world.join(index);
@@ -121,7 +123,8 @@ impl World {
                 Effect::Notify { job, notice: Notice::Ended { .. } } => {
                     assert!(self.ended.insert(job), "a job ended twice")
                 }
-                Effect::Acknowledge { .. } | Effect::Notify { .. } | Effect::Forget { .. } => {}
+                Effect::Forget { job, .. } => self.forgotten.push(job),
+                Effect::Acknowledge { .. } | Effect::Notify { .. } => {}
             }
         }
         self.check_invariants();
@@ -249,6 +252,10 @@ impl World {
     }
 }
 
+fn result(world: &World, job: JobId) -> Vec<Part> {
+    world.state.job(job).unwrap().result().unwrap_or_else(|| panic!("{:?}", phase(world, job)))
+}
+
 fn phase(world: &World, job: JobId) -> &Phase {
     &world.state.job(job).unwrap().phase
 }
@@ -258,7 +265,7 @@ fn a_job_over_honest_hosts_costs_its_quorum_and_no_more() {
     let mut world = World::new(&[Conduct::Honest; 4], 1);
     let job = world.submit(b"a\nb\nc\nd\n", |_| {});
     world.run();
-    let Phase::Done { parts } = phase(&world, job) else { panic!("{:?}", phase(&world, job)) };
+    let parts = result(&world, job);
     assert_eq!(parts.iter().map(|part| part.shard.index).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert_eq!(world.state.job(job).unwrap().executions, 8);
     world.accepted.iter().for_each(|record| assert_eq!(record.check().unwrap().operators.len(), 2));
@@ -271,7 +278,7 @@ fn a_liar_is_caught_with_evidence_and_gets_no_more_work() {
     let input: String = (0..30).map(|line| format!("{line}\n")).collect();
     let job = world.submit(input.as_bytes(), |_| {});
     world.run();
-    assert!(matches!(phase(&world, job), Phase::Done { .. }));
+    assert!(matches!(phase(&world, job), Phase::Done));
     let liar = world.hosts[3].node();
     assert!(!world.evidence.is_empty());
     for (node, record) in &world.evidence {
@@ -290,7 +297,7 @@ fn a_reduce_runs_over_the_maps_outputs_under_the_same_policy() {
     let mut world = World::new(&[Conduct::Honest; 3], 3);
     let job = world.submit(b"a\nb\n", |spec| spec.reduce = Reduce::Task);
     world.run();
-    let Phase::Done { parts } = phase(&world, job) else { panic!("{:?}", phase(&world, job)) };
+    let parts = result(&world, job);
     assert_eq!(parts.len(), 1);
     assert_eq!(world.accepted.len(), 3, "two shards and the reduce task have a record each");
     world.check_replay();
@@ -334,7 +341,7 @@ fn a_silent_host_is_hedged_and_costs_no_result() {
     let job = world.submit(b"a\nb\nc\nd\ne\nf\n", |_| {});
     let start = world.now;
     world.run();
-    assert!(matches!(phase(&world, job), Phase::Done { .. }));
+    assert!(matches!(phase(&world, job), Phase::Done));
     assert!(world.now - start < 95_000, "it took {} ms", world.now - start);
 }
 
@@ -348,7 +355,7 @@ fn a_host_that_comes_back_empty_handed_has_its_work_moved_at_once() {
     world.join(0);
     world.hosts[0].conduct = Conduct::Honest;
     world.run();
-    assert!(matches!(phase(&world, job), Phase::Done { .. }));
+    assert!(matches!(phase(&world, job), Phase::Done));
 }
 
 #[test]
@@ -391,7 +398,22 @@ fn a_receipt_about_other_work_is_a_fault_of_its_host() {
     assert!(why.shard.last_fault.unwrap().detail.contains("names another shard"));
     world.hosts[0].conduct = Conduct::Honest;
     world.run();
-    assert!(matches!(phase(&world, job), Phase::Done { .. }));
+    assert!(matches!(phase(&world, job), Phase::Done));
+}
+
+#[test]
+fn old_jobs_are_forgotten_by_number_and_by_size() {
+    let mut world = World::new(&[Conduct::Honest; 2], 12);
+    world.state.config.finished_jobs_max = 3;
+    world.state.config.finished_shards_max = 10;
+    let jobs: Vec<JobId> = (0..5).map(|_| world.submit(b"a\nb\nc\nd\n", |_| {})).collect();
+    world.run();
+    let remembered: Vec<bool> = jobs.iter().map(|job| world.state.job(*job).is_some()).collect();
+    assert_eq!(remembered.iter().filter(|remembered| **remembered).count(), 2, "8 of 10 shards fit, 12 do not");
+    assert_eq!(world.forgotten.len(), 3);
+    let large = world.submit(&b"line\n".repeat(20), |_| {});
+    world.run();
+    assert!(world.state.job(large).is_some(), "the last one stays however large it is");
 }
 
 #[test]
@@ -457,7 +479,7 @@ proptest! {
             prop_assert!(record.check().is_ok());
         }
         for job in jobs {
-            if let Phase::Done { parts } = phase(&world, job) {
+            if let Some(parts) = world.state.job(job).unwrap().result() {
                 prop_assert_eq!(parts.len(), if reduce { 1 } else { lines.max(1) });
             }
         }

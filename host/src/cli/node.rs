@@ -36,6 +36,9 @@ pub struct NodeArgs {
     /// How it behaves: liars are for demonstrations and tests.
     #[arg(long, hide = true, default_value = "honest")]
     pub conduct: Conduct,
+    /// Write one JSON object to standard output when it is up: `node`, `operator`, `engine`.
+    #[arg(long)]
+    pub json: bool,
     /// Stop when standard input is closed: whoever started it has gone.
     #[arg(long, hide = true)]
     pub tethered: bool,
@@ -52,5 +55,15 @@ pub enum Conduct {
 }
 
 pub(super) async fn run(args: NodeArgs) -> Outcome {
-    Ok(crate::node::host(args).await.map(|()| Exit::Ok)?)
+    let ready = announcer(args.json);
+    Ok(crate::node::host(args, ready).await.map(|()| Exit::Ok)?)
+}
+
+/// Tells programs that a node is up; people read it in the log.
+pub(super) fn announcer(json: bool) -> impl FnOnce(&serde_json::Value) {
+    move |up| {
+        if json && let Err(error) = super::output::json(up) {
+            tracing::warn!(%error, "nobody hears that the node is up");
+        }
+    }
 }

@@ -30,11 +30,15 @@ pub struct UpArgs {
     /// Tasks that each of these hosts runs at a time; all cores together when left out.
     #[arg(long, value_name = "N")]
     pub slots: Option<u32>,
+    /// Write one JSON object to standard output when it is up: `url`, `ticket`, `token_file`, `node`.
+    #[arg(long)]
+    pub json: bool,
     /// Stop when standard input is closed: whoever started it has gone.
     #[arg(long, hide = true)]
     pub tethered: bool,
 }
 
 pub(super) async fn run(args: UpArgs) -> Outcome {
-    Ok(crate::node::up(args).await.map(|()| Exit::Ok)?)
+    let ready = super::node::announcer(args.json);
+    Ok(crate::node::up(args, ready).await.map(|()| Exit::Ok)?)
 }

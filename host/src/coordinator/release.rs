@@ -65,7 +65,9 @@ fn release(held: Held, notices: &broadcast::Sender<(JobId, Notice)>) {
 
 async fn unpin(store: Store, job: JobId, blobs: Vec<BlobHash>) {
     let owner = job.to_string();
-    for hash in blobs {
+    // Most outputs were small and never blobs; unpinning costs a write to disk.
+    let pinned = |hash: &BlobHash| store.is_pinned(*hash);
+    for hash in blobs.into_iter().filter(pinned) {
         if let Err(error) = store.unpin_for(hash, &owner).await {
             tracing::warn!(%error, blob = %hash.short(), "blob of a forgotten job stays pinned");
         }

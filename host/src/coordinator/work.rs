@@ -298,8 +298,10 @@ impl Loop {
         } else if !(entries.is_empty() && rows.is_empty()) {
             self.journal.append(entries, rows);
         }
-        let idle = self.state.open_jobs() == 0 && self.events >= limits::SNAPSHOT_EVENTS_MIN;
-        if idle || self.events >= limits::SNAPSHOT_EVENTS_MAX {
+        // A snapshot costs as much as what is remembered: taken after as many events, it costs each of them a constant.
+        let due = limits::SNAPSHOT_EVENTS_MIN.max(self.state.size());
+        let idle = self.state.open_jobs() == 0 && self.events >= due;
+        if idle || self.events >= limits::SNAPSHOT_EVENTS_MAX.max(due) {
             self.snapshot();
         }
     }

@@ -103,7 +103,7 @@ async fn outcomes(gateway: &Gateway, view: &JobView) -> Result<Option<BTreeMap<S
         if record.accused.is_none()
             && let Some(outcome) = outcome(&record.bytes)
         {
-            *outcomes.entry(outcome_word(outcome)).or_insert(0) += 1;
+            *outcomes.entry(outcome.to_string()).or_insert(0) += 1;
         }
     }
     Ok(Some(outcomes))
@@ -116,21 +116,6 @@ pub(super) fn outcome(record: &[u8]) -> Option<Outcome> {
         Record::Evidence(evidence) => evidence.accepted,
     };
     Some(accepted.witnesses.first()?.receipt.peek().ok()?.execution.outcome)
-}
-
-/// An outcome as one word: `ok`, `exit(3)`, `trap(unreachable)`.
-pub(super) fn outcome_word(outcome: Outcome) -> String {
-    match outcome {
-        Outcome::Ok => "ok".to_owned(),
-        Outcome::Exit(code) => format!("exit({code})"),
-        Outcome::Trap(trap) => {
-            let trap = serde_json::to_value(trap).ok();
-            format!("trap({})", trap.as_ref().and_then(serde_json::Value::as_str).unwrap_or("unknown"))
-        }
-        Outcome::FuelOut => "fuel_out".to_owned(),
-        Outcome::MemoryOut => "memory_out".to_owned(),
-        Outcome::OutputOut => "output_out".to_owned(),
-    }
 }
 
 /// How many jobs to list.
@@ -236,7 +221,6 @@ pub(super) async fn why(
 
 #[cfg(test)]
 mod tests {
-    use registry::receipt::Trap;
 
     use super::*;
 
@@ -246,11 +230,5 @@ mod tests {
         assert_eq!((refusal.status, refusal.word), (StatusCode::BAD_REQUEST, "malformed"));
         assert!(refusal.message.contains("unknown field `colour`"), "{refusal}");
         assert!(parse(b"{").unwrap_err().message.contains("line 1"));
-    }
-
-    #[test]
-    fn an_outcome_is_one_word() {
-        assert_eq!(outcome_word(Outcome::Exit(3)), "exit(3)");
-        assert_eq!(outcome_word(Outcome::Trap(Trap::Unreachable)), "trap(unreachable)");
     }
 }

@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 use super::{ApiError, bounded::Bounded};
 use crate::{
     limits,
-    sandbox::{LoadError, ModuleInfo, PAGE_BYTES, Refusal, Sandbox},
+    sandbox::{LoadError, ModuleInfo, Refusal, Sandbox},
+    task::{self, Unfit},
 };
 
 pub(super) struct Preflight {
@@ -37,16 +38,9 @@ impl Preflight {
 
     /// Whether every task of the job could run, given a host that is large enough.
     pub(super) async fn job(&self, spec: &JobSpec) -> Result<(), ApiError> {
-        check_limits(spec)?;
+        task::check_limits(&spec.limits)?;
         let module = self.module(spec.module).await?;
-        let memory = module.memory_pages_min.saturating_mul(PAGE_BYTES);
-        if memory > spec.limits.memory_bytes_max {
-            let allowed = spec.limits.memory_bytes_max;
-            let message = format!(
-                "module starts with {memory} bytes of memory, over limits.memory_bytes_max of {allowed}: raise the limit"
-            );
-            return Err(ApiError::unprocessable("memory_limit", message));
-        }
+        task::check_memory(&module, &spec.limits)?;
         for model in spec.models.values() {
             self.model(*model).await?;
         }
@@ -113,37 +107,8 @@ impl Preflight {
     }
 }
 
-/// More than any host may give is refused here, by name.
-fn check_limits(spec: &JobSpec) -> Result<(), ApiError> {
-    let asked = &spec.limits;
-    let rules = [
-        ("memory_bytes_max", asked.memory_bytes_max, limits::MEMORY_BYTES_MAX),
-        ("output_bytes_max", asked.output_bytes_max, limits::OUTPUT_BYTES_MAX),
-        ("log_bytes_max", asked.log_bytes_max, limits::LOG_BYTES_MAX),
-        ("scratch_bytes_max", asked.scratch_bytes_max, limits::SCRATCH_BYTES_MAX),
-        ("wall_ms_max", asked.wall_ms_max, limits::WALL_MS_MAX),
-    ];
-    match rules.into_iter().find(|(_, value, bound)| value > bound) {
-        Some((name, value, bound)) => {
-            let message = format!("limits.{name} is {value}, over the bound of {bound}: ask for less");
-            Err(ApiError::unprocessable("limit_too_large", message))
-        }
-        None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use registry::job::Limits;
-
-    use super::*;
-
-    #[test]
-    fn more_memory_than_any_host_has_is_refused_by_name() {
-        let mut spec = JobSpec::new(ModuleHash::of(b"m"), 1);
-        check_limits(&spec).unwrap();
-        spec.limits = Limits { memory_bytes_max: u64::MAX, ..Limits::default() };
-        let refusal = check_limits(&spec).unwrap_err();
-        assert!(refusal.message.contains("limits.memory_bytes_max is"), "{refusal}");
+impl From<Unfit> for ApiError {
+    fn from(unfit: Unfit) -> Self {
+        Self::unprocessable(unfit.word(), unfit)
     }
 }

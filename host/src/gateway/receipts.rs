@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{
     ApiError, Gateway,
-    jobs::{outcome, outcome_word, unknown_job},
+    jobs::{outcome, unknown_job},
 };
 use crate::coordinator::StoredRecord;
 
@@ -42,7 +42,7 @@ pub(super) async fn list(
         index,
         shard: record.shard,
         accused: record.accused,
-        outcome: outcome(&record.bytes).map(outcome_word),
+        outcome: outcome(&record.bytes).map(|outcome| outcome.to_string()),
         bytes: record.bytes.len(),
     };
     Ok(Json(records.into_iter().enumerate().map(row).collect()))

@@ -8,7 +8,11 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use grid::{aggregate, dispatch::Phase, flow::Part};
+use grid::{
+    aggregate,
+    dispatch::{Phase, State as GridState},
+    flow::Part,
+};
 use registry::{
     id::{BlobHash, JobId},
     job::ShardInfo,
@@ -83,10 +87,13 @@ pub(super) async fn short_stdout(gateway: &Gateway, id: JobId) -> Result<Option<
 
 /// The result's parts; a refusal that says where the job is when there is none.
 async fn done_parts(gateway: &Gateway, id: JobId) -> Result<Vec<Part>, ApiError> {
-    let phase = gateway.inner.coordinator.ask(move |state| state.job(id).map(|job| job.phase.clone())).await?;
+    let job = move |state: &GridState| state.job(id).map(|job| (job.result(), job.phase.clone()));
+    let (result, phase) = gateway.inner.coordinator.ask(job).await?.ok_or_else(|| unknown_job(id))?;
     let none = |word, message: String| Err(ApiError::new(StatusCode::CONFLICT, word, message));
-    match phase.ok_or_else(|| unknown_job(id))? {
-        Phase::Done { parts } => Ok(parts),
+    if let Some(parts) = result {
+        return Ok(parts);
+    }
+    match phase {
         Phase::Failed { reason } => none("failed", format!("job {id} failed and has no result: {reason}")),
         Phase::Cancelled => none("cancelled", format!("job {id} was cancelled and has no result")),
         phase => {

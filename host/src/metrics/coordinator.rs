@@ -13,7 +13,7 @@ use super::{
     Metrics, SECONDS,
     family::{BlobMetrics, OTHER, Words, counter, gauge, level},
     register,
-    words::{EVENTS, FAULTS, METHODS, OUTCOMES, PHASES, ROUTES, STATUSES, outcome_word},
+    words::{EVENTS, FAULTS, METHODS, OUTCOMES, PHASES, ROUTES, STATUSES},
 };
 
 /// Upper bounds of the events in one commit.
@@ -135,7 +135,7 @@ impl CoordinatorMetrics {
         });
         if let Event::Receipt { receipt, task_us, .. } = event {
             let execution = &receipt.receipt().execution;
-            self.receipts.count(outcome_word(execution.outcome));
+            self.receipts.count(execution.outcome.word());
             self.fuel.inc_by(execution.fuel_used);
             self.task_seconds.observe(Duration::from_micros(*task_us).as_secs_f64());
         }

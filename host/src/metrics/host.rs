@@ -12,7 +12,7 @@ use super::{
     Metrics, SECONDS,
     family::{BlobMetrics, Words, counter, gauge, level},
     register,
-    words::{FAULTS, OUTCOMES, outcome_word},
+    words::{FAULTS, OUTCOMES},
 };
 
 /// A handle on what a host counts. Cheap to clone.
@@ -48,7 +48,7 @@ impl HostMetrics {
 
     /// An execution gave a result.
     pub fn task_done(&self, outcome: Outcome, task: Duration, fuel_used: u64) {
-        self.tasks.count(outcome_word(outcome));
+        self.tasks.count(outcome.word());
         self.fuel.inc_by(fuel_used);
         self.seconds.observe(task.as_secs_f64());
     }

@@ -1,7 +1,5 @@
 //! The closed sets of words that labels come from.
 
-use registry::receipt::Outcome;
-
 /// Routes of the gateway, as they are labelled; see `gateway::router`.
 pub(super) const ROUTES: &[&str] = &[
     "/healthz",
@@ -67,14 +65,3 @@ pub(super) const FAULTS: &[&str] = &[
     "inconclusive",
 ];
 pub(super) const PHASES: &[&str] = &["done", "failed", "cancelled"];
-/// The label of an outcome.
-pub(super) fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Ok => "ok",
-        Outcome::Exit(_) => "exit",
-        Outcome::Trap(_) => "trap",
-        Outcome::FuelOut => "fuel_out",
-        Outcome::MemoryOut => "memory_out",
-        Outcome::OutputOut => "output_out",
-    }
-}

@@ -10,11 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use grid::flow::Fault;
-use guest_sdk::abi;
 use registry::{
     id::BlobHash,
-    job::{Limits, ShardInfo, Stage, task_id},
-    receipt::{Execution, Output, OutputFile, Receipt},
+    receipt::{Output, Receipt},
     sign::Signed,
     store::BlobReader,
 };
@@ -28,6 +26,7 @@ use crate::{
     limits,
     net::wire::{Done, Stdin},
     sandbox::{CancelToken, Finished, HostFault, Request, Response},
+    task::{self, Call},
 };
 
 /// The threads.
@@ -108,30 +107,25 @@ fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Kept, S
     };
     let metrics = &shared.options.metrics;
     metrics.task_done(finished.outcome, Duration::from_micros(finished.wall_micros), finished.fuel_used);
-    let output = output(&finished);
+    let output = task::output(&finished);
     let (stdout, outputs) = keep(shared, &finished)?;
     let receipt = Signed::seal(&receipt(shared, task, &finished, &output), &shared.options.key);
     let done = Arc::new(Done { receipt, output, stdout, task_us: finished.wall_micros });
     Ok(Kept { done, _outputs: outputs })
 }
 
+/// The task as one call.
+fn call(task: &Task) -> Call<'_> {
+    let (order, job) = (&task.order, &task.job);
+    Call { template: &job.template, template_hash: job.hash, shard: order.shard, input: order.input }
+}
+
 fn request(shared: &Shared, task: &Task) -> Result<Request, Stop> {
     let left_ms = task.lease.left_ms().ok_or_else(|| Fault::new("deadline", "lease ended before the task ran"))?;
-    let template = &task.job.template;
     let files = task.job.files().ok_or(Stop::Again)?;
     let stdin = stdin(shared, task)?;
-    let mut env = template.env.clone();
-    env.extend(shard_env(task.order.shard));
-    Ok(Request {
-        module: template.module,
-        args: template.args.clone(),
-        env,
-        stdin,
-        files: BTreeMap::clone(&files),
-        models: template.models.clone(),
-        limits: Limits { wall_ms_max: template.limits.wall_ms_max.min(left_ms), ..template.limits },
-        seed: task_id(task.job.hash, task.order.shard, task.order.input).0,
-    })
+    let wall_ms_max = task.job.template.limits.wall_ms_max.min(left_ms);
+    Ok(call(task).request(stdin, BTreeMap::clone(&files), wall_ms_max))
 }
 
 /// The input, if it is the one that the order names.
@@ -149,31 +143,6 @@ fn stdin(shared: &Shared, task: &Task) -> Result<Bytes, Fault> {
     Ok(bytes)
 }
 
-fn shard_env(shard: ShardInfo) -> [(String, String); 3] {
-    let stage = match shard.stage {
-        Stage::Map => abi::STAGE_MAP,
-        Stage::Reduce => abi::STAGE_REDUCE,
-    };
-    [
-        (abi::ENV_SHARD.to_owned(), shard.index.to_string()),
-        (abi::ENV_SHARDS.to_owned(), shard.count.to_string()),
-        (abi::ENV_STAGE.to_owned(), stage.to_owned()),
-    ]
-}
-
-fn output(finished: &Finished) -> Output {
-    let file = |(path, bytes): &(String, Bytes)| OutputFile {
-        path: path.clone(),
-        hash: BlobHash::of(bytes),
-        bytes: bytes.len() as u64,
-    };
-    Output {
-        stdout: BlobHash::of(&finished.stdout),
-        stdout_bytes: finished.stdout.len() as u64,
-        files: finished.files.iter().map(file).collect(),
-    }
-}
-
 /// Standard output, if it is short enough to travel with the receipt; everything else goes into the store.
 fn keep(shared: &Shared, finished: &Finished) -> Result<(Option<Bytes>, Vec<BlobReader>), Fault> {
     let inline = finished.stdout.len() <= limits::OUTPUT_INLINE_BYTES_MAX;
@@ -189,22 +158,11 @@ fn keep(shared: &Shared, finished: &Finished) -> Result<(Option<Bytes>, Vec<Blob
 }
 
 fn receipt(shared: &Shared, task: &Task, finished: &Finished, output: &Output) -> Receipt {
-    let (order, template) = (&task.order, &task.job.template);
-    let execution = Execution {
-        task: task_id(task.job.hash, order.shard, order.input),
-        module: template.module,
-        class: template.class,
-        engine: shared.options.sandbox.fingerprint(),
-        outcome: finished.outcome,
-        fuel_used: finished.fuel_used,
-        output: output.hash(),
-        nn_root: finished.nn_root,
-        segment_root: None,
-    };
+    let order = &task.order;
     Receipt {
         job: order.job,
         shard: order.shard,
-        execution,
+        execution: call(task).execution(shared.options.sandbox.fingerprint(), finished, output),
         node: shared.node,
         operator: shared.operator,
         nonce: order.id.0,
