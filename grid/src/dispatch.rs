@@ -35,7 +35,7 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::{job::ShardKey, timers::Timer};
+use self::job::ShardKey;
 pub use self::{
     job::{Job, Phase},
     view::{ExecutionView, HostView, JobView, ShardView, Why},
@@ -226,6 +226,23 @@ pub enum Notice {
         /// How.
         phase: String,
     },
+}
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Timer {
+    /// The execution takes unusually long.
+    Straggler(AssignmentId),
+    /// The execution's lease ends.
+    Lease(AssignmentId),
+    /// The shard's back-off ends.
+    Retry(JobId, ShardKey),
+    /// The job's time is over.
+    Deadline(JobId),
+    /// The host has been away for its grace.
+    Lost(NodeId),
+    /// Jobs wait that no event had time to look at; scheduling follows every event, so there is nothing else to do.
+    Scan,
 }
 
 /// One execution that is under way.

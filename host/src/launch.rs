@@ -14,9 +14,12 @@ use std::{
 use crate::{
     client::{Client, URL_FILE},
     clock::Stopwatch,
-    node::{LOG_FILE, TICKET_FILE},
 };
 
+/// The file that hosts join with, in a coordinator's data directory.
+pub const TICKET_FILE: &str = "ticket";
+/// What a started process logs, in its data directory.
+pub const LOG_FILE: &str = "log";
 /// Time for a process to be ready.
 const READY_MAX: Duration = Duration::from_secs(30);
 /// Time for a process to stop by itself before it is killed.

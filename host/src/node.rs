@@ -24,7 +24,6 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    cli::{node::NodeArgs, up::UpArgs},
     client::{TOKEN_FILE, URL_FILE},
     clock,
     config::{Config, ConfigError},
@@ -35,7 +34,7 @@ use crate::{
     },
     journal::{Journal, JournalError},
     keys::{self, KeyError},
-    launch::{LaunchError, Process},
+    launch::{LaunchError, Process, TICKET_FILE},
     limits,
     metrics::{CoordinatorMetrics, HostMetrics, Metrics},
     net::{
@@ -46,14 +45,56 @@ use crate::{
     worker::{self, Conduct, WorkerError, WorkerOptions},
 };
 
-/// The file that hosts join with, in a coordinator's data directory.
-pub const TICKET_FILE: &str = "ticket";
-/// What a process that this program starts logs, in its data directory.
-pub const LOG_FILE: &str = "log";
 const NODE_KEY_FILE: &str = "node.key";
 const OPERATOR_KEY_FILE: &str = "operator.key";
 const JOURNAL_FILE: &str = "journal.db";
 const BLOBS_DIR: &str = "blobs";
+
+/// How a coordinator is started.
+#[derive(Debug, Clone)]
+pub struct UpOptions {
+    /// Where its journal, blobs, keys and token are.
+    pub data_dir: PathBuf,
+    /// Where it answers HTTP.
+    pub listen: SocketAddr,
+    /// Where hosts reach it.
+    pub net_listen: SocketAddr,
+    /// What the ticket tells hosts instead of what is listened on, if anything.
+    pub advertise: Vec<SocketAddr>,
+    /// Hosts to start on this machine.
+    pub hosts: u32,
+    /// Tasks that each of these runs at a time.
+    pub slots: Option<u32>,
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// Whether it stops when standard input ends.
+    pub tethered: bool,
+}
+
+/// How a host is started. What is absent is as the configuration says.
+#[derive(Debug, Clone)]
+pub struct HostOptions {
+    /// The grid's ticket, or a file that holds it.
+    pub join: String,
+    /// Where its blobs and keys are.
+    pub data_dir: PathBuf,
+    /// Where it sends from and serves blobs.
+    pub net_listen: SocketAddr,
+    /// Tasks that it runs at a time.
+    pub slots: Option<u32>,
+    /// Memory in bytes that one task may have.
+    pub memory_bytes_max: Option<u64>,
+    /// Where it answers `/metrics`.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The key of the operator who answers for it.
+    pub operator_key: Option<PathBuf>,
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// How it behaves.
+    pub conduct: Conduct,
+    /// Whether it stops when standard input ends.
+    pub tethered: bool,
+}
 
 /// Why a node does not run.
 #[derive(Debug, thiserror::Error)]
@@ -146,10 +187,10 @@ async fn open_store(dir: &Path, config: &Config) -> Result<Store, NodeError> {
 ///
 /// # Errors
 /// When a part of it does not start.
-pub async fn up(args: UpArgs, ready: impl FnOnce(&Value)) -> Result<(), NodeError> {
-    let dir = args.data_dir.as_path();
+pub async fn up(options: UpOptions, ready: impl FnOnce(&Value)) -> Result<(), NodeError> {
+    let dir = options.data_dir.as_path();
     make_dir(dir)?;
-    let config = Config::load(args.config.as_deref())?;
+    let config = Config::load(options.config.as_deref())?;
     let key = keys::load_or_create(&dir.join(NODE_KEY_FILE))?;
     let token = Token::load_or_create(&dir.join(TOKEN_FILE))?;
     let store = open_store(dir, &config).await?;
@@ -157,17 +198,17 @@ pub async fn up(args: UpArgs, ready: impl FnOnce(&Value)) -> Result<(), NodeErro
     let commits = metrics.clone();
     let on_commit = Box::new(move |events, time: Duration| commits.journal_committed(events, time.as_secs_f64()));
     let (journal, replay) = Journal::open(&dir.join(JOURNAL_FILE), on_commit)?;
-    let endpoint = endpoint::bind(&key, args.net_listen, EndpointOptions::default()).await?;
+    let endpoint = endpoint::bind(&key, options.net_listen, EndpointOptions::default()).await?;
     let (coordinator, _) = Coordinator::start(config.grid.clone(), journal, replay, store.clone(), metrics.clone())?;
     let hosts = server::start(endpoint.clone(), coordinator.clone(), store.clone());
     let ticket = Ticket {
-        addrs: if args.advertise.is_empty() { endpoint::addrs(&endpoint) } else { args.advertise.clone() },
+        addrs: if options.advertise.is_empty() { endpoint::addrs(&endpoint) } else { options.advertise.clone() },
         ..endpoint::ticket(&endpoint, clock::now_ms() + limits::TICKET_MS)
     };
     write_whole(&dir.join(TICKET_FILE), &ticket.to_string())?;
 
-    let listen = |source| NodeError::Listen { addr: args.listen, source };
-    let listener = TcpListener::bind(args.listen).await.map_err(listen)?;
+    let listen = |source| NodeError::Listen { addr: options.listen, source };
+    let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
     let url = format!("http://{}", listener.local_addr().map_err(listen)?);
     let sandbox = Sandbox::new(SandboxOptions { slots_max: 1, ..SandboxOptions::default() })?;
     let gateway = Gateway::new(coordinator.clone(), store.clone(), sandbox, metrics, token, ticket.to_string());
@@ -183,8 +224,8 @@ pub async fn up(args: UpArgs, ready: impl FnOnce(&Value)) -> Result<(), NodeErro
         "node": NodeId(key.public()),
     }));
 
-    let mut local = local_hosts(&args)?;
-    asked_to_stop(args.tethered).await;
+    let mut local = local_hosts(&options)?;
+    asked_to_stop(options.tethered).await;
     tracing::info!("stopping");
     let _ = stop.send(true);
     let _ = serving.await;
@@ -199,38 +240,38 @@ pub async fn up(args: UpArgs, ready: impl FnOnce(&Value)) -> Result<(), NodeErro
 }
 
 /// Starts hosts on this machine that join this coordinator, each of an operator of its own.
-fn local_hosts(args: &UpArgs) -> Result<Vec<Process>, NodeError> {
+fn local_hosts(options: &UpOptions) -> Result<Vec<Process>, NodeError> {
     let exe = std::env::current_exe().map_err(file(Path::new("quorate")))?;
     let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
-    let slots = args.slots.unwrap_or_else(|| (cores / args.hosts.max(1)).max(1)).to_string();
+    let slots = options.slots.unwrap_or_else(|| (cores / options.hosts.max(1)).max(1)).to_string();
     let start = |index| {
         let name = format!("host-{index}");
-        let dir = args.data_dir.join("hosts").join(&name);
-        Ok(Process::host(&exe, &name, &dir, &args.data_dir, &["--slots", &slots])?)
+        let dir = options.data_dir.join("hosts").join(&name);
+        Ok(Process::host(&exe, &name, &dir, &options.data_dir, &["--slots", &slots])?)
     };
-    (1..=args.hosts).map(start).collect()
+    (1..=options.hosts).map(start).collect()
 }
 
 /// Runs a host until it is told to stop, or its coordinator refuses it for good; says to `ready` who it is when it is up.
 ///
 /// # Errors
 /// When a part of it does not start, the ticket is of no use, or the coordinator refuses it for good.
-pub async fn host(args: NodeArgs, ready: impl FnOnce(&Value)) -> Result<(), NodeError> {
-    let ticket = read_ticket(&args.join)?;
-    let dir = args.data_dir.as_path();
+pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<(), NodeError> {
+    let ticket = read_ticket(&options.join)?;
+    let dir = options.data_dir.as_path();
     make_dir(dir)?;
-    let config = Config::load(args.config.as_deref())?;
+    let config = Config::load(options.config.as_deref())?;
     let mut offer = config.host;
-    offer.slots = args.slots.unwrap_or(offer.slots);
-    offer.memory_bytes_max = args.memory_bytes_max.unwrap_or(offer.memory_bytes_max);
+    offer.slots = options.slots.unwrap_or(offer.slots);
+    offer.memory_bytes_max = options.memory_bytes_max.unwrap_or(offer.memory_bytes_max);
     offer.check()?;
     let key = keys::load_or_create(&dir.join(NODE_KEY_FILE))?;
-    let operator = match &args.operator_key {
+    let operator = match &options.operator_key {
         Some(path) => keys::load(path)?,
         None => keys::load_or_create(&dir.join(OPERATOR_KEY_FILE))?,
     };
     let store = open_store(dir, &config).await?;
-    let endpoint = endpoint::bind(&key, args.net_listen, EndpointOptions::default()).await?;
+    let endpoint = endpoint::bind(&key, options.net_listen, EndpointOptions::default()).await?;
     let sandbox = Sandbox::new(SandboxOptions {
         memory_bytes_max: offer.memory_bytes_max,
         slots_max: offer.slots,
@@ -238,7 +279,7 @@ pub async fn host(args: NodeArgs, ready: impl FnOnce(&Value)) -> Result<(), Node
     })?;
     let metrics = HostMetrics::new(&Metrics::new());
     let (stop, stopping) = watch::channel(false);
-    if let Some(addr) = args.metrics_listen {
+    if let Some(addr) = options.metrics_listen {
         serve_metrics(addr, metrics.clone(), store.clone(), stopping.clone()).await?;
     }
     tracing::info!(node = %NodeId(key.public()).short(), engine = %sandbox.describe(), "host is up");
@@ -247,7 +288,7 @@ pub async fn host(args: NodeArgs, ready: impl FnOnce(&Value)) -> Result<(), Node
         "operator": OperatorId(operator.public()),
         "engine": sandbox.fingerprint(),
     }));
-    let options = WorkerOptions {
+    let worker = WorkerOptions {
         ticket,
         cert: certify(&key, &operator),
         key,
@@ -257,17 +298,14 @@ pub async fn host(args: NodeArgs, ready: impl FnOnce(&Value)) -> Result<(), Node
         slots: offer.slots,
         queue_max: offer.queue_max,
         memory_bytes_max: offer.memory_bytes_max,
-        conduct: match args.conduct {
-            crate::cli::node::Conduct::Honest => Conduct::Honest,
-            crate::cli::node::Conduct::Liar => Conduct::Liar,
-        },
+        conduct: options.conduct,
         metrics,
     };
     let asked = async move {
-        asked_to_stop(args.tethered).await;
+        asked_to_stop(options.tethered).await;
         let _ = stop.send(true);
     };
-    let ended = worker::run(options, asked).await;
+    let ended = worker::run(worker, asked).await;
     store.shutdown().await?;
     endpoint.close().await;
     Ok(ended?)

@@ -16,8 +16,7 @@ use host::{
     },
     clock::Stopwatch,
     gateway::wire::JobRequest,
-    launch::Process,
-    node::TICKET_FILE,
+    launch::{Process, TICKET_FILE},
 };
 use registry::{id::JobId, membership::Ticket};
 

@@ -2,7 +2,7 @@
 
 use registry::id::{JobId, NodeId};
 
-use super::{Effect, Open, State, job::ShardKey, timers::Timer};
+use super::{Effect, Open, State, Timer, job::ShardKey};
 use crate::{
     flow::{Assignment, AssignmentId, Millis},
     place,

@@ -7,9 +7,8 @@ use registry::{
 };
 
 use super::{
-    Effect, Notice, Open, Phase, State, end,
+    Effect, Notice, Open, Phase, State, Timer, end,
     job::{Cast, Job, ShardKey},
-    timers::Timer,
 };
 use crate::{
     aggregate::{self, Next},

@@ -1,30 +1,12 @@
 //! What happens by itself as time passes: leases end, stragglers are hedged, back-offs and graces end, jobs time out.
 
 use registry::id::{JobId, NodeId};
-use serde::{Deserialize, Serialize};
 
-use super::{Effect, Phase, State, end, job::ShardKey, settle};
+use super::{Effect, Phase, State, Timer, end, job::ShardKey, settle};
 use crate::flow::{AssignmentId, Fault, Millis};
 
 /// Hosts have this many graces to come back after the coordinator itself was away.
 const RESTART_GRACES: u64 = 5;
-
-/// What a timer is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) enum Timer {
-    /// The execution takes unusually long.
-    Straggler(AssignmentId),
-    /// The execution's lease ends.
-    Lease(AssignmentId),
-    /// The shard's back-off ends.
-    Retry(JobId, ShardKey),
-    /// The job's time is over.
-    Deadline(JobId),
-    /// The host has been away for its grace.
-    Lost(NodeId),
-    /// Jobs wait that no event had time to look at; scheduling follows every event, so there is nothing else to do.
-    Scan,
-}
 
 /// Handles every timer that is due.
 pub(super) fn tick(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::{Exit, Outcome, paths};
+use crate::{node::HostOptions, worker};
 
 /// How a host is started.
 #[derive(Debug, Clone, Args)]
@@ -55,8 +56,25 @@ pub enum Conduct {
 }
 
 pub(super) async fn run(args: NodeArgs) -> Outcome {
-    let ready = announcer(args.json);
-    Ok(crate::node::host(args, ready).await.map(|()| Exit::Ok)?)
+    let conduct = match args.conduct {
+        Conduct::Honest => worker::Conduct::Honest,
+        Conduct::Liar => worker::Conduct::Liar,
+    };
+    let NodeArgs { join, data_dir, net_listen, slots, memory_bytes_max, metrics_listen, operator_key, config, .. } =
+        args;
+    let options = HostOptions {
+        join,
+        data_dir,
+        net_listen,
+        slots,
+        memory_bytes_max,
+        metrics_listen,
+        operator_key,
+        config,
+        conduct,
+        tethered: args.tethered,
+    };
+    Ok(crate::node::host(options, announcer(args.json)).await.map(|()| Exit::Ok)?)
 }
 
 /// Tells programs that a node is up; people read it in the log.

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 
 use super::{Exit, Outcome, paths};
+use crate::node::UpOptions;
 
 /// How a coordinator is started.
 #[derive(Debug, Clone, Args)]
@@ -39,6 +40,7 @@ pub struct UpArgs {
 }
 
 pub(super) async fn run(args: UpArgs) -> Outcome {
-    let ready = super::node::announcer(args.json);
-    Ok(crate::node::up(args, ready).await.map(|()| Exit::Ok)?)
+    let UpArgs { data_dir, listen, net_listen, advertise, hosts, config, slots, json, tethered } = args;
+    let options = UpOptions { data_dir, listen, net_listen, advertise, hosts, slots, config, tethered };
+    Ok(crate::node::up(options, super::node::announcer(json)).await.map(|()| Exit::Ok)?)
 }
