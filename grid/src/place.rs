@@ -45,6 +45,8 @@ pub enum Reason {
     },
     /// The same operator has had this shard.
     SameOperator,
+    /// It failed to run this shard, and a host that has not may still do so.
+    Failed,
     /// A task may have less memory there than this one asks for.
     Memory {
         /// Asked for, in bytes.
@@ -72,6 +74,7 @@ impl fmt::Display for Reason {
             Self::SameOperator => {
                 f.write_str("belongs to an operator that has had this shard; the quorum asks for distinct ones")
             }
+            Self::Failed => f.write_str("failed to run this shard, and another host may still do so"),
             Self::Memory { asked, offered } => write!(f, "offers {offered} bytes of memory a task, of {asked} asked"),
             Self::Engine => f.write_str("runs another engine than this shard's earlier executions"),
             Self::EngineAlone { operators, quorum } => {
@@ -117,7 +120,23 @@ pub fn consider(need: &Need<'_>, node: NodeId, host: &Host, fleet: &Fleet, confi
     if host.in_flight >= window {
         return Err(Reason::Full { in_flight: host.in_flight });
     }
+    // A host that fails everything at once always has room: while the others are busy it must not use up all attempts.
+    if need.faulted.contains(&node) && another_may(need, host.offer.engine, fleet) {
+        return Err(Reason::Failed);
+    }
     Ok(score(need, node, host, window))
+}
+
+/// Whether a connected host that did not fail the shard could run it in place of one on `engine`, now or when it has room.
+fn another_may(need: &Need<'_>, engine: EngineFingerprint, fleet: &Fleet) -> bool {
+    fleet.hosts().any(|(node, host)| {
+        host.connected
+            && host.suspended.is_none()
+            && host.offer.engine == engine
+            && host.offer.memory_bytes_max >= need.limits.memory_bytes_max
+            && !need.faulted.contains(&node)
+            && !need.operators.contains(&host.operator)
+    })
 }
 
 /// A host that has the module beats one that has to fetch it, unless it is far busier; one that failed the shard is last.
@@ -221,6 +240,19 @@ mod tests {
         let faulted = [NodeId([1; 32])];
         let need = Need { faulted: &faulted, ..need(&limits) };
         assert_eq!(pick(&need, &fleet, &Config::default()), Some(NodeId([2; 32])));
+    }
+
+    #[test]
+    fn a_host_that_failed_the_shard_waits_while_another_is_busy_and_not_when_nobody_else_is_there() {
+        let limits = Limits::default();
+        let mut fleet = fleet(&[(1, 1), (2, 2)]);
+        let faulted = [NodeId([1; 32])];
+        let need = Need { faulted: &faulted, quorum: 1, ..need(&limits) };
+        fleet.take(NodeId([2; 32]));
+        assert_eq!(reason(&need, &fleet, 1), Some(Reason::Failed));
+        assert_eq!(pick(&need, &fleet, &Config::default()), None);
+        fleet.down(NodeId([2; 32]), 0);
+        assert_eq!(pick(&need, &fleet, &Config::default()), Some(NodeId([1; 32])));
     }
 
     #[test]

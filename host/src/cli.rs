@@ -1,8 +1,9 @@
 //! The command line: one file a verb, and nothing but talk. Work is done by [`crate::client`], `registry` and the nodes.
 //!
 //! - `exit`: errors and exit codes; `output`: tables, JSON, progress; `connect`: where the coordinator is; `paths`: where
-//!   files are by default; `parse`: what arguments mean.
+//!   files are by default; `parse`: what arguments mean; `folder`: where a task's files go.
 //! - Verbs that ask a coordinator: `push submit jobs job results receipt nodes why cancel names yank`.
+//! - Verbs that need no grid: `run completions`, and `receipt verify`.
 //! - Verbs that are a process of the grid: `up node demo`. Their arguments are values that `node` and `demo` take.
 //!
 //! Results go to standard output, everything else to standard error. With `--json` standard output is one JSON value.
@@ -12,6 +13,7 @@ mod completions;
 mod connect;
 pub mod demo;
 mod exit;
+mod folder;
 mod job;
 mod jobs;
 mod names;
@@ -23,6 +25,7 @@ pub mod paths;
 mod push;
 mod receipt;
 mod results;
+mod run;
 mod submit;
 pub mod up;
 mod wait;
@@ -58,6 +61,8 @@ enum Verb {
     Up(up::UpArgs),
     /// Run tasks for a grid.
     Node(node::NodeArgs),
+    /// Run one task on this machine, as a host would.
+    Run(run::RunArgs),
     /// Upload a module, a model or any file; publish it under a name.
     Push(push::PushArgs),
     /// Run a module over an input.
@@ -109,6 +114,7 @@ async fn run(verb: Verb) -> Outcome {
     match verb {
         Verb::Up(args) => up::run(args).await,
         Verb::Node(args) => node::run(args).await,
+        Verb::Run(args) => run::run(args).await,
         Verb::Push(args) => push::run(args).await,
         Verb::Submit(args) => submit::run(args).await,
         Verb::Jobs(args) => jobs::run(args).await,

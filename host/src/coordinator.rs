@@ -129,7 +129,9 @@ pub enum Input {
     Blob,
 }
 
-type Question = Box<dyn FnOnce(&State) + Send>;
+/// A question about the state; what it gives back tells the answer to whoever asked.
+type Question = Box<dyn FnOnce(&State) -> Answer + Send>;
+type Answer = Box<dyn FnOnce() + Send>;
 
 enum Command {
     Submit { spec: Box<JobSpec>, plan: Plan, input: Option<Bytes>, reply: SubmitReply },
@@ -229,7 +231,8 @@ impl Coordinator {
         answer.await.map_err(|_| Closed)
     }
 
-    /// Asks the state something.
+    /// Asks the state something. The answer comes once what it tells is on disk, so that nobody is told of an end that a
+    /// crash takes back; while the journal cannot be written it comes at once.
     ///
     /// # Errors
     /// When the coordinator is stopping.
@@ -238,8 +241,11 @@ impl Coordinator {
         question: impl FnOnce(&State) -> T + Send + 'static,
     ) -> Result<T, Closed> {
         let (reply, answer) = oneshot::channel();
-        // Whoever asked may have gone away.
-        let ask: Question = Box::new(move |state| drop(reply.send(question(state))));
+        let ask: Question = Box::new(move |state| {
+            let answer = question(state);
+            // Whoever asked may have gone away.
+            Box::new(move || drop(reply.send(answer)))
+        });
         self.send(Command::Ask(ask)).await?;
         answer.await.map_err(|_| Closed)
     }
@@ -277,7 +283,9 @@ impl Coordinator {
     /// Receipts of a host, checked.
     pub async fn deliver(&self, node: NodeId, delivered: Vec<Delivered>) {
         for delivered in &delivered {
-            self.pin_outputs(delivered).await;
+            if self.is_wanted(node, delivered).await {
+                self.pin_outputs(delivered).await;
+            }
         }
         // Unacknowledged receipts are sent again after a restart.
         let _ = self.send(Command::Deliver { node, delivered }).await;
@@ -346,6 +354,15 @@ impl Coordinator {
         let journal = self.journal.clone();
         // A panic of the journal's thread has been logged; there is nothing left to save.
         let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+    }
+
+    /// Whether the receipt brings blobs for an execution that is under way: others would be kept for a job that nobody has.
+    async fn is_wanted(&self, node: NodeId, delivered: &Delivered) -> bool {
+        if delivered.stdout.is_some() && delivered.output.files.is_empty() {
+            return false;
+        }
+        let (id, job) = (AssignmentId(delivered.receipt.receipt().nonce), delivered.receipt.receipt().job);
+        self.ask(move |state| state.open_job(node, id) == Some(job)).await.unwrap_or(false)
     }
 
     /// Outputs that are in the store stay there as long as their job is remembered.

@@ -304,6 +304,11 @@ impl Batch {
         }
     }
 
+    /// Whether there is nothing to write: somebody only waits for what came before.
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.rows.is_empty() && self.snapshot.is_none()
+    }
+
     fn is_urgent(&self) -> bool {
         !self.waiting.is_empty() || self.last
     }
@@ -317,7 +322,9 @@ impl Writer {
     fn run(&mut self, inbox: &mpsc::Receiver<Command>) {
         while let Some(batch) = next_batch(inbox) {
             let watch = Stopwatch::start();
-            while let Err(error) = self.commit(&batch) {
+            while !batch.is_empty()
+                && let Err(error) = self.commit(&batch)
+            {
                 self.healthy.store(false, Ordering::Relaxed);
                 tracing::error!(%error, "journal cannot commit; new work is refused until it can");
                 if batch.last {
@@ -326,7 +333,9 @@ impl Writer {
                 thread::sleep(RETRY);
             }
             self.healthy.store(true, Ordering::Relaxed);
-            (self.on_commit)(batch.entries.len(), watch.elapsed());
+            if !batch.is_empty() {
+                (self.on_commit)(batch.entries.len(), watch.elapsed());
+            }
             for waiting in batch.waiting {
                 // Whoever asked may have gone away.
                 let _ = waiting.send(());

@@ -6,7 +6,9 @@ pub const MODULE_BYTES_MAX: u64 = 64 << 20;
 /// Functions that a module may define.
 pub const MODULE_FUNCTIONS_MAX: u32 = 50_000;
 /// Types that a module may define.
-pub const MODULE_TYPES_MAX: u32 = 10_000;
+pub const MODULE_TYPES_MAX: u32 = 2_000;
+/// Parameters and results of one type: each branch carries as many values.
+pub const TYPE_VALUES_MAX: u32 = 64;
 /// Imports that a module may have.
 pub const MODULE_IMPORTS_MAX: u32 = 1_000;
 /// Exports that a module may have.
@@ -17,7 +19,15 @@ pub const MODULE_SEGMENTS_MAX: u32 = 100_000;
 pub const MODEL_BYTES_MAX: u64 = 256 << 20;
 
 /// Length in bytes of the body of one function: a compiler's time on a body grows faster than its length.
-pub const MODULE_FUNCTION_BYTES_MAX: u32 = 2 << 20;
+pub const MODULE_FUNCTION_BYTES_MAX: u32 = 512 << 10;
+/// Length in bytes of all functions together.
+pub const MODULE_CODE_BYTES_MAX: u32 = 8 << 20;
+/// Work of compiling a module, in about microseconds of two cores: see `sandbox::preflight`.
+pub const MODULE_WORK_MAX: u64 = 10_000_000;
+/// Length in bytes of the expression for an initial value or offset.
+pub const MODULE_INITIAL_BYTES_MAX: u32 = 1 << 10;
+/// Elements of all element segments together: each costs about 20 us and 2 kB to compile.
+pub const MODULE_ELEMENTS_MAX: u32 = 1 << 16;
 /// Locals of one function.
 pub const MODULE_FUNCTION_LOCALS_MAX: u32 = 10_000;
 /// Globals that a module may define.
@@ -157,6 +167,8 @@ pub const CHECK_ITEMS_MAX: usize = 64;
 pub const FETCHES_MAX: usize = 16;
 /// Time in milliseconds for fetching one output of a host.
 pub const OUTPUT_FETCH_MS_MAX: u64 = 120_000;
+/// Modules and models that a host compiles at a time: each takes every core and much memory.
+pub const LOADS_MAX: usize = 2;
 /// Shortest wait in milliseconds before a host connects again; doubles with each attempt that fails.
 pub const RECONNECT_MS_MIN: u64 = 100;
 /// Longest wait in milliseconds before a host connects again.
@@ -170,8 +182,9 @@ pub const FILE_CACHE_BYTES_MAX: u64 = 1 << 30;
 /// Stack in bytes of a thread that runs tasks.
 pub const EXECUTOR_STACK_BYTES: usize = WASM_STACK_BYTES_MAX + (2 << 20);
 
-/// Open HTTP connections; one more is told so and closed.
-pub const HTTP_CONNECTIONS_MAX: usize = 1024;
+/// Open HTTP connections; one more is told so and closed. Half of what most systems let a process have open, so that
+/// connections which nobody has to prove anything for leave the journal and the store theirs.
+pub const HTTP_CONNECTIONS_MAX: usize = 512;
 /// HTTP requests that may be answered at a time; one more is told to come back.
 pub const HTTP_REQUESTS_MAX: usize = 1024;
 /// Streams of events that may be open at a time.

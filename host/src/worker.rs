@@ -124,6 +124,8 @@ struct Shared {
     operator: OperatorId,
     book: Book,
     files: job::Files,
+    /// Modules and models that may be loaded at a time.
+    loads: Arc<tokio::sync::Semaphore>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -172,6 +174,7 @@ impl Shared {
             operator: OperatorId(operator),
             book: Book::new(held_max, options.metrics.clone()),
             files: job::Files::default(),
+            loads: Arc::new(tokio::sync::Semaphore::new(limits::LOADS_MAX)),
             runtime: tokio::runtime::Handle::current(),
             options,
         })

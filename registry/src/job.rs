@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     canon::{self, Bytes},
     id::{BlobHash, JobId, ModelHash, ModuleHash, TaskId},
-    manifest::MODELS_MAX,
 };
 
 /// Length in bytes that a job's canonical form may have.
@@ -26,6 +25,8 @@ pub const ENV_MAX: usize = 256;
 pub const FILES_MAX: usize = 1024;
 /// Length in bytes of all arguments, and of all environment variables.
 pub const ARGS_BYTES_MAX: usize = 64 * 1024;
+/// Models of a task, in number.
+pub const MODELS_MAX: usize = 16;
 /// Shards of a job, in number.
 pub const SHARDS_MAX: usize = 1_000_000;
 /// Replicas that a quorum may ask for.

@@ -14,8 +14,6 @@ use crate::{
 pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
 /// Length in bytes that a description may have.
 pub const DESCRIPTION_BYTES_MAX: usize = 4096;
-/// Models that a task may declare.
-pub const MODELS_MAX: usize = 16;
 
 /// A task module with everything it needs by default. A job may override the limits, never the models.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

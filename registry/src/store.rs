@@ -93,6 +93,8 @@ struct Inner {
     flights: flight::Flights,
     peers: peers::Peers,
     counters: Counters,
+    /// Bytes of streams on their way in, which no book has yet.
+    incoming_bytes: AtomicU64,
     uses_saved: AtomicU64,
     closed: AtomicBool,
     lock: Mutex<Option<std::fs::File>>,

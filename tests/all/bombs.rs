@@ -131,15 +131,6 @@ impl Bomb {
     }
 }
 
-/// A body that is one `br_table` with so many targets.
-pub(crate) fn br_table(targets: usize) -> Vec<u8> {
-    let mut body = vec![0x02, 0x40, 0x41, 0, 0x0e];
-    number(&mut body, targets as u64);
-    body.extend(std::iter::repeat_n(0, targets + 1));
-    body.push(END);
-    body
-}
-
 /// A body of so many blocks, one in the other, each left by a condition.
 pub(crate) fn nested(depth: usize) -> Vec<u8> {
     let mut body = Vec::new();
@@ -171,4 +162,22 @@ pub(crate) fn sum(additions: usize) -> Vec<u8> {
     (0..additions).for_each(|_| text.extend([0x41, 1, 0x6a]));
     text.push(END);
     text
+}
+
+/// A body of so many blocks, one after the other, each left by a condition.
+pub(crate) fn blocks(count: usize) -> Vec<u8> {
+    [0x02, 0x40, 0x41, 0, 0x0d, 0, END].repeat(count)
+}
+
+/// A body of so many loops, one in the other, that changes `locals` locals in the innermost.
+pub(crate) fn loops(depth: usize, locals: u64) -> Vec<u8> {
+    let mut body = [0x03, 0x40].repeat(depth);
+    for local in 0..locals {
+        body.push(0x20);
+        number(&mut body, local);
+        body.push(0x21);
+        number(&mut body, (local + 1) % locals);
+    }
+    (0..depth).for_each(|_| body.extend([0x41, 0, 0x0d, 0, END]));
+    body
 }

@@ -22,6 +22,13 @@ async fn a_liar_is_caught_and_every_accepted_digit_is_right() {
 }
 
 #[tokio::test]
+async fn two_liars_of_four_who_do_not_know_of_each_other_change_nothing() {
+    let cluster = Cluster::start(EXE, &[Conduct::Liar, Conduct::Liar, Conduct::Honest, Conduct::Honest]).await;
+    let job = digits::submit(&cluster, 50).await;
+    assert_eq!(cluster.result(job).await, digits::truth());
+}
+
+#[tokio::test]
 async fn a_host_killed_in_the_middle_costs_no_result() {
     let mut cluster = Cluster::start(EXE, &[Conduct::Honest; 3]).await;
     let job = digits::submit(&cluster, 4).await;

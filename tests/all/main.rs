@@ -4,6 +4,8 @@
 //! - `grid`: the main job over real processes: results, liars, losses.
 //! - `refusals`: bad input over HTTP, on the command line and between hosts.
 //! - `users`: what task authors and teams do, by the command line.
+//! - `run`: one task on this machine, without a grid, and that it comes out as on one.
+//! - `hostile`: peers, clients, modules and disks that mean harm; its modules are made in `bombs`.
 //! - `metrics`: what Prometheus reads.
 //! - `digits`: the main job's input, and what is true about it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -15,6 +17,7 @@ mod grid;
 mod hostile;
 mod metrics;
 mod refusals;
+mod run;
 mod sandbox;
 mod users;
 

@@ -101,7 +101,8 @@ async fn a_module_that_fails_tells_its_submitter_how() {
 
 #[tokio::test]
 async fn every_verb_has_help_and_every_shell_its_completions() {
-    for verb in ["up", "node", "push", "submit", "jobs", "job", "results", "receipt", "nodes", "why", "cancel", "demo"]
+    for verb in
+        ["up", "node", "run", "push", "submit", "jobs", "job", "results", "receipt", "nodes", "why", "cancel", "demo"]
     {
         let output = cli(EXE, None, &[verb, "--help"], b"").await;
         assert!(output.status.success() && text(&output.stdout).contains("Usage"), "{verb}");

@@ -2,7 +2,7 @@
 
 use registry::id::{JobId, NodeId};
 
-use super::{Effect, Phase, State, Timer, end, job::ShardKey, settle};
+use super::{Effect, Job, Phase, State, Timer, end, job::ShardKey, settle};
 use crate::flow::{AssignmentId, Fault, Millis};
 
 /// Hosts have this many graces to come back after the coordinator itself was away.
@@ -31,6 +31,17 @@ pub(super) fn tick(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
 /// Asks one more host; the straggler goes on.
 fn straggler(state: &mut State, id: AssignmentId, now: Millis) {
     let Some(open) = state.open.get_mut(&id) else { return };
+    let elapsed = now.saturating_sub(open.since);
+    let average = state.jobs.get(&open.job).and_then(Job::task_ms);
+    // A host that was given the job's first work and never answers must not hold it up to the end of its lease: until
+    // there is something to compare with, the execution is looked at again and again, ever more rarely.
+    let patience = average.map_or(elapsed * 2, |average| average.saturating_mul(state.config.hedge_factor));
+    let due = open.since.saturating_add(patience.max(state.config.hedge_ms_min));
+    if due > now && due < open.lease_until {
+        open.timer = (due, Timer::Straggler(id));
+        state.timers.insert(open.timer);
+        return;
+    }
     open.straggling = true;
     open.timer = (open.lease_until, Timer::Lease(id));
     state.timers.insert(open.timer);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     fleet::{Host, Record, Suspension},
-    flow::{Fault, Millis},
+    flow::{AssignmentId, Fault, Millis},
     place,
 };
 
@@ -169,6 +169,12 @@ impl State {
     /// Executions under way.
     pub fn open_count(&self) -> usize {
         self.open.len()
+    }
+
+    /// The job of an execution that the host has under way; none if it has no such execution, and then nothing that it says
+    /// about it changes anything.
+    pub fn open_job(&self, node: NodeId, id: AssignmentId) -> Option<JobId> {
+        self.open.get(&id).filter(|open| open.node == node).map(|open| open.job)
     }
 
     /// Jobs that have not ended.

@@ -51,6 +51,12 @@ pub(super) async fn run(args: DemoArgs) -> Outcome {
         dir: args.keep,
         progress: !args.json,
     };
+    if !args.json {
+        let demo::Options { hosts, liars, quorum, .. } = &options;
+        output::note(&format!(
+            "a coordinator and {hosts} hosts on this machine, {liars} of them lying; {quorum} operators have to agree on each result\n"
+        ));
+    }
     let report = demo::run(&options).await?;
     if args.json {
         output::json(&report)?;

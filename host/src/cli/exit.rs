@@ -8,6 +8,7 @@ use std::{
 
 use hyper::StatusCode;
 
+use super::output;
 use crate::{client::ClientError, demo::DemoError, keys::KeyError, node::NodeError};
 
 /// How the process ends.
@@ -27,6 +28,8 @@ pub enum Exit {
     Unknown,
     /// Not now.
     Busy,
+    /// A task that ran here exited with this code.
+    Task(u8),
 }
 
 #[cfg(test)]
@@ -42,6 +45,7 @@ pub(super) const HELP: &str = "Exit codes:
   4  not allowed: wrong token, or a name that belongs to another key
   5  no such job, blob, name or shard, or withdrawn by its publisher
   6  not now: the coordinator is busy or cannot write; try again
+`quorate run` ends with the exit code of its task, see `quorate run --help`.
 
 Environment:
   QUORATE_URL         where the coordinator is, e.g. http://127.0.0.1:7700
@@ -59,6 +63,7 @@ impl Exit {
             Self::Denied => 4,
             Self::Unknown => 5,
             Self::Busy => 6,
+            Self::Task(code) => code,
         }
     }
 }
@@ -147,7 +152,7 @@ pub(super) fn report(done: Result<Exit, CliError>) -> ExitCode {
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
         Err(error) => {
             // Standard error may be closed as well; the exit code says it then.
-            let _ = writeln!(io::stderr(), "error: {error}");
+            let _ = writeln!(io::stderr(), "error: {}", output::escaped(&error.to_string()));
             error.exit()
         }
     };

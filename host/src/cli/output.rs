@@ -6,6 +6,7 @@ use registry::id::JobId;
 use serde::Serialize;
 
 use super::CliError;
+use crate::net::wire;
 
 /// Hexadecimal digits of a job's id in a table: enough to name it again.
 const JOB_DIGITS: usize = 12;
@@ -90,7 +91,12 @@ pub(crate) fn bytes(bytes: u64) -> String {
 
 /// Text that a guest or a stranger wrote, for one line of a terminal.
 pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(200).flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    wire::one_line(&text.chars().take(200).collect::<String>())
+}
+
+/// The same for a text of ours that may quote one of theirs, in full.
+pub(crate) fn escaped(text: &str) -> String {
+    text.chars().flat_map(wire::shown_char).collect()
 }
 
 #[cfg(test)]

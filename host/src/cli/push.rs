@@ -62,19 +62,19 @@ pub(super) struct PushArgs {
 #[command(next_help_heading = "Limits of a task")]
 pub(super) struct LimitArgs {
     /// Fuel units: about one a wasm operation.
-    #[arg(long)]
+    #[arg(long, visible_alias = "fuel", value_name = "UNITS")]
     fuel_max: Option<u64>,
     /// Linear memory in bytes.
-    #[arg(long)]
+    #[arg(long, visible_alias = "memory-max", value_name = "BYTES")]
     memory_bytes_max: Option<u64>,
     /// Standard output and files, together, in bytes.
-    #[arg(long)]
+    #[arg(long, value_name = "BYTES")]
     output_bytes_max: Option<u64>,
     /// Files under /tmp, in bytes.
-    #[arg(long)]
+    #[arg(long, value_name = "BYTES")]
     scratch_bytes_max: Option<u64>,
     /// Time in milliseconds.
-    #[arg(long)]
+    #[arg(long, visible_alias = "wall-max", value_name = "MS")]
     wall_ms_max: Option<u64>,
 }
 

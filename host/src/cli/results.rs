@@ -1,14 +1,7 @@
-//! `quorate results`: standard output, and files through a directory that a guest's path cannot leave.
+//! `quorate results`: standard output, and files.
 
-use std::{
-    io,
-    path::{Component, Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use cap_std::{
-    ambient_authority,
-    fs::{Dir, OpenOptions},
-};
 use clap::Args;
 use registry::id::JobId;
 use serde::Serialize;
@@ -16,6 +9,7 @@ use serde::Serialize;
 use super::{
     CliError, Exit, Outcome,
     connect::{ConnectArgs, find_job},
+    folder::Folder,
     output,
 };
 use crate::client::{Client, answers::FileAnswer};
@@ -102,14 +96,9 @@ async fn write_files(client: &Client, job: JobId, dir: &Path) -> Result<Vec<File
     if files.is_empty() {
         return Ok(files);
     }
-    let root = dir.join(FILES_DIR);
-    let failed = |source| CliError::File { path: root.clone(), source };
-    std::fs::create_dir_all(&root).map_err(failed)?;
-    let root = Dir::open_ambient_dir(&root, ambient_authority()).map_err(failed)?;
+    let folder = Folder::open(&dir.join(FILES_DIR))?;
     for file in &files {
-        let path = place(file);
-        let shown = dir.join(FILES_DIR).join(output::shown(&path.to_string_lossy()));
-        let created = create(&root, &path).map_err(|source| CliError::File { path: shown.clone(), source })?;
+        let (created, shown) = folder.create(&place(file))?;
         let route = format!("/v1/jobs/{job}/results/files/{}/{}", file.shard.index, encode(&file.path));
         let download = client.download(&route).await?;
         let mut created = tokio::fs::File::from_std(created);
@@ -121,18 +110,6 @@ async fn write_files(client: &Client, job: JobId, dir: &Path) -> Result<Vec<File
 /// Shards may write files of the same name, so each has a directory.
 fn place(file: &FileAnswer) -> PathBuf {
     PathBuf::from(format!("shard-{:06}", file.shard.index)).join(&file.path)
-}
-
-/// Makes a file below `root`. Nothing is followed out of it, and nothing that is there is replaced.
-fn create(root: &Dir, path: &Path) -> io::Result<std::fs::File> {
-    let is_plain = path.components().all(|component| matches!(component, Component::Normal(_)));
-    if !is_plain {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the task wrote a path that leaves its directory"));
-    }
-    if let Some(parent) = path.parent() {
-        root.create_dir_all(parent)?;
-    }
-    Ok(root.open_with(path, OpenOptions::new().write(true).create_new(true))?.into_std())
 }
 
 /// A path as part of a URL: components keep their slashes, everything unusual is escaped.
@@ -151,21 +128,6 @@ fn encode(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_guests_path_cannot_leave_the_directory() {
-        let outer = tempfile::tempdir().unwrap();
-        let inner = outer.path().join("inner");
-        std::fs::create_dir(&inner).unwrap();
-        std::os::unix::fs::symlink("..", inner.join("up")).unwrap();
-        let root = Dir::open_ambient_dir(&inner, ambient_authority()).unwrap();
-        for path in ["../a", "/tmp/quorate-escape", "x/../../a", "up/a", "."] {
-            assert!(create(&root, Path::new(path)).is_err(), "{path} was written");
-        }
-        create(&root, Path::new("x/y/z")).unwrap();
-        assert!(create(&root, Path::new("x/y/z")).is_err(), "a file was replaced");
-        assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1);
-    }
 
     #[test]
     fn odd_names_are_escaped_in_routes() {

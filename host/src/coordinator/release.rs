@@ -10,7 +10,7 @@ use registry::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{SubmitError, ToHost};
+use super::{Answer, SubmitError, ToHost};
 
 /// Something that somebody relies on.
 pub(super) enum Held {
@@ -24,6 +24,8 @@ pub(super) enum Held {
     Ended(oneshot::Sender<Result<JobView, SubmitError>>, Box<JobView>),
     /// A job is cancelled, or was not there to be.
     Cancelled(oneshot::Sender<bool>, bool),
+    /// Somebody hears what they asked about the state.
+    Answer(Answer),
     /// A name is published.
     Named(oneshot::Sender<()>),
     /// A job's blobs need not be kept for it any more.
@@ -58,6 +60,7 @@ fn release(held: Held, notices: &broadcast::Sender<(JobId, Notice)>) {
         Held::Taken(reply, job) => drop(reply.send(Ok(job))),
         Held::Ended(reply, view) => drop(reply.send(Ok(*view))),
         Held::Cancelled(reply, was_open) => drop(reply.send(was_open)),
+        Held::Answer(answer) => answer(),
         Held::Named(reply) => drop(reply.send(())),
         Held::Forget(store, job, blobs) => drop(tokio::spawn(unpin(store, job, blobs))),
     }

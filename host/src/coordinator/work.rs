@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use grid::{
     dispatch::{Effect, Event, JobView, State, on_event},
-    flow::{Assignment, Part},
+    flow::{Assignment, AssignmentId, Part},
 };
 use registry::{
     canon,
@@ -144,13 +144,24 @@ impl Loop {
             }
             Command::Deliver { node, delivered } => {
                 for delivered in delivered {
-                    self.round.rows.extend(output_row(&delivered));
+                    let (id, job) = (AssignmentId(delivered.receipt.receipt().nonce), delivered.receipt.receipt().job);
+                    let Some(open) = self.state.open_job(node, id) else {
+                        // Late, or never ordered. Nothing of it is kept: whoever makes receipts up must not fill the disk.
+                        self.acknowledge(node, id);
+                        continue;
+                    };
+                    if open == job {
+                        self.round.rows.extend(output_row(&delivered));
+                    }
                     let (receipt, output, task_us) = (delivered.receipt, delivered.output, delivered.task_us);
                     self.happened(Event::Receipt { node, receipt, output, task_us });
                 }
             }
             Command::Faulted { node, faults } => {
                 for (assignment, fault) in faults {
+                    if self.state.open_job(node, assignment).is_none() {
+                        continue;
+                    }
                     self.happened(Event::Faulted { node, assignment, fault });
                 }
             }
@@ -158,7 +169,10 @@ impl Loop {
                 self.round.rows.push(Row::Name(statement.into()));
                 self.round.held.push(Held::Named(reply));
             }
-            Command::Ask(question) => question(&self.state),
+            Command::Ask(question) => {
+                let answer = question(&self.state);
+                if self.journal.is_healthy() { self.round.held.push(Held::Answer(answer)) } else { answer() }
+            }
             Command::Event(event) => self.happened(*event),
             Command::Close => {}
         }
@@ -210,11 +224,7 @@ impl Loop {
         match effect {
             Effect::Assign { node, assignment } => self.assign(node, assignment),
             Effect::Revoke { node, assignment } => self.tell(node, ToHost::Revoke(assignment)),
-            Effect::Acknowledge { node, assignment } => {
-                if let Some((_, outbox)) = self.outboxes.get(&node) {
-                    self.round.held.push(Held::Acknowledge(outbox.clone(), assignment));
-                }
-            }
+            Effect::Acknowledge { node, assignment } => self.acknowledge(node, assignment),
             Effect::Keep { job, shard, accused, record } => {
                 let record = StoredRecord { shard, accused, bytes: record.to_bytes().into() };
                 self.round.rows.push(Row::Record(job, record));
@@ -230,6 +240,12 @@ impl Loop {
                 self.round.rows.push(Row::Forget(job));
                 self.round.held.push(Held::Forget(self.store.clone(), job, blobs));
             }
+        }
+    }
+
+    fn acknowledge(&mut self, node: NodeId, assignment: AssignmentId) {
+        if let Some((_, outbox)) = self.outboxes.get(&node) {
+            self.round.held.push(Held::Acknowledge(outbox.clone(), assignment));
         }
     }
 

@@ -2,11 +2,18 @@
 
 use axum::{
     Json,
+    extract::rejection::QueryRejection,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use grid::plan::PlanError;
-use registry::{canon::CanonError, id::ParseIdError, job::JobError, name::NameError, store::StoreError};
+use registry::{
+    canon::CanonError,
+    id::{JobId, ParseIdError},
+    job::JobError,
+    name::NameError,
+    store::StoreError,
+};
 
 use super::wire::{Refused, RefusedError};
 use crate::{
@@ -33,6 +40,16 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// The part after `?` is not understood.
+    pub(super) fn malformed_query(rejection: QueryRejection) -> Self {
+        Self::malformed(rejection.body_text())
+    }
+
+    /// No such job.
+    pub(super) fn unknown_job(id: JobId) -> Self {
+        Self::not_found("unknown_job", format!("job {id} is not known here: it was never submitted, or is forgotten"))
+    }
+
     /// A refusal that the same request meets again.
     pub fn new(status: StatusCode, word: &'static str, message: impl ToString) -> Self {
         Self { status, word, message: message.to_string(), retry: false }

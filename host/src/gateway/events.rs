@@ -19,7 +19,7 @@ use grid::dispatch::{JobView, Notice};
 use registry::id::JobId;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 
-use super::{ApiError, Gateway, jobs::unknown_job};
+use super::{ApiError, Gateway};
 use crate::limits;
 
 /// `GET /v1/jobs/{id}/events`
@@ -32,7 +32,7 @@ pub(super) async fn stream(State(gateway): State<Gateway>, Path(id): Path<String
     let permit = gateway.inner.event_streams.clone().try_acquire_owned().map_err(full)?;
     // First the subscription, then the state: nothing falls between.
     let notices = gateway.inner.coordinator.watch();
-    let view = view(&gateway, id).await.ok_or_else(|| unknown_job(id))?;
+    let view = view(&gateway, id).await.ok_or_else(|| ApiError::unknown_job(id))?;
     let watcher = Watcher { gateway, id, notices, next: Next::State(Box::new(view)), _permit: permit };
     let events = stream::unfold(watcher, |mut watcher| async move { Some((watcher.event().await?, watcher)) });
     let idle = KeepAlive::new().interval(Duration::from_millis(limits::HTTP_EVENT_IDLE_MS));

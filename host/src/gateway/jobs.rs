@@ -53,7 +53,7 @@ pub(super) async fn submit(
     query: Result<Query<SubmitQuery>, QueryRejection>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(malformed_query)?;
+    let Query(query) = query.map_err(ApiError::malformed_query)?;
     let body = blobs::collect(body, limits::HTTP_JOB_BYTES_MAX).await?;
     let request = parse(&body)?;
     let inner = &gateway.inner;
@@ -71,14 +71,6 @@ pub(super) async fn submit(
 
 fn parse(body: &[u8]) -> Result<JobRequest, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::malformed(format!("job is malformed: {error}")))
-}
-
-pub(super) fn malformed_query(rejection: QueryRejection) -> ApiError {
-    ApiError::malformed(rejection.body_text())
-}
-
-pub(super) fn unknown_job(id: JobId) -> ApiError {
-    ApiError::not_found("unknown_job", format!("job {id} is not known here: it was never submitted, or is forgotten"))
 }
 
 async fn answer(gateway: &Gateway, view: JobView, with_stdout: bool) -> Result<JobAnswer, ApiError> {
@@ -130,7 +122,7 @@ pub(super) async fn list(
     State(gateway): State<Gateway>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Vec<JobView>>, ApiError> {
-    let Query(query) = query.map_err(malformed_query)?;
+    let Query(query) = query.map_err(ApiError::malformed_query)?;
     let max = query.max.unwrap_or(limits::HTTP_JOBS_LISTED_MAX).min(limits::HTTP_JOBS_LISTED_MAX);
     Ok(Json(gateway.inner.coordinator.ask(move |state| state.job_views(max)).await?))
 }
@@ -149,10 +141,10 @@ pub(super) async fn read(
     Path(id): Path<String>,
     query: Result<Query<ReadQuery>, QueryRejection>,
 ) -> Result<Json<JobAnswer>, ApiError> {
-    let Query(query) = query.map_err(malformed_query)?;
+    let Query(query) = query.map_err(ApiError::malformed_query)?;
     let id: JobId = id.parse()?;
     let view = gateway.inner.coordinator.ask(move |state| state.job_view(id)).await?;
-    Ok(Json(answer(&gateway, view.ok_or_else(|| unknown_job(id))?, query.stdout).await?))
+    Ok(Json(answer(&gateway, view.ok_or_else(|| ApiError::unknown_job(id))?, query.stdout).await?))
 }
 
 /// A cancelled job.
@@ -171,7 +163,7 @@ pub(super) async fn cancel(
     let id: JobId = id.parse()?;
     let coordinator = &gateway.inner.coordinator;
     if !coordinator.ask(move |state| state.job(id).is_some()).await? {
-        return Err(unknown_job(id));
+        return Err(ApiError::unknown_job(id));
     }
     Ok(Json(Cancelled { id, cancelled: coordinator.cancel(id).await? }))
 }
@@ -192,7 +184,7 @@ pub(super) async fn why(
     Path(id): Path<String>,
     query: Result<Query<WhyQuery>, QueryRejection>,
 ) -> Result<Json<Why>, ApiError> {
-    let Query(WhyQuery { shard, stage }) = query.map_err(malformed_query)?;
+    let Query(WhyQuery { shard, stage }) = query.map_err(ApiError::malformed_query)?;
     let id: JobId = id.parse()?;
     let (known, why) = gateway
         .inner
@@ -216,12 +208,11 @@ pub(super) async fn why(
         })
         .await?;
     let no_shard = || ApiError::not_found("unknown_shard", format!("job {id} has no such shard: count from 0"));
-    if known { why.map(Json).ok_or_else(no_shard) } else { Err(unknown_job(id)) }
+    if known { why.map(Json).ok_or_else(no_shard) } else { Err(ApiError::unknown_job(id)) }
 }
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]

@@ -12,10 +12,7 @@ use registry::{
 };
 use serde::Serialize;
 
-use super::{
-    ApiError, Gateway,
-    jobs::{outcome, unknown_job},
-};
+use super::{ApiError, Gateway, jobs::outcome};
 use crate::coordinator::StoredRecord;
 
 /// One record of a job.
@@ -72,7 +69,7 @@ pub(super) async fn read(
 
 async fn records(gateway: &Gateway, id: JobId) -> Result<Vec<StoredRecord>, ApiError> {
     if !gateway.inner.coordinator.ask(move |state| state.job(id).is_some()).await? {
-        return Err(unknown_job(id));
+        return Err(ApiError::unknown_job(id));
     }
     Ok(gateway.inner.coordinator.records(id).await?)
 }

@@ -19,10 +19,7 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ApiError, Gateway, blobs,
-    jobs::{malformed_query, unknown_job},
-};
+use super::{ApiError, Gateway, blobs};
 use crate::limits;
 
 /// Which part of a result.
@@ -39,7 +36,7 @@ pub(super) async fn stdout(
     Path(id): Path<String>,
     query: Result<Query<ResultsQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(malformed_query)?;
+    let Query(query) = query.map_err(ApiError::malformed_query)?;
     let id: JobId = id.parse()?;
     let parts = match query.shard {
         Some(shard) => vec![shard_part(&gateway, id, shard).await?],
@@ -88,7 +85,7 @@ pub(super) async fn short_stdout(gateway: &Gateway, id: JobId) -> Result<Option<
 /// The result's parts; a refusal that says where the job is when there is none.
 async fn done_parts(gateway: &Gateway, id: JobId) -> Result<Vec<Part>, ApiError> {
     let job = move |state: &GridState| state.job(id).map(|job| (job.result(), job.phase.clone()));
-    let (result, phase) = gateway.inner.coordinator.ask(job).await?.ok_or_else(|| unknown_job(id))?;
+    let (result, phase) = gateway.inner.coordinator.ask(job).await?.ok_or_else(|| ApiError::unknown_job(id))?;
     let none = |word, message: String| Err(ApiError::new(StatusCode::CONFLICT, word, message));
     if let Some(parts) = result {
         return Ok(parts);
@@ -109,7 +106,7 @@ async fn shard_part(gateway: &Gateway, id: JobId, shard: u32) -> Result<Part, Ap
         let part = job.map_parts().into_iter().find(|part| part.shard.index == shard);
         Some((part, shard < job.shard_count(), job.phase.is_ended()))
     });
-    match found.await?.ok_or_else(|| unknown_job(id))? {
+    match found.await?.ok_or_else(|| ApiError::unknown_job(id))? {
         (Some(part), ..) => Ok(part),
         (None, false, _) => {
             Err(ApiError::not_found("unknown_shard", format!("job {id} has no shard {shard}: count from 0")))

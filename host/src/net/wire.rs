@@ -311,9 +311,14 @@ fn word(what: &'static str, text: &str) -> Result<(), Breach> {
 
 /// One line of a peer's text as it may be shown: control characters, among them line ends, are escaped.
 pub fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars().take(FAULT_BYTES_MAX) {
-        if character.is_control() { line.extend(character.escape_default()) } else { line.push(character) }
-    }
-    line
+    text.chars().take(FAULT_BYTES_MAX).flat_map(shown_char).collect()
+}
+
+/// A character as it may be shown: escaped when it steers a terminal, or turns the text around it.
+pub fn shown_char(character: char) -> impl Iterator<Item = char> {
+    const INVISIBLE: [std::ops::RangeInclusive<char>; 4] =
+        ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}', '\u{feff}'..='\u{feff}'];
+    let steers = character.is_control() || INVISIBLE.iter().any(|range| range.contains(&character));
+    let escaped = steers.then(|| character.escape_default()).into_iter().flatten();
+    escaped.chain((!steers).then_some(character))
 }

@@ -5,7 +5,10 @@
 
 use registry::id::ModuleHash;
 use serde::{Deserialize, Serialize};
-use wasmparser::{ExternalKind, FuncType, MemoryType, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures};
+use wasmparser::{
+    ConstExpr, DataKind, ElementItems, ElementKind, ExternalKind, FuncType, MemoryType, Operator, Parser, Payload,
+    TableInit, TypeRef, ValType, Validator, WasmFeatures,
+};
 
 use super::imports;
 use crate::limits;
@@ -201,6 +204,10 @@ struct Seen {
     /// Type index of each function, imported ones first.
     function_types: Vec<u32>,
     functions: u32,
+    /// Elements of all segments.
+    elements: u64,
+    /// See [`compile_work`].
+    work: u64,
     memories: Vec<MemoryType>,
     imports_nn: bool,
     memory_exported: bool,
@@ -218,6 +225,9 @@ impl Seen {
                             wasmparser::CompositeInnerType::Func(func) => Some(func),
                             _ => None,
                         });
+                        let func = self.types.last().and_then(Option::as_ref);
+                        let values = func.map_or(0, |func| func.params().len() + func.results().len()) as u64;
+                        bound("parameters and results of a type", values, limits::TYPE_VALUES_MAX.into())?;
                         bound("number of types", self.types.len() as u64, limits::MODULE_TYPES_MAX.into())?;
                     }
                 }
@@ -238,7 +248,11 @@ impl Seen {
             Payload::TableSection(section) => {
                 bound("number of tables", section.count().into(), limits::MODULE_TABLES_MAX.into())?;
                 for table in section {
-                    bound("elements of a table", table?.ty.initial, limits::TABLE_ELEMENTS_MAX.into())?;
+                    let table = table?;
+                    bound("elements of a table", table.ty.initial, limits::TABLE_ELEMENTS_MAX.into())?;
+                    if let TableInit::Expr(initial) = &table.init {
+                        check_initial(initial)?;
+                    }
                 }
             }
             Payload::MemorySection(section) => {
@@ -249,6 +263,9 @@ impl Seen {
             }
             Payload::GlobalSection(section) => {
                 bound("number of globals", section.count().into(), limits::MODULE_GLOBALS_MAX.into())?;
+                for global in section {
+                    check_initial(&global?.init_expr)?;
+                }
             }
             Payload::ExportSection(section) => {
                 bound("number of exports", section.count().into(), limits::MODULE_EXPORTS_MAX.into())?;
@@ -258,14 +275,46 @@ impl Seen {
             }
             Payload::ElementSection(section) => {
                 bound("number of element segments", section.count().into(), limits::MODULE_SEGMENTS_MAX.into())?;
+                for segment in section {
+                    self.elements(segment?)?;
+                }
             }
             Payload::DataSection(section) => {
                 bound("number of data segments", section.count().into(), limits::MODULE_SEGMENTS_MAX.into())?;
+                for segment in section {
+                    if let DataKind::Active { offset_expr, .. } = &segment?.kind {
+                        check_initial(offset_expr)?;
+                    }
+                }
             }
-            Payload::CodeSectionEntry(body) => check_body(&body)?,
+            Payload::CodeSectionStart { size, .. } => {
+                bound("length of all functions in bytes", size.into(), limits::MODULE_CODE_BYTES_MAX.into())?;
+            }
+            Payload::CodeSectionEntry(body) => {
+                self.work = self.work.saturating_add(check_body(&body)?);
+                bound("work of compiling in units", self.work, limits::MODULE_WORK_MAX)?;
+            }
             _ => {}
         }
         Ok(())
+    }
+
+    fn elements(&mut self, segment: wasmparser::Element<'_>) -> Result<(), Refusal> {
+        if let ElementKind::Active { offset_expr, .. } = &segment.kind {
+            check_initial(offset_expr)?;
+        }
+        let count = match segment.items {
+            ElementItems::Functions(items) => items.count(),
+            ElementItems::Expressions(_, items) => {
+                let count = items.count();
+                for item in items {
+                    check_initial(&item?)?;
+                }
+                count
+            }
+        };
+        self.elements += u64::from(count);
+        bound("elements of all segments", self.elements, limits::MODULE_ELEMENTS_MAX.into())
     }
 
     fn import(&mut self, import: &wasmparser::Import<'_>) -> Result<(), Refusal> {
@@ -328,7 +377,14 @@ impl Seen {
     }
 }
 
-fn check_body(body: &wasmparser::FunctionBody<'_>) -> Result<(), Refusal> {
+/// Initial values are computed by an interpreter that neither fuel nor deadline stops.
+fn check_initial(initial: &ConstExpr<'_>) -> Result<(), Refusal> {
+    let bytes = initial.get_binary_reader().bytes_remaining() as u64;
+    bound("length of an initial value in bytes", bytes, limits::MODULE_INITIAL_BYTES_MAX.into())
+}
+
+/// Bounds one function; gives the work of compiling it.
+fn check_body(body: &wasmparser::FunctionBody<'_>) -> Result<u64, Refusal> {
     let range = body.range();
     let length = (range.end as u64).saturating_sub(range.start as u64);
     bound("length of a function in bytes", length, limits::MODULE_FUNCTION_BYTES_MAX.into())?;
@@ -336,7 +392,41 @@ fn check_body(body: &wasmparser::FunctionBody<'_>) -> Result<(), Refusal> {
     for group in body.get_locals_reader()? {
         locals = locals.saturating_add(group?.0.into());
     }
-    bound("locals of a function", locals, limits::MODULE_FUNCTION_LOCALS_MAX.into())
+    bound("locals of a function", locals, limits::MODULE_FUNCTION_LOCALS_MAX.into())?;
+    let (mut branches, mut depths, mut loops, mut all_loops) = (0u64, 0u64, 0u64, 0u64);
+    let mut open = Vec::new();
+    for operator in body.get_operators_reader()? {
+        match operator? {
+            Operator::Block { .. } | Operator::If { .. } => {
+                branches += 1;
+                open.push(0);
+            }
+            Operator::Loop { .. } => {
+                branches += 1;
+                open.push(1);
+                (loops, all_loops) = (loops + 1, all_loops + 1);
+                depths += loops;
+            }
+            Operator::End => loops -= open.pop().unwrap_or(0),
+            Operator::BrIf { .. } => branches += 1,
+            Operator::BrTable { targets } => branches += 1 + u64::from(targets.len()) / 16,
+            _ => {}
+        }
+    }
+    Ok(compile_work(length, branches, depths, all_loops * locals))
+}
+
+/// About the microseconds that a compiler takes for a function, as measured with the optimizing one: it has a fixed share,
+/// grows with the length, with the square of the branches, among which a register allocator searches, and with how deep
+/// its loops are nested. A local in a loop is a value that the loop hands to itself.
+fn compile_work(length: u64, branches: u64, loop_depths: u64, looped_locals: u64) -> u64 {
+    const FUNCTION: u64 = 130;
+    const BRANCH: u64 = 18;
+    const BRANCH_PAIRS: u64 = 350;
+    const LOOP_DEPTH: u64 = 5;
+    const LOOPED_LOCALS: u64 = 16;
+    let branches = BRANCH * branches + branches.saturating_mul(branches) / BRANCH_PAIRS;
+    FUNCTION + length + branches + LOOP_DEPTH * loop_depths + looped_locals / LOOPED_LOCALS
 }
 
 /// The type in the notation of [`imports`]; a type that no import has gets a letter that no import has.

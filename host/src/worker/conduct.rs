@@ -1,6 +1,7 @@
 //! Whether a host is honest. A test aid: the demo and the tests show that a liar is caught.
 
 use bytes::Bytes;
+use registry::id::NodeId;
 
 use crate::sandbox::Finished;
 
@@ -10,28 +11,35 @@ pub enum Conduct {
     /// Nothing.
     #[default]
     Honest,
-    /// Alters the output, hashes it anew, and signs that. The same work gives the same lie.
+    /// Alters the output, hashes it anew, and signs that. The same work gives the same lie; two liars, who do not know of
+    /// each other, give two.
     Liar,
 }
 
 impl Conduct {
     /// The result as the host will sign it.
-    pub(super) fn apply(self, finished: Finished) -> Finished {
+    pub(super) fn apply(self, finished: Finished, node: NodeId) -> Finished {
         match self {
             Self::Honest => finished,
-            Self::Liar => Finished { stdout: altered(&finished.stdout), ..finished },
+            Self::Liar => Finished { stdout: altered(&finished.stdout, node), ..finished },
         }
     }
 }
 
-/// Each digit becomes the next one; output without digits grows by a byte.
-fn altered(stdout: &[u8]) -> Bytes {
+/// Each digit becomes another one, which one is the host's own; output without digits grows by bytes of its own.
+fn altered(stdout: &[u8], node: NodeId) -> Bytes {
+    let mut own = blake3::Hasher::new().update(node.as_bytes()).update(stdout).finalize_xof();
+    let mut next = || {
+        let mut byte = [0];
+        own.fill(&mut byte);
+        byte[0]
+    };
     let mut bytes: Vec<u8> = stdout.to_vec();
-    let digits: Vec<&mut u8> = bytes.iter_mut().filter(|byte| byte.is_ascii_digit()).collect();
-    if digits.is_empty() {
-        bytes.push(b'1');
+    if bytes.iter().any(u8::is_ascii_digit) {
+        let digits = bytes.iter_mut().filter(|byte| byte.is_ascii_digit());
+        digits.for_each(|digit| *digit = b'0' + (*digit - b'0' + 1 + next() % 9) % 10);
     } else {
-        digits.into_iter().for_each(|digit| *digit = b'0' + (*digit - b'0' + 1) % 10);
+        bytes.extend((0..8).map(|_| next()));
     }
     bytes.into()
 }
@@ -41,9 +49,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lie_is_always_another_output() {
-        for (truth, lie) in [("", "1"), ("abc", "abc1"), ("7 9\n", "8 0\n")] {
-            assert_eq!(altered(truth.as_bytes()), lie);
+    fn a_lie_is_always_another_output_and_each_liar_has_its_own() {
+        for truth in ["", "abc", "7 9 1 4 2 8 8 1\n"] {
+            let lies = [1, 1, 2].map(|node| altered(truth.as_bytes(), NodeId([node; 32])));
+            assert!(lies.iter().all(|lie| lie != truth), "{truth}");
+            assert_eq!(lies[0], lies[1]);
+            assert_ne!(lies[0], lies[2]);
         }
     }
 }

@@ -102,7 +102,7 @@ impl From<HostFault> for Stop {
 fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Kept, Stop> {
     let request = request(shared, task)?;
     let finished = match shared.options.sandbox.run_cancellable(request, cancel) {
-        Response::Done(finished) => shared.options.conduct.apply(finished),
+        Response::Done(finished) => shared.options.conduct.apply(finished, shared.node),
         Response::Fault(fault) => return Err(fault.into()),
     };
     let metrics = &shared.options.metrics;

@@ -160,6 +160,12 @@ async fn blocking(
     load: impl FnOnce(&Shared) -> Result<(), LoadError> + Send + 'static,
 ) -> Result<(), Fault> {
     let shared = shared.clone();
+    // The semaphore is never closed.
+    let permit = shared.loads.clone().acquire_owned().await;
+    let load = move |shared: &Shared| {
+        let _permit = permit;
+        load(shared)
+    };
     match tokio::task::spawn_blocking(move || load(&shared)).await {
         Ok(loaded) => loaded.map_err(|error| Fault::new(error.word(), error.to_string())),
         Err(_) => Err(Fault::new("internal", "loading a module or model panicked")),

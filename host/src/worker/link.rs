@@ -37,7 +37,9 @@ enum End {
 
 impl From<frame::FrameError> for End {
     fn from(error: frame::FrameError) -> Self {
-        if error.is_garbage() { Self::Garbage(error.to_string()) } else { Self::Lost(error.to_string()) }
+        // A parser's error may quote what the coordinator sent.
+        let text = wire::one_line(&error.to_string());
+        if error.is_garbage() { Self::Garbage(text) } else { Self::Lost(text) }
     }
 }
 

@@ -151,7 +151,9 @@ async fn a_liar_signs_another_output() {
     let (_, outbox) = grid.up().await;
     let template = publish(&grid, echo()).await;
     give(&outbox, assign(1, 1, &template, b"7 9")).await;
-    assert_eq!(grid.delivered().await[0].stdout.as_deref(), Some(&b"8 0"[..]));
+    let delivered = grid.delivered().await;
+    let lie = delivered[0].stdout.as_deref().unwrap();
+    assert!(lie.len() == 3 && lie[0] != b'7' && lie[1] == b' ' && lie[2] != b'9', "{lie:?}");
     worker.stop().await;
     grid.hosts.shutdown().await;
 }

@@ -38,6 +38,7 @@ impl Store {
             flights: flight::Flights::default(),
             peers: peers::Peers::new(options.connect_ms_max),
             counters: Counters::default(),
+            incoming_bytes: 0.into(),
             uses_saved: 0.into(),
             closed: false.into(),
             lock: Mutex::new(Some(lock)),

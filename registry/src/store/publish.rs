@@ -6,7 +6,10 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -90,8 +93,10 @@ impl Store {
         self.check_open(STAGE)?;
         let len_max = len_max.min(self.inner.options.blob_bytes_max);
         let (chunks, mut received) = mpsc::channel(CHUNKS_IN_FLIGHT_MAX);
+        let incoming = Incoming { store: self.clone(), bytes: 0.into() };
+        let incoming = Arc::new(incoming);
         // A task of its own: a caller who gives up must not break the import off, which would leave a temporary file.
-        let pump = tokio::spawn(pump(self.clone(), stream, len_max, chunks));
+        let pump = tokio::spawn(pump(incoming.clone(), stream, len_max, chunks));
         let refusal = Arc::new(Mutex::new(None));
         let slot = refusal.clone();
         let bounded = stream::poll_fn(move |context| {
@@ -166,8 +171,30 @@ impl Store {
     }
 }
 
+/// Bytes of one stream that are on the disk and in no book. Streams that come in at once share the quota.
+struct Incoming {
+    store: Store,
+    bytes: AtomicU64,
+}
+
+impl Incoming {
+    /// Counts a piece; gives the stream's length so far.
+    fn add(&self, piece: u64) -> Result<u64, StoreError> {
+        let all = self.store.inner.incoming_bytes.fetch_add(piece, Ordering::Relaxed).saturating_add(piece);
+        let own = self.bytes.fetch_add(piece, Ordering::Relaxed).saturating_add(piece);
+        self.store.check_could_fit(all)?;
+        Ok(own)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.store.inner.incoming_bytes.fetch_sub(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
 /// Passes chunks on until the stream ends or breaks a rule.
-async fn pump<S>(store: Store, source: S, len_max: u64, chunks: mpsc::Sender<Result<Bytes, StoreError>>)
+async fn pump<S>(incoming: Arc<Incoming>, source: S, len_max: u64, chunks: mpsc::Sender<Result<Bytes, StoreError>>)
 where
     S: Stream<Item = io::Result<Bytes>> + Send,
 {
@@ -175,9 +202,8 @@ where
     let mut bytes = 0u64;
     while let Some(chunk) = source.next().await {
         let chunk = chunk.map_err(|cause| StoreError::Source { bytes, cause: Arc::new(cause) }).and_then(|chunk| {
-            bytes = bytes.saturating_add(chunk.len() as u64);
-            store.check_len(bytes, len_max)?;
-            store.check_could_fit(bytes)?;
+            bytes = incoming.add(chunk.len() as u64)?;
+            incoming.store.check_len(bytes, len_max)?;
             Ok(chunk)
         });
         let refused = chunk.is_err();

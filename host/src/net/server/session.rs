@@ -85,7 +85,7 @@ pub(super) async fn host<D: Desk>(shared: &Shared<D>, connection: &Connection, n
     let (hello, mut send, recv) = match greeting {
         Ok(Ok(greeting)) => greeting,
         Ok(Err(end)) => {
-            tracing::warn!(node = %node.short(), reason = %end, "no hello");
+            tracing::warn!(node = %node.short(), reason = shown(&end), "no hello");
             return end.farewell();
         }
         Err(_) => {
@@ -105,11 +105,16 @@ pub(super) async fn host<D: Desk>(shared: &Shared<D>, connection: &Connection, n
     tracing::info!(node = %node.short(), operator = %operator.short(), agent, slots = hello.offer.slots, "host joined");
     let end = member(shared, connection, node, operator, hello, send, recv).await;
     if matches!(end, End::Garbage(_)) {
-        tracing::warn!(node = %node.short(), reason = %end, "host is cut off");
+        tracing::warn!(node = %node.short(), reason = shown(&end), "host is cut off");
     } else {
-        tracing::info!(node = %node.short(), reason = %end, "host is gone");
+        tracing::info!(node = %node.short(), reason = shown(&end), "host is gone");
     }
     end.farewell()
+}
+
+/// A reason for the log: a parser's error may quote what the host sent.
+fn shown(end: &End) -> String {
+    wire::one_line(&end.to_string())
 }
 
 async fn greet(connection: &Connection) -> Result<(Hello, SendStream, RecvStream), End> {

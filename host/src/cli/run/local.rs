@@ -1,0 +1,230 @@
+//! From arguments to how the task ended: read, check as the gateway does, load and run as a host does.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    thread,
+};
+
+use registry::{
+    id::{BlobHash, EngineFingerprint, ModelHash, ModuleHash},
+    job::{DEADLINE_MS_MAX, JobError, JobSpec, Limits, ShardInfo},
+    receipt::{Execution, Output},
+};
+
+use super::RunArgs;
+use crate::{
+    cli::{CliError, parse::Pair},
+    limits,
+    sandbox::{Finished, HostFault, LoadError, Response, Sandbox, SandboxOptions},
+    task::{self, Call, Unfit},
+};
+
+/// What `--stdin` calls our own standard input.
+const STDIN: &str = "-";
+
+/// How it ended.
+pub(super) enum Ended {
+    /// A result, as a host would sign it.
+    Done(Box<Done>),
+    /// No host would take it.
+    Rejected(Reason),
+    /// This machine could not carry it through.
+    Fault(Reason),
+}
+
+/// A result.
+pub(super) struct Done {
+    pub(super) finished: Finished,
+    pub(super) output: Output,
+    pub(super) execution: Execution,
+    /// What it was allowed.
+    pub(super) limits: Limits,
+}
+
+/// Why there is no result.
+pub(super) struct Reason {
+    /// A stable word for programs.
+    pub(super) word: &'static str,
+    /// One line for people.
+    pub(super) detail: String,
+    /// Of the sandbox, once there was one.
+    pub(super) engine: Option<EngineFingerprint>,
+}
+
+impl Reason {
+    fn new(word: &'static str, detail: impl ToString) -> Self {
+        // A backend may say several lines.
+        let detail = detail.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        Self { word, detail, engine: None }
+    }
+
+    /// Why the content of a file is refused.
+    fn of_file(path: &Path, error: &LoadError) -> Self {
+        Self::new(error.word(), format!("{}: {error}", path.display()))
+    }
+}
+
+impl From<JobError> for Reason {
+    fn from(error: JobError) -> Self {
+        Self::new("argument", error)
+    }
+}
+
+impl From<Unfit> for Reason {
+    fn from(unfit: Unfit) -> Self {
+        Self::new(unfit.word(), unfit)
+    }
+}
+
+/// Runs it on a thread like those of a host, which have stack enough for guests.
+pub(super) async fn run(args: RunArgs) -> Result<Ended, CliError> {
+    let (say, said) = tokio::sync::oneshot::channel();
+    let own = thread::Builder::new().name("task".into()).stack_size(limits::EXECUTOR_STACK_BYTES);
+    // Whoever asked may have gone.
+    own.spawn(move || drop(say.send(ended(&args)))).map_err(CliError::Runtime)?;
+    // A panic is a bug of the host, and is told as a host tells it.
+    Ok(said.await.unwrap_or_else(|_| Ended::Fault(Reason::new("internal", "host panicked while it ran the task"))))
+}
+
+fn ended(args: &RunArgs) -> Ended {
+    let content = match Content::read(args) {
+        Ok(content) => content,
+        Err(reason) => return Ended::Rejected(reason),
+    };
+    // This machine gives what any host may give; what the hosts of a grid really give is theirs to say.
+    let options = SandboxOptions {
+        memory_bytes_max: limits::MEMORY_BYTES_MAX,
+        output_bytes_max: limits::OUTPUT_BYTES_MAX,
+        scratch_bytes_max: limits::SCRATCH_BYTES_MAX,
+        slots_max: 1,
+        ..SandboxOptions::default()
+    };
+    let sandbox = match Sandbox::new(options) {
+        Ok(sandbox) => sandbox,
+        Err(error) => return Ended::Fault(Reason::new("engine", error)),
+    };
+    let engine = Some(sandbox.fingerprint());
+    match load(&sandbox, args, &content) {
+        Ok(()) => execute(&sandbox, args, content),
+        Err(reason) => Ended::Rejected(Reason { engine, ..reason }),
+    }
+}
+
+/// Everything that the task needs, and the job that it would be the only shard of.
+struct Content {
+    spec: JobSpec,
+    module: Vec<u8>,
+    stdin: Vec<u8>,
+    files: BTreeMap<String, Vec<u8>>,
+    models: BTreeMap<String, Vec<u8>>,
+}
+
+impl Content {
+    /// Reads the files, and checks everything that needs no look at what is in them.
+    fn read(args: &RunArgs) -> Result<Self, Reason> {
+        let module = read(&args.module, limits::MODULE_BYTES_MAX)?;
+        let stdin = match &args.stdin {
+            None => Vec::new(),
+            Some(path) if path == Path::new(STDIN) => read_from(io::stdin().lock(), path, limits::STDIN_BYTES_MAX)?,
+            Some(path) => read(path, limits::STDIN_BYTES_MAX)?,
+        };
+        let mut left = limits::FILE_CACHE_BYTES_MAX;
+        let files = read_all("file", &args.files, |path| {
+            let bytes = read(path, left)?;
+            left -= bytes.len() as u64;
+            Ok(bytes)
+        })?;
+        let models = read_all("model", &args.models, |path| read(path, limits::MODEL_BYTES_MAX))?;
+        let spec = JobSpec {
+            args: args.args.clone(),
+            env: args.env.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect(),
+            files: files.iter().map(|(name, bytes)| (name.clone(), BlobHash::of(bytes))).collect(),
+            models: models.iter().map(|(name, bytes)| (name.clone(), ModelHash::of(bytes))).collect(),
+            class: args.class,
+            limits: args.limits.request().over(Limits::default()),
+            // A job may say so, too: the limit of the task is the one that counts here.
+            deadline_ms: DEADLINE_MS_MAX,
+            ..JobSpec::new(ModuleHash::of(&module), 0)
+        };
+        spec.check()?;
+        task::check_limits(&spec.limits)?;
+        Ok(Self { spec, module, stdin, files, models })
+    }
+}
+
+fn read_all(
+    what: &str,
+    pairs: &[Pair],
+    mut read: impl FnMut(&Path) -> Result<Vec<u8>, Reason>,
+) -> Result<BTreeMap<String, Vec<u8>>, Reason> {
+    let mut all = BTreeMap::new();
+    for pair in pairs {
+        if all.insert(pair.name.clone(), read(&pair.path())?).is_some() {
+            return Err(Reason::new("argument", format!("{what} `{}` is given twice", pair.name)));
+        }
+    }
+    Ok(all)
+}
+
+fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Reason> {
+    match File::open(path) {
+        Ok(file) => read_from(file, path, bytes_max),
+        Err(error) => Err(Reason::new("file", format!("{}: {error}", path.display()))),
+    }
+}
+
+fn read_from(from: impl Read, path: &Path, bytes_max: u64) -> Result<Vec<u8>, Reason> {
+    let mut bytes = Vec::new();
+    let read = from.take(bytes_max + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Reason::new("file", format!("{}: {error}", path.display())))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Reason::new(
+            "too_large",
+            format!("{}: longer than the {bytes_max} bytes left to it", path.display()),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Loads module and models into the sandbox, as a host does before it runs the first task of a job.
+fn load(sandbox: &Sandbox, args: &RunArgs, content: &Content) -> Result<(), Reason> {
+    let loaded = sandbox.load_module(content.spec.module, &content.module);
+    let info = loaded.map_err(|error| Reason::of_file(&args.module, &error))?;
+    task::check_memory(&info, &content.spec.limits)?;
+    for pair in &args.models {
+        if let (Some(hash), Some(bytes)) = (content.spec.models.get(&pair.name), content.models.get(&pair.name)) {
+            sandbox.load_model(*hash, bytes).map_err(|error| Reason::of_file(&pair.path(), &error))?;
+        }
+    }
+    Ok(())
+}
+
+fn execute(sandbox: &Sandbox, args: &RunArgs, content: Content) -> Ended {
+    let engine = sandbox.fingerprint();
+    let template = content.spec.template();
+    let call = Call {
+        template: &template,
+        template_hash: template.hash(),
+        shard: ShardInfo { stage: args.stage(), index: 0, count: 1 },
+        input: BlobHash::of(&content.stdin),
+    };
+    let files = content.files.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
+    let request = call.request(content.stdin.into(), files, template.limits.wall_ms_max);
+    match sandbox.run(request) {
+        Response::Done(finished) => {
+            let output = task::output(&finished);
+            let execution = call.execution(engine, &finished, &output);
+            Ended::Done(Box::new(Done { finished, output, execution, limits: template.limits }))
+        }
+        Response::Fault(fault) => {
+            let reason = Reason { engine: Some(engine), ..Reason::new(fault.word(), &fault) };
+            match fault {
+                HostFault::LimitTooLarge { .. } | HostFault::BadRequest { .. } => Ended::Rejected(reason),
+                _ => Ended::Fault(reason),
+            }
+        }
+    }
+}
