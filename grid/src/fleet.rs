@@ -3,7 +3,10 @@
 //! A host that disconnects stays here: its work moves after a grace, its history does not. The set of hosts with room is
 //! kept as it changes, so that placing a task never walks the whole fleet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use registry::{
     id::{EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId},
@@ -50,7 +53,7 @@ pub struct Host {
     /// Who answers for it.
     pub operator: OperatorId,
     /// The operator's word for that.
-    pub cert: Signed<NodeCert>,
+    pub cert: Arc<Signed<NodeCert>>,
     /// What it offers.
     pub offer: Offer,
     /// Whether it is connected.
@@ -142,6 +145,7 @@ impl Fleet {
 
     /// A host joins, or comes back with a new offer.
     pub fn up(&mut self, node: NodeId, operator: OperatorId, cert: Signed<NodeCert>, offer: Offer, now: Millis) {
+        let cert = Arc::new(cert);
         self.uncount(node);
         let suspended = self.suspended.get(&operator).cloned();
         let host = self.hosts.entry(node).or_insert_with(|| Host {

@@ -21,7 +21,7 @@ pub const MODEL_BYTES_MAX: u64 = 256 << 20;
 /// Length in bytes of the body of one function: a compiler's time on a body grows faster than its length.
 pub const MODULE_FUNCTION_BYTES_MAX: u32 = 512 << 10;
 /// Length in bytes of all functions together.
-pub const MODULE_CODE_BYTES_MAX: u32 = 8 << 20;
+pub const MODULE_CODE_BYTES_MAX: u32 = 6 << 20;
 /// Work of compiling a module, in about microseconds of two cores: see `sandbox::preflight`.
 pub const MODULE_WORK_MAX: u64 = 10_000_000;
 /// Length in bytes of the expression for an initial value or offset.

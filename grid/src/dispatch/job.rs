@@ -1,11 +1,13 @@
 //! A job and its shards, as the machine keeps them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use registry::{
     id::{BlobHash, Commitment, EngineFingerprint, NodeId, OperatorId, TaskId},
     job::{JobSpec, Policy, ShardInfo, Stage, task_id},
+    membership::NodeCert,
     receipt::Output,
+    sign::Signed,
 };
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +69,12 @@ impl Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Cast {
     /// A receipt, until the job ends.
-    Receipt { receipt: Attested, output: Output },
+    Receipt {
+        receipt: Attested,
+        output: Output,
+        /// The operator's word for the host, as it was then: a host may come back under another operator.
+        cert: Arc<Signed<NodeCert>>,
+    },
     /// What is left of one.
     Summary { node: NodeId, operator: OperatorId, engine: EngineFingerprint, commitment: Commitment },
 }

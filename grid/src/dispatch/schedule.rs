@@ -47,7 +47,10 @@ fn assign(state: &mut State, id: JobId, key: ShardKey, node: NodeId, now: Millis
     let info = job.info(key);
     let lease_ms = job.spec.limits.wall_ms_max.saturating_add(state.config.lease_slack_ms);
     // What is unusually long is known when the job's first results are: see `timers::straggler`.
-    let straggles_ms = state.config.hedge_ms_min.min(lease_ms);
+    // With nothing to compare with, an execution is slow when it has taken a good part of what its task may take.
+    let expected_ms =
+        job.task_ms().map_or(job.spec.limits.wall_ms_max / 8, |average| average * state.config.hedge_factor);
+    let straggles_ms = expected_ms.max(state.config.hedge_ms_min).min(lease_ms);
     let Some(shard) = job.shard_mut(key) else { return };
     state.assignments += 1;
     let assignment = AssignmentId(state.assignments);

@@ -4,6 +4,7 @@ use registry::{
     id::{BlobHash, JobId, NodeId},
     job::{Class, Stage},
     receipt::{Accepted, Evidence, Output, Record, Witness},
+    sign::Signed,
 };
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     aggregate::{self, Next},
-    fleet::{Fleet, Suspension},
+    fleet::Suspension,
     flow::{AssignmentId, Attested, Fault, Millis, Verdict},
 };
 
@@ -90,6 +91,7 @@ pub(super) fn receipt(
         effects.push(Effect::Acknowledge { node, assignment: id });
         return;
     }
+    let Some(cert) = state.fleet.get(node).map(|host| host.cert.clone()) else { return };
     let Some(open) = close(state, id) else { return };
     effects.push(Effect::Acknowledge { node, assignment: id });
     state.fleet.finished(node, receipt.receipt().execution.module, task_us);
@@ -97,7 +99,7 @@ pub(super) fn receipt(
     job.executions += 1;
     job.task_us = job.task_us.saturating_add(task_us);
     let Some(shard) = job.shard_mut(open.shard) else { return };
-    shard.casts.push(Cast::Receipt { receipt, output });
+    shard.casts.push(Cast::Receipt { receipt, output, cert });
     if shard.accepted.is_some() {
         compare_late(state, &open, effects);
     } else {
@@ -171,7 +173,7 @@ fn accept(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mu
     shard.accepted = Some((commitment, output.clone()));
     let executions = u32::try_from(shard.casts.len()).unwrap_or(u32::MAX);
     let unneeded: Vec<_> = shard.open.iter().map(|(assignment, _)| *assignment).collect();
-    let record = accepted_record(job, key, &state.fleet);
+    let record = accepted_record(job, key);
     effects.push(Effect::Keep { job: id, shard: info, accused: None, record: Record::Accepted(record) });
     effects.push(Effect::Notify { job: id, notice: Notice::Accepted { shard: info, executions } });
     for assignment in unneeded {
@@ -192,17 +194,16 @@ fn accept(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mu
 }
 
 /// The receipts that agree on the shard's accepted result.
-fn accepted_record(job: &Job, key: ShardKey, fleet: &Fleet) -> Accepted {
+fn accepted_record(job: &Job, key: ShardKey) -> Accepted {
     let shard = job.shard(key);
     let commitment = shard.and_then(|shard| shard.accepted.as_ref()).map(|(commitment, _)| *commitment);
     let casts = shard.into_iter().flat_map(|shard| &shard.casts).filter(|cast| Some(cast.commitment()) == commitment);
-    Accepted { quorum: job.quorum(), witnesses: casts.filter_map(|cast| witness(cast, fleet)).collect() }
+    Accepted { quorum: job.quorum(), witnesses: casts.filter_map(witness).collect() }
 }
 
-fn witness(cast: &Cast, fleet: &Fleet) -> Option<Witness> {
-    let Cast::Receipt { receipt, .. } = cast else { return None };
-    let cert = fleet.get(cast.node())?.cert.clone();
-    Some(Witness { receipt: receipt.signed().clone(), cert })
+fn witness(cast: &Cast) -> Option<Witness> {
+    let Cast::Receipt { receipt, cert, .. } = cast else { return None };
+    Some(Witness { receipt: receipt.signed().clone(), cert: Signed::clone(cert) })
 }
 
 /// A receipt for a shard whose result stood before.
@@ -225,8 +226,8 @@ fn compare(state: &mut State, id: JobId, key: ShardKey, node: NodeId, now: Milli
         return;
     }
     let (operator, info) = (cast.operator(), job.info(key));
-    let Some(accused) = witness(cast, &state.fleet) else { return };
-    let evidence = Evidence { accepted: accepted_record(job, key, &state.fleet), accused };
+    let Some(accused) = witness(cast) else { return };
+    let evidence = Evidence { accepted: accepted_record(job, key), accused };
     effects.push(Effect::Keep { job: id, shard: info, accused: Some(node), record: Record::Evidence(evidence) });
     effects.push(Effect::Notify { job: id, notice: Notice::Caught { shard: info, node, operator } });
     state.fleet.record(node, |record| record.contradicted += 1);

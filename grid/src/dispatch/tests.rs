@@ -359,6 +359,30 @@ fn a_host_that_comes_back_empty_handed_has_its_work_moved_at_once() {
 }
 
 #[test]
+fn a_host_that_comes_back_under_another_operator_leaves_the_records_checkable() {
+    let mut world = World::new(&[Conduct::Honest, Conduct::Silent, Conduct::Honest], 13);
+    let job = world.submit(b"a\n", |_| {});
+    for index in [0, 2] {
+        world.answer(index);
+        world.hosts[index].operator = SecretKey::from_bytes(&[200 + index as u8; 32]);
+        world.join(index);
+    }
+    world.run();
+    assert_eq!(phase(&world, job), &Phase::Done);
+    world.accepted.iter().for_each(|record| drop(record.check().unwrap()));
+}
+
+#[test]
+fn a_job_of_one_shard_is_hedged_before_its_lease_ends() {
+    let mut world = World::new(&[Conduct::Silent, Conduct::Honest, Conduct::Honest], 14);
+    let start = world.now;
+    let job = world.submit(b"a\n", |_| {});
+    world.run();
+    assert_eq!(phase(&world, job), &Phase::Done);
+    assert!(world.now - start < 10_000, "it took {} ms", world.now - start);
+}
+
+#[test]
 fn a_cancelled_job_takes_its_work_back() {
     let mut world = World::new(&[Conduct::Silent; 3], 9);
     let job = world.submit(b"a\nb\n", |_| {});
