@@ -141,7 +141,7 @@ enum Command {
     Deliver { node: NodeId, delivered: Vec<Delivered> },
     Faulted { node: NodeId, faults: Vec<(AssignmentId, Fault)> },
     Name { statement: Vec<u8>, reply: oneshot::Sender<()> },
-    Ask(Question),
+    Ask { question: Question, once_on_disk: bool },
     Event(Box<Event>),
     Close,
 }
@@ -240,13 +240,32 @@ impl Coordinator {
         &self,
         question: impl FnOnce(&State) -> T + Send + 'static,
     ) -> Result<T, Closed> {
+        self.put(question, true).await
+    }
+
+    /// Asks the state something that is known to be on disk: the answer comes at once.
+    ///
+    /// # Errors
+    /// When the coordinator is stopping.
+    pub async fn ask_now<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, Closed> {
+        self.put(question, false).await
+    }
+
+    async fn put<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&State) -> T + Send + 'static,
+        once_on_disk: bool,
+    ) -> Result<T, Closed> {
         let (reply, answer) = oneshot::channel();
         let ask: Question = Box::new(move |state| {
             let answer = question(state);
             // Whoever asked may have gone away.
             Box::new(move || drop(reply.send(answer)))
         });
-        self.send(Command::Ask(ask)).await?;
+        self.send(Command::Ask { question: ask, once_on_disk }).await?;
         answer.await.map_err(|_| Closed)
     }
 

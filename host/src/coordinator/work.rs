@@ -169,9 +169,13 @@ impl Loop {
                 self.round.rows.push(Row::Name(statement.into()));
                 self.round.held.push(Held::Named(reply));
             }
-            Command::Ask(question) => {
+            Command::Ask { question, once_on_disk } => {
                 let answer = question(&self.state);
-                if self.journal.is_healthy() { self.round.held.push(Held::Answer(answer)) } else { answer() }
+                if once_on_disk && self.journal.is_healthy() {
+                    self.round.held.push(Held::Answer(answer))
+                } else {
+                    answer()
+                }
             }
             Command::Event(event) => self.happened(*event),
             Command::Close => {}

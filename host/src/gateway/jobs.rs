@@ -76,7 +76,7 @@ fn parse(body: &[u8]) -> Result<JobRequest, ApiError> {
 async fn answer(gateway: &Gateway, view: JobView, with_stdout: bool) -> Result<JobAnswer, ApiError> {
     let outcomes = outcomes(gateway, &view).await?;
     let mut answer = JobAnswer { view, outcomes, stdout: None, stdout_base64: None };
-    if with_stdout && let Some(bytes) = results::short_stdout(gateway, answer.view.id).await? {
+    if with_stdout && let Some(bytes) = results::short_stdout(gateway, &answer.view).await? {
         match String::from_utf8(bytes) {
             Ok(text) => answer.stdout = Some(text),
             Err(error) => answer.stdout_base64 = Some(data_encoding::BASE64.encode(error.as_bytes())),

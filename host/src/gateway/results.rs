@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use grid::{
     aggregate,
-    dispatch::{Phase, State as GridState},
+    dispatch::{Job, JobView, Phase, State as GridState},
     flow::Part,
 };
 use registry::{
@@ -66,9 +66,14 @@ async fn content(gateway: &Gateway, hash: BlobHash, bytes: u64) -> Result<(u64, 
     Ok((reader.len(), reader.map_err(failed).boxed()))
 }
 
-/// Standard output of a job that is done, unless it is long.
-pub(super) async fn short_stdout(gateway: &Gateway, id: JobId) -> Result<Option<Vec<u8>>, ApiError> {
-    let Ok(parts) = done_parts(gateway, id).await else { return Ok(None) };
+/// Standard output of a job that is done, unless it is long. The view was answered before, so its end is on disk.
+pub(super) async fn short_stdout(gateway: &Gateway, view: &JobView) -> Result<Option<Vec<u8>>, ApiError> {
+    let id = view.id;
+    if view.phase != Phase::Done.verb() {
+        return Ok(None);
+    }
+    let result = gateway.inner.coordinator.ask_now(move |state| state.job(id).and_then(Job::result)).await?;
+    let Some(parts) = result else { return Ok(None) };
     if aggregate::stdout_bytes(&parts) > limits::HTTP_STDOUT_BYTES_MAX {
         return Ok(None);
     }
