@@ -120,7 +120,7 @@ impl HostConfig {
         let bounds = [
             ("host.slots", self.slots.into(), 1, limits::HOST_SLOTS_MAX.into()),
             ("host.queue_max", self.queue_max.into(), 0, limits::HOST_QUEUE_MAX.into()),
-            ("host.memory_bytes_max", self.memory_bytes_max, 1 << 16, 4 << 30),
+            ("host.memory_bytes_max", self.memory_bytes_max, 1 << 16, limits::MEMORY_BYTES_MAX),
         ];
         match bounds.into_iter().find(|(_, value, min, max)| !(min..=max).contains(&value)) {
             Some((what, value, min, max)) => Err(ConfigError::Bound { what, value, min, max }),

@@ -38,7 +38,6 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use self::work::Loop;
 pub use crate::journal::StoredRecord;
 use crate::{
-    clock,
     journal::{Journal, JournalError, Replay, Row},
     limits,
     metrics::CoordinatorMetrics,
@@ -438,8 +437,4 @@ type Outboxes = HashMap<NodeId, (SessionId, mpsc::Sender<ToHost>)>;
 fn output_row(delivered: &Delivered) -> Option<Row> {
     let body = delivered.stdout.clone()?;
     Some(Row::Output { job: delivered.receipt.receipt().job, hash: delivered.output.stdout, body })
-}
-
-fn now() -> u64 {
-    clock::now_ms()
 }

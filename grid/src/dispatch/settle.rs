@@ -100,11 +100,8 @@ pub(super) fn receipt(
     job.task_us = job.task_us.saturating_add(task_us);
     let Some(shard) = job.shard_mut(open.shard) else { return };
     shard.casts.push(Cast::Receipt { receipt, output, cert });
-    if shard.accepted.is_some() {
-        compare_late(state, &open, effects);
-    } else {
-        judge(state, open.job, open.shard, now, effects);
-    }
+    // Accepting a shard closed its other executions, so this one's shard is still undecided.
+    judge(state, open.job, open.shard, now, effects);
 }
 
 /// Whether the receipt is about the very execution that was ordered.
@@ -204,11 +201,6 @@ fn accepted_record(job: &Job, key: ShardKey) -> Accepted {
 fn witness(cast: &Cast) -> Option<Witness> {
     let Cast::Receipt { receipt, cert, .. } = cast else { return None };
     Some(Witness { receipt: receipt.signed().clone(), cert: Signed::clone(cert) })
-}
-
-/// A receipt for a shard whose result stood before.
-fn compare_late(state: &mut State, open: &Open, effects: &mut Vec<Effect>) {
-    compare(state, open.job, open.shard, open.node, open.since, effects);
 }
 
 /// Holds a node's vote against the accepted result: credit, or evidence and suspension.

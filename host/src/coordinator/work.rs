@@ -16,10 +16,11 @@ use registry::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Command, Input, Outboxes, StoredRecord, SubmitError, SubmitReply, ToHost, now, output_row,
+    Command, Input, Outboxes, StoredRecord, SubmitError, SubmitReply, ToHost, output_row,
     release::{Batch, Held},
 };
 use crate::{
+    clock,
     journal::{Entry, Journal, Row},
     limits,
     metrics::CoordinatorMetrics,
@@ -86,13 +87,14 @@ impl Loop {
         let mut commands = Vec::with_capacity(ROUND_MAX);
         loop {
             let due = self.state.next_timer();
-            let sleep = due.map_or(Duration::from_secs(3600), |due| Duration::from_millis(due.saturating_sub(now())));
+            let sleep =
+                due.map_or(Duration::from_secs(3600), |due| Duration::from_millis(due.saturating_sub(clock::now_ms())));
             tokio::select! {
                 biased;
                 received = inbox.recv_many(&mut commands, ROUND_MAX) => if received == 0 { break },
                 () = tokio::time::sleep(sleep) => {}
             }
-            if due.is_some_and(|due| due <= now()) {
+            if due.is_some_and(|due| due <= clock::now_ms()) {
                 self.happened(Event::Tick);
             }
             let mut closing = false;
@@ -215,7 +217,7 @@ impl Loop {
 
     /// Feeds one event to the machine and performs or holds back what it says.
     fn happened(&mut self, event: Event) {
-        let now = now();
+        let now = clock::now_ms();
         self.metrics.observe_event(&event);
         self.round.entries.push((now, canon::encode(&event)));
         for effect in on_event(&mut self.state, event, now) {
