@@ -36,9 +36,17 @@ pub const MODULE_GLOBALS_MAX: u32 = 10_000;
 pub const MODULE_TABLES_MAX: u32 = 4;
 /// Elements of one table, grown or not.
 pub const TABLE_ELEMENTS_MAX: u32 = 1 << 17;
-/// Stack in bytes that a guest may use; what overflows it is a fault of the host. A thread that runs tasks needs this much
-/// and 1 MiB more.
-pub const WASM_STACK_BYTES_MAX: usize = 1 << 20;
+/// Stack in bytes, by our own estimate of frames, that recursion may use; what exceeds it is a trap. See
+/// `sandbox::admit::stack`.
+pub const STACK_BYTES_MAX: u32 = 8 << 20;
+/// The same for a chain of calls without recursion; in a module with a longer one, every function counts.
+pub const STACK_CHAIN_BYTES_MAX: u64 = 1 << 20;
+/// Native stack in bytes that a guest may use: what overflows it before the estimate does is a fault of the host.
+pub const WASM_STACK_BYTES_MAX: usize = 24 << 20;
+/// Native stack in bytes that running a task takes: the guest's, and what calls of the host need on top.
+pub const TASK_STACK_BYTES: usize = WASM_STACK_BYTES_MAX + (1 << 20);
+/// Fuel that a guest may use before the host looks at deadlines and cancellations: some milliseconds.
+pub const FUEL_SLICE: u64 = 4_000_000;
 /// Size in bytes of what the engine keeps of one instance beside its memory and tables.
 pub const INSTANCE_BYTES_MAX: usize = 4 << 20;
 /// Linear memory in bytes that any task may ask for: all that 32-bit addresses reach.
@@ -73,8 +81,6 @@ pub const LOG_BYTES_MAX: u64 = 16 << 20;
 pub const SCRATCH_BYTES_MAX: u64 = 4 << 30;
 /// Time that any task may ask for, in milliseconds: one day.
 pub const WALL_MS_MAX: u64 = 24 * 3600 * 1000;
-/// Time in milliseconds between two looks at deadlines and cancellations.
-pub const EPOCH_MS: u64 = 10;
 /// Tasks that one sandbox may run at once.
 pub const SLOTS_MAX: u32 = 1024;
 
@@ -180,7 +186,7 @@ pub const STDIN_BYTES_MAX: u64 = 1 << 30;
 /// Input files in bytes that a host keeps in memory for jobs whose tasks it may get next.
 pub const FILE_CACHE_BYTES_MAX: u64 = 1 << 30;
 /// Stack in bytes of a thread that runs tasks.
-pub const EXECUTOR_STACK_BYTES: usize = WASM_STACK_BYTES_MAX + (2 << 20);
+pub const EXECUTOR_STACK_BYTES: usize = TASK_STACK_BYTES + (1 << 20);
 
 /// Open HTTP connections; one more is told so and closed. Half of what most systems let a process have open, so that
 /// connections which nobody has to prove anything for leave the journal and the store theirs.

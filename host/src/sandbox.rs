@@ -8,6 +8,7 @@
 //! Reading order:
 //! - [`request`]: what goes in and what comes out, plain values.
 //! - [`preflight`], [`imports`]: what a module must be before a compiler sees it.
+//! - [`admit`]: the module is rewritten to meter itself; [`fuel`]: the host's side of that.
 //! - [`engine`]: the compiler's settings and their fingerprint; [`cache`]: what is loaded.
 //! - [`run`]: one execution; [`state`]: what it has, and how its calls of the host are charged; [`limiter`]: what it may grow.
 //! - [`wasi`]: the 46 functions of preview 1; [`nn`]: the six of wasi-nn and the seam for backends.
@@ -15,7 +16,7 @@
 //! **A result is exact.** Module, request and fingerprint determine outcome, fuel, output, log and inferences to the bit.
 //! Fuel is charged per operation and per call of the host, and running out of it is exact, so what a task wrote before it
 //! was stopped is part of the result too. What cannot be exact is a [`HostFault`] and never a result: deadlines, missing
-//! content, the host's memory, a stack that overflows (where it does depends on compiled code).
+//! content, the host's memory.
 //!
 //! **Memory.** Growth beyond the task's limit answers -1. A task that then traps or exits with another code than 0 ends as
 //! [`MemoryOut`](registry::receipt::Outcome::MemoryOut), one that copes ends as it does. Starting with more than the limit
@@ -24,8 +25,10 @@
 //! **Ownership.** A [`Sandbox`] owns one engine, one pool of instances, and the caches; a task's store lives inside one
 //! [`Sandbox::run`] and is dropped after it, whatever happened. A crash loses nothing but work that can be run again.
 
+mod admit;
 mod cache;
 mod engine;
+mod fuel;
 mod imports;
 mod limiter;
 mod nn;
@@ -39,7 +42,10 @@ mod wasi;
 
 use std::sync::{Arc, OnceLock, atomic::AtomicU32};
 
-use registry::id::{EngineFingerprint, ModelHash, ModuleHash};
+use registry::{
+    id::{EngineFingerprint, ModelHash, ModuleHash},
+    job::Profile,
+};
 use serde::{Deserialize, Serialize};
 use wasmtime::{Engine, InstancePre, Linker, Module};
 
@@ -77,6 +83,8 @@ pub struct SandboxOptions {
     /// The instruction set; the processor's best when absent. Hosts of different classes never agree, so a grid of mixed
     /// machines may want `generic` everywhere. One process has one class.
     pub cpu_class: Option<CpuClass>,
+    /// What results may depend on.
+    pub profile: Profile,
 }
 
 impl Default for SandboxOptions {
@@ -90,6 +98,7 @@ impl Default for SandboxOptions {
             model_cache_bytes_max: 1 << 30,
             keep_resident_bytes_max: 64 << 10,
             cpu_class: None,
+            profile: Profile::Native,
         }
     }
 }
@@ -122,12 +131,6 @@ pub enum SandboxError {
     #[error("engine does not start: {detail}")]
     Engine {
         /// What it said.
-        detail: String,
-    },
-    /// The thread that watches deadlines did not start.
-    #[error("watch thread does not start: {detail}")]
-    Thread {
-        /// What the system said.
         detail: String,
     },
 }
@@ -239,11 +242,12 @@ impl Sandbox {
         pin_class(class)?;
         let engine = engine::build(&options, class)?;
         let mut linker = Linker::new(&engine);
-        let linked = wasi::link(&mut linker).and_then(|()| nn::link(&mut linker));
+        let linked =
+            wasi::link(&mut linker).and_then(|()| nn::link(&mut linker)).and_then(|()| fuel::link(&mut linker));
         linked.map_err(|error| SandboxError::Engine { detail: format!("{error:#}") })?;
         let backend = nn::backends();
-        let description = engine::describe(&engine, class, format!("{} {}", backend.name(), backend.version()));
-        engine::start_ticker(&engine)?;
+        let description =
+            engine::describe(&engine, options.profile, class, format!("{} {}", backend.name(), backend.version()));
         let shared = Shared {
             engine,
             linker,
@@ -293,7 +297,9 @@ impl Sandbox {
         check_hash(&hash, &ModuleHash::of(bytes))?;
         let made = self.shared.modules.get_or_make(hash, || {
             let info = preflight(bytes)?;
-            let module = Module::from_binary(&self.shared.engine, bytes).map_err(compile)?;
+            let admitted = admit::admit(bytes, self.shared.options.profile)
+                .map_err(|error| Refusal::Invalid { detail: error.to_string() })?;
+            let module = Module::from_binary(&self.shared.engine, &admitted).map_err(compile)?;
             let code = module.image_range();
             let code_bytes = (code.end as usize).saturating_sub(code.start as usize) as u64;
             let pre = self.shared.linker.instantiate_pre(&module).map_err(compile)?;

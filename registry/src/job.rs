@@ -49,6 +49,32 @@ pub enum Class {
     Tolerant,
 }
 
+/// What an execution's bits may depend on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// One architecture and instruction set: fastest, and all that inference has.
+    #[default]
+    Native,
+    /// Nothing of the machine: equal on every architecture.
+    Portable,
+}
+
+impl Profile {
+    /// A stable word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Portable => "portable",
+        }
+    }
+
+    /// Whether it is what jobs take unless they ask.
+    pub fn is_native(&self) -> bool {
+        *self == Self::Native
+    }
+}
+
 /// What a task may use. Each is enforced by the sandbox; a host refuses a task that asks for more than the host has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -65,6 +65,8 @@ pub enum Trap {
     BadConversionToInteger,
     /// A misaligned atomic.
     HeapMisaligned,
+    /// Calls nested deeper than the stack.
+    StackOverflow,
 }
 
 impl Outcome {
@@ -94,6 +96,7 @@ impl Trap {
             Self::IntegerDivisionByZero => "integer_division_by_zero",
             Self::BadConversionToInteger => "bad_conversion_to_integer",
             Self::HeapMisaligned => "heap_misaligned",
+            Self::StackOverflow => "stack_overflow",
         }
     }
 }
@@ -444,6 +447,7 @@ mod tests {
             Trap::IntegerDivisionByZero,
             Trap::BadConversionToInteger,
             Trap::HeapMisaligned,
+            Trap::StackOverflow,
         ] {
             assert_eq!(canon::encode(&trap), canon::encode(&trap.word()));
         }

@@ -1,27 +1,26 @@
 //! The compiler and its settings: everything that a result depends on beside the request, and its fingerprint.
 //!
-//! Determinism comes from fuel, canonical NaNs, switched-off features and a target with a fixed instruction set: nothing is
-//! inferred from the host but the choice between a few named [`CpuClass`]es. That choice also pins the kernels of the
-//! inference backend and is part of the fingerprint.
+//! Determinism comes from what [`super::admit`] writes into each module, from switched-off features and from a target with a
+//! fixed instruction set: nothing is inferred from the host but the choice between a few named [`CpuClass`]es. That choice
+//! also pins the kernels of the inference backend and is part of the fingerprint, but in the portable profile, where compiled
+//! code has nothing to choose that shows.
 
 use std::{
     fmt,
     hash::{Hash, Hasher},
-    thread,
-    time::Duration,
 };
 
-use registry::{canon, id::EngineFingerprint};
+use registry::{canon, id::EngineFingerprint, job::Profile};
 use serde::{Deserialize, Serialize};
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm, Strategy,
 };
 
-use super::{SandboxError, SandboxOptions};
+use super::{SandboxError, SandboxOptions, admit};
 use crate::limits;
 
 /// Version of what the host gives to guests: WASI semantics, fuel prices, virtual clock, randomness, tensor hashes.
-pub const HOST_ABI: u32 = 1;
+pub const HOST_ABI: u32 = 2;
 
 /// A named set of processor instructions: the most that compiled code and inference kernels use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -85,10 +84,13 @@ impl CpuClass {
     }
 }
 
-/// The text behind an [`EngineFingerprint`]: hosts with equal descriptions must have equal results.
+/// The text behind an [`EngineFingerprint`]: hosts with equal descriptions must have equal results. What a profile does not
+/// depend on is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EngineDescription {
+    /// What results may depend on.
+    pub profile: Profile,
     /// Version of the WebAssembly engine.
     pub wasmtime: String,
     /// Hash of every setting that compiled code depends on.
@@ -99,6 +101,8 @@ pub struct EngineDescription {
     pub cpu_class: String,
     /// [`HOST_ABI`].
     pub host_abi: u32,
+    /// Version of how modules are rewritten.
+    pub admission: u32,
     /// Name and version of the inference backend.
     pub backend: String,
     /// Hash over samples of the platform's mathematical functions, which inference uses.
@@ -114,8 +118,12 @@ impl EngineDescription {
 
 impl fmt::Display for EngineDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { wasmtime, settings, target, cpu_class, host_abi, backend, math } = self;
-        write!(f, "wasmtime {wasmtime} ({settings}), {target} {cpu_class}, host ABI {host_abi}, {backend}, math {math}")
+        let Self { profile, wasmtime, settings, target, cpu_class, host_abi, admission, backend, math } = self;
+        write!(f, "{} profile, wasmtime {wasmtime}, host ABI {host_abi}, admission {admission}", profile.word())?;
+        match profile {
+            Profile::Native => write!(f, ", settings {settings}, {target} {cpu_class}, {backend}, math {math}"),
+            Profile::Portable => Ok(()),
+        }
     }
 }
 
@@ -125,18 +133,28 @@ const TARGET: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
 
 /// Describes an engine.
-pub(super) fn describe(engine: &Engine, class: CpuClass, backend: String) -> EngineDescription {
-    let mut settings = SettingsHasher(blake3::Hasher::new());
-    engine.precompile_compatibility_hash().hash(&mut settings);
-    EngineDescription {
+pub(super) fn describe(engine: &Engine, profile: Profile, class: CpuClass, backend: String) -> EngineDescription {
+    let mut description = EngineDescription {
+        profile,
         wasmtime: WASMTIME_VERSION.to_owned(),
-        settings: short(&settings.0),
-        target: TARGET.to_owned(),
-        cpu_class: class.word().to_owned(),
+        settings: String::new(),
+        target: String::new(),
+        cpu_class: String::new(),
         host_abi: HOST_ABI,
-        backend,
-        math: math(),
+        admission: admit::VERSION,
+        backend: String::new(),
+        math: String::new(),
+    };
+    if profile == Profile::Native {
+        let mut settings = SettingsHasher(blake3::Hasher::new());
+        engine.precompile_compatibility_hash().hash(&mut settings);
+        description.settings = short(&settings.0);
+        description.target = TARGET.to_owned();
+        description.cpu_class = class.word().to_owned();
+        description.backend = backend;
+        description.math = math();
     }
+    description
 }
 
 /// Feeds what the engine says of itself to a hash that is the same in every process.
@@ -183,10 +201,12 @@ pub(super) fn build(options: &SandboxOptions, class: CpuClass) -> Result<Engine,
         .strategy(Strategy::Cranelift)
         .cranelift_opt_level(OptLevel::Speed)
         .cranelift_regalloc_algorithm(RegallocAlgorithm::Backtracking)
-        .cranelift_nan_canonicalization(true)
-        .consume_fuel(true)
-        .epoch_interruption(true)
+        .cranelift_nan_canonicalization(false)
+        .consume_fuel(false)
+        .epoch_interruption(false)
+        .wasm_branch_hinting(true)
         .max_wasm_stack(limits::WASM_STACK_BYTES_MAX)
+        .async_stack_size(limits::WASM_STACK_BYTES_MAX + (1 << 20))
         .memory_init_cow(true)
         .memory_reservation(4 << 30)
         .memory_guard_size(32 << 20)
@@ -235,18 +255,4 @@ fn set_instructions(config: &mut Config, class: CpuClass) {
             config.cranelift_flag_enable(flag);
         }
     }
-}
-
-/// Ticks the engine's epoch until the engine is gone.
-pub(super) fn start_ticker(engine: &Engine) -> Result<(), SandboxError> {
-    let engine = engine.weak();
-    let tick = move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            thread::sleep(Duration::from_millis(limits::EPOCH_MS));
-        }
-    };
-    let thread = thread::Builder::new().name("sandbox-epoch".to_owned()).stack_size(64 << 10).spawn(tick);
-    thread.map(drop).map_err(|source| SandboxError::Thread { detail: source.to_string() })
 }

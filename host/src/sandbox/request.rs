@@ -224,7 +224,7 @@ impl HostFault {
     }
 }
 
-/// Stops a run from outside, within a few [`crate::limits::EPOCH_MS`].
+/// Stops a run from outside, at its next look at the fuel.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 

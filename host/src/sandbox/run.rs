@@ -15,10 +15,11 @@ use registry::{
     job::{self, Limits},
     receipt::{Outcome, Trap},
 };
-use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
+use wasmtime::{PoolConcurrencyLimitError, Store};
 
 use super::{
-    LoadedModule, Sandbox, SandboxOptions,
+    LoadedModule, Sandbox, SandboxOptions, admit,
+    fuel::Fuel,
     nn::{Inferences, NamedModel},
     preflight::PAGE_BYTES,
     request::{CancelToken, Finished, HostFault, Request, Response},
@@ -73,10 +74,15 @@ fn finish(
     let _slot = Slot::take(&sandbox.shared.slots_used, sandbox.shared.options.slots_max)?;
     let state = State::new(request, Inferences::new(models), started, cancel);
     let mut store = Store::new(&sandbox.shared.engine, state);
-    let ended = execute(&mut store, &module, limits);
-    let fuel_left = store.get_fuel().map_err(internal)?;
+    // Threads that run tasks have it already.
+    let ended =
+        stacker::maybe_grow(limits::TASK_STACK_BYTES, limits::TASK_STACK_BYTES, || execute(&mut store, &module));
+    let fuel = store.data().fuel;
+    let (fuel_left, overdrawn) = (fuel.left(&mut store), fuel.is_overdrawn(&mut store));
     let state = store.into_data();
     let outcome = match ended {
+        // What ends between two checks may have spent more than there was.
+        Ok(()) if overdrawn => Outcome::FuelOut,
         Ok(()) => Outcome::Ok,
         Err(error) => outcome(&error, &state)?,
     };
@@ -89,15 +95,13 @@ fn finish(
     Ok(collect(state, outcome, fuel_used))
 }
 
-fn execute(store: &mut Store<State>, module: &LoadedModule, limits: Limits) -> wasmtime::Result<()> {
+fn execute(store: &mut Store<State>, module: &LoadedModule) -> wasmtime::Result<()> {
     store.limiter(|state| &mut state.limiter);
-    store.set_fuel(limits.fuel_max)?;
-    store.epoch_deadline_callback(|context| match context.data().interrupted() {
-        Some(stop) => Err(stop.into()),
-        None => Ok(UpdateDeadline::Continue(1)),
-    });
-    store.set_epoch_deadline(1);
     let instance = module.pre.instantiate(&mut *store)?;
+    Fuel::start(store, instance)?;
+    if let Some(start) = instance.get_func(&mut *store, admit::START) {
+        start.typed::<(), ()>(&store)?.call(&mut *store, ())?;
+    }
     instance.get_typed_func::<(), ()>(&mut *store, "_start")?.call(&mut *store, ())
 }
 
@@ -125,7 +129,6 @@ fn outcome(error: &wasmtime::Error, state: &State) -> Result<Outcome, HostFault>
         wasmtime::Trap::IntegerDivisionByZero => Trap::IntegerDivisionByZero,
         wasmtime::Trap::BadConversionToInteger => Trap::BadConversionToInteger,
         wasmtime::Trap::HeapMisaligned => Trap::HeapMisaligned,
-        wasmtime::Trap::OutOfFuel => return Ok(Outcome::FuelOut),
         wasmtime::Trap::StackOverflow => {
             return Err(HostFault::StackOverflow { stack_bytes_max: limits::WASM_STACK_BYTES_MAX as u64 });
         }
@@ -143,6 +146,7 @@ fn stopped(stop: &Stop, limits: Limits) -> Result<Outcome, HostFault> {
         Stop::Fuel => Ok(Outcome::FuelOut),
         Stop::Output => Ok(Outcome::OutputOut),
         Stop::Abort => Ok(Outcome::Trap(Trap::Unreachable)),
+        Stop::Stack => Ok(Outcome::Trap(Trap::StackOverflow)),
         Stop::Deadline => Err(HostFault::Deadline { wall_ms_max: limits.wall_ms_max }),
         Stop::Cancelled => Err(HostFault::Cancelled),
         Stop::Backend(detail) => Err(HostFault::Backend { detail: detail.clone() }),

@@ -11,6 +11,7 @@ use registry::job::Limits;
 use wasmtime::{Caller, Extern, Memory};
 
 use super::{
+    fuel::Fuel,
     limiter::Limiter,
     nn::Inferences,
     request::{CancelToken, Request},
@@ -37,6 +38,8 @@ pub(super) enum Stop {
     Cancelled,
     #[error("guest aborted itself")]
     Abort,
+    #[error("stack is spent")]
+    Stack,
     #[error("inference backend failed: {0}")]
     Backend(String),
 }
@@ -112,6 +115,7 @@ impl Quota {
 /// Everything that a running task has.
 pub(super) struct State {
     memory: Option<Memory>,
+    pub(super) fuel: Fuel,
     pub(super) limiter: Limiter,
     pub(super) args: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
@@ -137,6 +141,7 @@ impl State {
         let limits = request.limits;
         Self {
             memory: None,
+            fuel: Fuel::new(limits.fuel_max),
             limiter: Limiter::new(limits.memory_bytes_max),
             args: request.args,
             env: request.env,
@@ -217,7 +222,8 @@ pub(super) fn call(
     fault: u32,
     body: impl FnOnce(&mut Call<'_>) -> Result<(), Fail>,
 ) -> wasmtime::Result<u32> {
-    let fuel = caller.get_fuel()?;
+    let mut fuel = caller.data().fuel;
+    let left = fuel.left(&mut caller);
     let memory = match caller.data().memory {
         Some(memory) => memory,
         None => {
@@ -228,10 +234,11 @@ pub(super) fn call(
         }
     };
     let (bytes, state) = memory.data_and_store_mut(&mut caller);
-    let mut call = Call { memory: Guest(bytes), state, fuel };
+    let mut call = Call { memory: Guest(bytes), state, fuel: left };
     let result = call.pay(limits::HOST_CALL_FUEL).map_err(Fail::from).and_then(|()| body(&mut call));
     let left = call.fuel;
-    caller.set_fuel(left)?;
+    fuel.give(&mut caller, left)?;
+    caller.data_mut().fuel = fuel;
     match result {
         Ok(()) => Ok(0),
         Err(Fail::Errno(errno)) => Ok(errno),

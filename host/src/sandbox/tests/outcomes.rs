@@ -120,12 +120,31 @@ fn an_endless_loop_meets_its_deadline_or_its_cancellation() {
 }
 
 #[test]
-fn a_stack_that_overflows_is_a_fault_and_no_result() {
-    let bytes = module(
-        "(func $deep (param i32) (result i32) (i32.add (call $deep (i32.add (local.get 0) (i32.const 1))) (local.get 0)))",
-        "(drop (call $deep (i32.const 0)))",
-    );
-    assert_eq!(fault(request(&bytes)).word(), "stack_overflow");
+fn recursion_without_end_is_a_trap_at_the_same_depth_every_time() {
+    let deep = |frame: &str| {
+        module(
+            &format!(
+                "(global $depth (mut i32) (i32.const 0)) (func $deep (param i32) (result i32) {frame}
+                (i32.store (i32.const 0) (local.get 0))
+                (i32.add (call $deep (i32.add (local.get 0) (i32.const 1))) (local.get 0)))"
+            ),
+            "(drop (call $deep (i32.const 0)))",
+        )
+    };
+    let narrow = run(request(&deep("")));
+    assert_eq!(narrow.outcome, Outcome::Trap(Trap::StackOverflow));
+    assert_eq!(run(request(&deep(""))), narrow);
+    // Deeper frames, fewer of them.
+    let wide = run(request(&deep(&"(local i64)".repeat(200))));
+    assert_eq!(wide.outcome, Outcome::Trap(Trap::StackOverflow));
+    assert!(wide.fuel_used * 10 < narrow.fuel_used, "{} {}", wide.fuel_used, narrow.fuel_used);
+    // Calls that lead back through a table count as well, and what returns has given back what it took.
+    let table = "(type $f (func (param i32))) (table 1 funcref) (elem (i32.const 0) $again)
+        (func $again (param i32) (if (local.get 0) (then (call_indirect (type $f) (i32.sub (local.get 0) (i32.const 1)) (i32.const 0)))))";
+    assert_eq!(outcome(table, "(call $again (i32.const 2000000000))"), Outcome::Trap(Trap::StackOverflow));
+    let often = "(local i32) (loop $l (call $again (i32.const 1000))
+        (br_if $l (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const 1000))))";
+    assert_eq!(outcome(table, often), Outcome::Ok);
 }
 
 #[test]
