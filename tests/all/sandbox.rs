@@ -157,6 +157,17 @@ mod claims {
         assert_ne!(done.stdout, other.stdout, "another task has other randomness");
     }
 
+    /// The same source here and there: equal checksums mean equal operations, floats to the last bit.
+    #[test]
+    pub(super) fn kernel() {
+        for kernel in &tasks::kernels::ALL {
+            let expected = format!("{:016x}\n", (kernel.run)(2));
+            let done = run(&request(&tasks::KERNEL, b"", &[kernel.name, "2"]));
+            assert_eq!(done.outcome, Outcome::Ok, "{}", kernel.name);
+            assert_eq!(done.stdout, expected.as_bytes(), "{}", kernel.name);
+        }
+    }
+
     #[test]
     pub(super) fn bad_nn() {
         let done = run(&with_digits(request(&tasks::BAD_NN, b"", &[])));

@@ -62,7 +62,7 @@ impl CpuClass {
     }
 
     /// Cranelift's names of the instructions that compiled code may use.
-    fn flags(self) -> &'static [&'static str] {
+    pub fn flags(self) -> &'static [&'static str] {
         const V2: [&str; 5] = ["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_popcnt"];
         const V3: [&str; 11] = [
             "has_sse3",
