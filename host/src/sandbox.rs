@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bytes ─preflight► ModuleInfo ─load_module► compiled, cached by hash
-//! Request ─run► checks ─instantiate► guest ⇄ WASI, wasi-nn ─► Response::Done | Response::Fault
+//! Request ─run► checks ─instantiate► guest ⇄ WASI, wasi-nn, hashing ─► Response::Done | Response::Fault
 //! ```
 //!
 //! Reading order:
@@ -10,7 +10,8 @@
 //! - [`preflight`], [`imports`]: what a module must be before a compiler sees it.
 //! - [`engine`]: the compiler's settings and their fingerprint; [`cache`]: what is loaded.
 //! - [`run`]: one execution; [`state`]: what it has, and how its calls of the host are charged; [`limiter`]: what it may grow.
-//! - [`wasi`]: the 46 functions of preview 1; [`nn`]: the six of wasi-nn and the seam for backends.
+//! - [`wasi`]: the 46 functions of preview 1; [`nn`]: the six of wasi-nn and the seam for backends; [`hash`]: two hash
+//!   functions.
 //!
 //! **A result is exact.** Module, request and fingerprint determine outcome, fuel, output, log and inferences to the bit.
 //! Fuel is charged per operation and per call of the host, and running out of it is exact, so what a task wrote before it
@@ -26,6 +27,7 @@
 
 mod cache;
 mod engine;
+mod hash;
 mod imports;
 mod limiter;
 mod nn;
@@ -239,7 +241,8 @@ impl Sandbox {
         pin_class(class)?;
         let engine = engine::build(&options, class)?;
         let mut linker = Linker::new(&engine);
-        let linked = wasi::link(&mut linker).and_then(|()| nn::link(&mut linker));
+        let linked =
+            wasi::link(&mut linker).and_then(|()| nn::link(&mut linker)).and_then(|()| hash::link(&mut linker));
         linked.map_err(|error| SandboxError::Engine { detail: format!("{error:#}") })?;
         let backend = nn::backends();
         let description = engine::describe(&engine, class, format!("{} {}", backend.name(), backend.version()));

@@ -43,19 +43,19 @@ macro_rules! kernels {
 
 /// Every kernel, sorted by name. A position here is what the task `kernel` calls a kernel by.
 pub static ALL: [Kernel; 13] = kernels! {
-    branchy, 60, "tokens of a text, byte by byte: branches that depend on data";
+    branchy, 150, "tokens of a text, byte by byte: branches that depend on data";
     collatz, 200_000, "integer loop of four operations: nothing but its back edge";
     crc32, 16, "checksum of 1 MiB by a table: a chain of loads";
     fib, 35, "recursion: nothing but calls";
-    interpreter, 400_000, "a stack machine: a table of jumps";
+    interpreter, 1_000_000, "a stack machine: a table of jumps";
     json, 60, "parsing JSON to a tree: calls, allocation, strings";
-    mandelbrot, 280, "f64 in registers with an exit from the loop";
+    mandelbrot, 560, "f64 in registers with an exit from the loop";
     matmul_scalar, 2, "f32 matrices, one sum after another: a tight loop of floats";
-    matmul_simd, 8, "f32 matrices, four lanes: a tight loop of vectors";
-    nbody, 400_000, "f64 with square roots and divisions, in small arrays";
-    sha256, 12, "long straight integer code in a loop";
-    sort, 700_000, "64-bit integers, by the standard library";
-    string_search, 24, "words in 1 MiB of text by Horspool's rule: skips through memory";
+    matmul_simd, 24, "f32 matrices, four lanes: a tight loop of vectors";
+    nbody, 700_000, "f64 with square roots and divisions, in small arrays";
+    sha256, 8, "long straight integer code in a loop";
+    sort, 1_500_000, "64-bit integers, by the standard library";
+    string_search, 8, "words in 1 MiB of text by Horspool's rule: skips through memory";
 };
 
 /// The kernel of this name and its position in [`ALL`].

@@ -3,7 +3,7 @@
 //! One file of `src/bin` is one task is one [`TaskModule`]. There are three kinds:
 //!
 //! - examples, to copy from: `digits` (a model), `wordcount` (map and reduce), `mandelbrot` (typed values, floats),
-//!   `echo`;
+//!   `digest` (hashing by the host), `echo`;
 //! - hostile ones, each after one wall of the sandbox: `spin`, `hog`, `flood`, `deep`, `trap`, `exit`, `clock`,
 //!   `bad-nn`;
 //! - one to measure by: `kernel`, which runs any of [`kernels`].

@@ -20,8 +20,8 @@ use wasmtime::{
 use super::{SandboxError, SandboxOptions};
 use crate::limits;
 
-/// Version of what the host gives to guests: WASI semantics, fuel prices, virtual clock, randomness, tensor hashes.
-pub const HOST_ABI: u32 = 1;
+/// Version of what the host gives to guests: WASI semantics, hashing, fuel prices, virtual clock, randomness, tensor hashes.
+pub const HOST_ABI: u32 = 2;
 
 /// A named set of processor instructions: the most that compiled code and inference kernels use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
