@@ -1,5 +1,7 @@
-//! What the benches share: medians, and one table.
+//! What the benches share: medians, one table, and [`stock`], the engine without our sandbox.
 #![allow(clippy::print_stdout, reason = "a bench prints its table")]
+
+pub mod stock;
 
 use std::time::Duration;
 

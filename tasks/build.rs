@@ -52,9 +52,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let package = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let workspace = package.parent().ok_or("the package has no workspace around it")?;
     // Not the workspace's Cargo.toml: others edit it all day, and the lock file says which dependencies are built.
-    for source in
-        ["tasks/build.rs", "tasks/Cargo.toml", "tasks/src/bin", "guest-sdk/Cargo.toml", "guest-sdk/src", "Cargo.lock"]
-    {
+    for source in [
+        "tasks/build.rs",
+        "tasks/Cargo.toml",
+        "tasks/src/bin",
+        "tasks/src/kernels.rs",
+        "tasks/src/kernels",
+        "guest-sdk/Cargo.toml",
+        "guest-sdk/src",
+        "Cargo.lock",
+    ] {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
     if !target_installed()? {

@@ -31,6 +31,19 @@ pub const EXIT_BAD_INPUT: u8 = 2;
 /// Import module of the WASI functions.
 pub const WASI_MODULE: &str = "wasi_snapshot_preview1";
 
+/// Hashing by the host: functions of a message's address and length and of where its digest goes, as 32-bit numbers.
+/// They give [`DONE`](hash::DONE) or [`OUTSIDE_MEMORY`](hash::OUTSIDE_MEMORY).
+pub mod hash {
+    /// Import module of the hash functions, `blake3` and `sha256`.
+    pub const MODULE: &str = "quorate_hash";
+    /// Length in bytes of a digest of either function.
+    pub const DIGEST_BYTES: usize = 32;
+    /// The digest is written.
+    pub const DONE: u32 = 0;
+    /// The message or the place for its digest lies outside the guest's memory; nothing is written.
+    pub const OUTSIDE_MEMORY: u32 = 1;
+}
+
 /// wasi-nn as core modules import it (module `wasi_ephemeral_nn`): the numbers of the specification's witx.
 pub mod nn {
     /// Import module of the inference functions.

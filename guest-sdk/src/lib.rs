@@ -9,6 +9,7 @@
 //! - [`Exit`]: how a task ends, and the exit code the host sees;
 //! - [`shard`] and [`stage`]: which slice of which part of the job this is;
 //! - [`nn`]: typed wasi-nn, for tasks that declared a model;
+//! - [`hash`]: BLAKE3 and SHA-256 by the host, at a fraction of what they take inside the guest;
 //! - [`abi`]: the names and numbers shared with the host. No code crosses that wall.
 //!
 //! ```no_run
@@ -30,6 +31,7 @@
 
 pub mod abi;
 mod entry;
+pub mod hash;
 mod job;
 pub mod nn;
 

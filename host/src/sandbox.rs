@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bytes ─preflight► ModuleInfo ─load_module► compiled, cached by hash
-//! Request ─run► checks ─instantiate► guest ⇄ WASI, wasi-nn ─► Response::Done | Response::Fault
+//! Request ─run► checks ─instantiate► guest ⇄ WASI, wasi-nn, hashing ─► Response::Done | Response::Fault
 //! ```
 //!
 //! Reading order:
@@ -11,7 +11,8 @@
 //! - [`admit`]: the module is rewritten to meter itself; [`fuel`]: the host's side of that.
 //! - [`engine`]: the compiler's settings and their fingerprint; [`cache`]: what is loaded.
 //! - [`run`]: one execution; [`state`]: what it has, and how its calls of the host are charged; [`limiter`]: what it may grow.
-//! - [`wasi`]: the 46 functions of preview 1; [`nn`]: the six of wasi-nn and the seam for backends.
+//! - [`wasi`]: the 46 functions of preview 1; [`nn`]: the six of wasi-nn and the seam for backends; [`hash`]: two hash
+//!   functions.
 //!
 //! **A result is exact.** Module, request and fingerprint determine outcome, fuel, output, log and inferences to the bit.
 //! Fuel is charged per operation and per call of the host, and running out of it is exact, so what a task wrote before it
@@ -29,6 +30,7 @@ mod admit;
 mod cache;
 mod engine;
 mod fuel;
+mod hash;
 mod imports;
 mod limiter;
 mod nn;
@@ -242,8 +244,10 @@ impl Sandbox {
         pin_class(class)?;
         let engine = engine::build(&options, class)?;
         let mut linker = Linker::new(&engine);
-        let linked =
-            wasi::link(&mut linker).and_then(|()| nn::link(&mut linker)).and_then(|()| fuel::link(&mut linker));
+        let linked = wasi::link(&mut linker)
+            .and_then(|()| nn::link(&mut linker))
+            .and_then(|()| hash::link(&mut linker))
+            .and_then(|()| fuel::link(&mut linker));
         linked.map_err(|error| SandboxError::Engine { detail: format!("{error:#}") })?;
         let backend = nn::backends();
         let description =

@@ -1,11 +1,12 @@
 //! Hands out the compiled tasks, and the data that the examples run on.
 //!
-//! One file of `src/bin` is one task is one [`TaskModule`]. There are two kinds:
+//! One file of `src/bin` is one task is one [`TaskModule`]. There are three kinds:
 //!
 //! - examples, to copy from: `digits` (a model), `wordcount` (map and reduce), `mandelbrot` (typed values, floats),
-//!   `echo`;
+//!   `digest` (hashing by the host), `echo`;
 //! - hostile ones, each after one wall of the sandbox: `spin`, `hog`, `flood`, `deep`, `trap`, `exit`, `clock`,
-//!   `bad-nn`.
+//!   `bad-nn`;
+//! - one to measure by: `kernel`, which runs any of [`kernels`].
 //!
 //! The list is made by `build.rs` from the directory, so a new task is a new file and nothing else, but for its test:
 //!
@@ -46,10 +47,11 @@
 //! # fn main() {}
 //! ```
 //!
-//! On wasm this library is empty: tasks are built with it, but not from it.
+//! On wasm this library is the kernels alone: the other tasks are built with it, but not from it.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod data;
+pub mod kernels;
 #[cfg(not(target_arch = "wasm32"))]
 mod modules;
 

@@ -95,6 +95,14 @@ mod claims {
     }
 
     #[test]
+    pub(super) fn digest() {
+        let done = run(&request(&tasks::DIGEST, b"abc", &[]));
+        let expected = "blake3 6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85\n\
+                        sha256 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n";
+        assert_eq!(String::from_utf8_lossy(&done.stdout), expected);
+    }
+
+    #[test]
     pub(super) fn echo() {
         let input: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
         assert_eq!(run(&request(&tasks::ECHO, &input, &[])).stdout, input);
@@ -155,6 +163,17 @@ mod claims {
         assert_eq!(done.outcome, Outcome::Ok, "{}", String::from_utf8_lossy(&done.stderr));
         let other = run(&Request { seed: [1; 32], ..request(&tasks::CLOCK, b"", &[]) });
         assert_ne!(done.stdout, other.stdout, "another task has other randomness");
+    }
+
+    /// The same source here and there: equal checksums mean equal operations, floats to the last bit.
+    #[test]
+    pub(super) fn kernel() {
+        for kernel in &tasks::kernels::ALL {
+            let expected = format!("{:016x}\n", (kernel.run)(2));
+            let done = run(&request(&tasks::KERNEL, b"", &[kernel.name, "2"]));
+            assert_eq!(done.outcome, Outcome::Ok, "{}", kernel.name);
+            assert_eq!(done.stdout, expected.as_bytes(), "{}", kernel.name);
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use wasmtime::{
 use super::{SandboxError, SandboxOptions, admit};
 use crate::limits;
 
-/// Version of what the host gives to guests: WASI semantics, fuel prices, virtual clock, randomness, tensor hashes.
+/// Version of what the host gives to guests: WASI semantics, hashing, fuel prices, virtual clock, randomness, tensor hashes.
 pub const HOST_ABI: u32 = 2;
 
 /// A named set of processor instructions: the most that compiled code and inference kernels use.
@@ -61,7 +61,7 @@ impl CpuClass {
     }
 
     /// Cranelift's names of the instructions that compiled code may use.
-    fn flags(self) -> &'static [&'static str] {
+    pub fn flags(self) -> &'static [&'static str] {
         const V2: [&str; 5] = ["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_popcnt"];
         const V3: [&str; 11] = [
             "has_sse3",

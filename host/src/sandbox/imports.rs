@@ -65,11 +65,15 @@ pub(super) const NN: [Import; 6] = [
     ("set_input", "iii>i"),
 ];
 
+/// The hash functions.
+pub(super) const HASH: [Import; 2] = [("blake3", "iii>i"), ("sha256", "iii>i")];
+
 /// The type of an allowed import, or none when it is not on the list.
 pub(super) fn signature(module: &str, name: &str) -> Option<&'static str> {
     let list: &[Import] = match module {
         abi::WASI_MODULE => &WASI,
         abi::nn::MODULE => &NN,
+        abi::hash::MODULE => &HASH,
         _ => return None,
     };
     list.binary_search_by_key(&name, |(name, _)| name).ok().and_then(|at| list.get(at)).map(|(_, signature)| *signature)
@@ -80,8 +84,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_lists_are_sorted_and_every_name_is_found() {
-        for (module, list) in [(abi::WASI_MODULE, &WASI[..]), (abi::nn::MODULE, &NN[..])] {
+    fn all_lists_are_sorted_and_every_name_is_found() {
+        for (module, list) in
+            [(abi::WASI_MODULE, &WASI[..]), (abi::nn::MODULE, &NN[..]), (abi::hash::MODULE, &HASH[..])]
+        {
             assert!(list.is_sorted());
             for (name, expected) in list {
                 assert_eq!(signature(module, name), Some(*expected));

@@ -88,7 +88,7 @@ pub enum Refusal {
     },
     /// Imports a function that does not exist here.
     #[error(
-        "import `{module}.{name}` is not offered: modules may import wasi_snapshot_preview1 and wasi_ephemeral_nn only"
+        "import `{module}.{name}` is not offered: modules may import wasi_snapshot_preview1, wasi_ephemeral_nn and quorate_hash only"
     )]
     ImportUnknown {
         /// Import module.

@@ -1,5 +1,6 @@
 //! The promises of the sandbox, by subject. Guests are WebAssembly text, so that a test shows all that its guest does.
 
+mod hash;
 mod inference;
 mod isolation;
 mod outcomes;

@@ -32,7 +32,9 @@ fn calls(module: &str, name: &str, signature: &str, arguments: &[i64]) -> Vec<u8
 
 fn every_import() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     let wasi = imports::WASI.into_iter().map(|(name, signature)| (abi::WASI_MODULE, name, signature));
-    wasi.chain(imports::NN.into_iter().map(|(name, signature)| (abi::nn::MODULE, name, signature)))
+    let nn = imports::NN.into_iter().map(|(name, signature)| (abi::nn::MODULE, name, signature));
+    let hash = imports::HASH.into_iter().map(|(name, signature)| (abi::hash::MODULE, name, signature));
+    wasi.chain(nn).chain(hash)
 }
 
 #[test]
