@@ -16,7 +16,11 @@ use benches::{
     table,
 };
 use host::sandbox::{Request, Response, Sandbox, SandboxOptions};
-use registry::{id::ModuleHash, job::Limits, receipt::Outcome};
+use registry::{
+    id::ModuleHash,
+    job::{Limits, Profile},
+    receipt::Outcome,
+};
 use tasks::kernels::{self, Kernel};
 
 const ROUNDS: usize = 7;
@@ -64,14 +68,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         let known: Vec<&str> = kernels::ALL.iter().map(|kernel| kernel.name).collect();
         return Err(format!("no kernel `{unknown}`; there are {}", known.join(", ")).into());
     }
-    let sandbox = Sandbox::new(SandboxOptions::default())?;
-    sandbox.load_module(ModuleHash::of(tasks::KERNEL.wasm), tasks::KERNEL.wasm)?;
-    let mut ways: Vec<(&str, Way<'_>)> = vec![("native", Box::new(native))];
+    let mut profiles = Vec::new();
+    for profile in [Profile::Native, Profile::Portable] {
+        let sandbox = Sandbox::new(SandboxOptions { profile, ..SandboxOptions::default() })?;
+        sandbox.load_module(ModuleHash::of(tasks::KERNEL.wasm), tasks::KERNEL.wasm)?;
+        profiles.push((profile, sandbox));
+    }
+    let mut ways: Vec<(&str, Way<'_>)> = vec![("native code", Box::new(native))];
     for (name, switches) in STOCK {
         let stock = Stock::new(tasks::KERNEL.wasm, switches)?;
         ways.push((name, Box::new(move |position, kernel| stock.time(position, kernel.size))));
     }
-    ways.push(("ours", Box::new(|_, kernel| sandboxed(&sandbox, kernel))));
+    for (profile, sandbox) in &profiles {
+        ways.push((profile.word(), Box::new(move |_, kernel| sandboxed(sandbox, kernel))));
+    }
 
     let mut measured = Vec::new();
     for (position, kernel) in (0..).zip(&kernels::ALL) {
@@ -125,7 +135,9 @@ fn rows(names: &[&str], measured: &[(&Kernel, Vec<Vec<Duration>>)]) -> Vec<Vec<S
     // Each column of ratios: its heading, the way, what it is held against.
     let mut columns = vec![(String::from("bare x native"), BARE, NATIVE)];
     columns.extend((BARE + 1..names.len()).map(|way| (names[way].to_owned(), way, BARE)));
-    columns.push((String::from("ours x native"), names.len() - 1, NATIVE));
+    for (profile, way) in [("native", names.len() - 2), ("portable", names.len() - 1)] {
+        columns.push((format!("{profile} x native code"), way, NATIVE));
+    }
 
     let mut heading = vec!["kernel".to_owned(), "native ms".to_owned(), "bare ms".to_owned()];
     heading.extend(columns.iter().map(|(heading, ..)| heading.clone()));
