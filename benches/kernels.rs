@@ -15,7 +15,7 @@ use benches::{
     stock::{Stock, Switches, thread_time},
     table,
 };
-use host::sandbox::{Request, Response, Sandbox, SandboxOptions};
+use host::sandbox::{Finished, Request, Response, Sandbox, SandboxOptions};
 use registry::{
     id::ModuleHash,
     job::{Limits, Profile},
@@ -36,6 +36,15 @@ const STOCK: [(&str, Switches); 5] = [
     ("fuel+epoch+nan", Switches { fuel: true, epoch: true, nan: true }),
 ];
 
+/// What is known of a kernel in the end.
+struct Measured {
+    kernel: &'static Kernel,
+    /// What it is billed.
+    fuel: u64,
+    /// The time of every way, for each round.
+    rounds: Vec<Vec<Duration>>,
+}
+
 /// One way to run a kernel: gives its time and its checksum.
 type Way<'a> = Box<dyn Fn(u32, &Kernel) -> Result<(Duration, u64), Box<dyn Error>> + 'a>;
 
@@ -45,7 +54,8 @@ fn native(_: u32, kernel: &Kernel) -> Result<(Duration, u64), Box<dyn Error>> {
     Ok((thread_time().saturating_sub(before), checksum))
 }
 
-fn sandboxed(sandbox: &Sandbox, kernel: &Kernel) -> Result<(Duration, u64), Box<dyn Error>> {
+/// Runs a kernel as a task.
+fn sandboxed(sandbox: &Sandbox, kernel: &Kernel) -> Result<(Duration, Finished), Box<dyn Error>> {
     let request = Request {
         args: vec![kernel.name.to_owned(), kernel.size.to_string()],
         limits: Limits { fuel_max: u64::MAX / 2, ..Limits::default() },
@@ -58,7 +68,7 @@ fn sandboxed(sandbox: &Sandbox, kernel: &Kernel) -> Result<(Duration, u64), Box<
     if finished.outcome != Outcome::Ok {
         return Err(format!("{}: {finished:?}", kernel.name).into());
     }
-    Ok((time, u64::from_str_radix(std::str::from_utf8(&finished.stdout)?.trim_end(), 16)?))
+    Ok((time, finished))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -80,17 +90,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         ways.push((name, Box::new(move |position, kernel| stock.time(position, kernel.size))));
     }
     for (profile, sandbox) in &profiles {
-        ways.push((profile.word(), Box::new(move |_, kernel| sandboxed(sandbox, kernel))));
+        let ours = move |_: u32, kernel: &Kernel| -> Result<(Duration, u64), Box<dyn Error>> {
+            let (time, finished) = sandboxed(sandbox, kernel)?;
+            Ok((time, u64::from_str_radix(std::str::from_utf8(&finished.stdout)?.trim_end(), 16)?))
+        };
+        ways.push((profile.word(), Box::new(ours)));
     }
 
     let mut measured = Vec::new();
     for (position, kernel) in (0..).zip(&kernels::ALL) {
         if asked.is_empty() || asked.iter().any(|name| name == kernel.name) {
-            measured.push((kernel, measure(&ways, position, kernel)?));
+            let fuel = sandboxed(&profiles[0].1, kernel)?.1.fuel_used;
+            measured.push(Measured { kernel, fuel, rounds: measure(&ways, position, kernel)? });
         }
     }
     let names: Vec<&str> = ways.iter().map(|(name, _)| *name).collect();
-    println!("{} rounds each, interleaved; x bare but for the second column, which is x native\n", ROUNDS);
+    println!("{ROUNDS} rounds each, interleaved; x bare where nothing else is said\n");
     table(&rows(&names, &measured));
     Ok(())
 }
@@ -129,7 +144,7 @@ fn median(rounds: &[Vec<Duration>], way: usize) -> Duration {
 }
 
 /// The table: milliseconds of native code and of bare wasm, then what each way adds; geometric means and worst at the end.
-fn rows(names: &[&str], measured: &[(&Kernel, Vec<Vec<Duration>>)]) -> Vec<Vec<String>> {
+fn rows(names: &[&str], measured: &[Measured]) -> Vec<Vec<String>> {
     const NATIVE: usize = 0;
     const BARE: usize = 1;
     // Each column of ratios: its heading, the way, what it is held against.
@@ -139,12 +154,14 @@ fn rows(names: &[&str], measured: &[(&Kernel, Vec<Vec<Duration>>)]) -> Vec<Vec<S
         columns.push((format!("{profile} x native code"), way, NATIVE));
     }
 
-    let mut heading = vec!["kernel".to_owned(), "native ms".to_owned(), "bare ms".to_owned()];
+    let mut heading: Vec<String> = ["kernel", "fuel a bare ns", "native ms", "bare ms"].map(str::to_owned).into();
     heading.extend(columns.iter().map(|(heading, ..)| heading.clone()));
     let mut rows = vec![heading];
     let ms = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
-    for (kernel, rounds) in measured {
-        let mut row = vec![kernel.name.to_owned(), ms(median(rounds, NATIVE)), ms(median(rounds, BARE))];
+    for Measured { kernel, fuel, rounds } in measured {
+        let bare = median(rounds, BARE);
+        let density = format!("{:.1}", *fuel as f64 / bare.as_secs_f64() / 1e9);
+        let mut row = vec![kernel.name.to_owned(), density, ms(median(rounds, NATIVE)), ms(bare)];
         row.extend(columns.iter().map(|(_, way, against)| format!("{:.2}", ratio(rounds, *way, *against))));
         rows.push(row);
     }
@@ -152,9 +169,9 @@ fn rows(names: &[&str], measured: &[(&Kernel, Vec<Vec<Duration>>)]) -> Vec<Vec<S
     let geometric: Over = |ratios| (ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp();
     let largest: Over = |ratios| ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     for (name, over) in [("geometric mean", geometric), ("largest", largest)] {
-        let mut row = vec![name.to_owned(), String::new(), String::new()];
+        let mut row = vec![name.to_owned(), String::new(), String::new(), String::new()];
         for (_, way, against) in &columns {
-            let ratios: Vec<f64> = measured.iter().map(|(_, rounds)| ratio(rounds, *way, *against)).collect();
+            let ratios: Vec<f64> = measured.iter().map(|measured| ratio(&measured.rounds, *way, *against)).collect();
             row.push(format!("{:.2}", over(&ratios)));
         }
         rows.push(row);
