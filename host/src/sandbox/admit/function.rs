@@ -106,6 +106,7 @@ pub(super) fn rewrite(
     }
     let own = Own::declare(&mut locals, count, &charges, &operators, &canons);
     let mut writer = Writer {
+        parts: context.parts,
         imported: context.parts.imported,
         fuel: context.parts.globals_count,
         stack: context.parts.globals_count + 1,
@@ -114,6 +115,8 @@ pub(super) fn rewrite(
         own,
         frame,
         wrapped: false,
+        open: Vec::new(),
+        depth: 0,
         bytes: Vec::with_capacity(body.range().len() * 2),
         unlikely: Vec::new(),
     };
@@ -170,7 +173,16 @@ impl Own {
     }
 }
 
-struct Writer {
+/// A block of the old function.
+struct Open {
+    /// How many blocks of the new one are open inside its label, itself among them.
+    label: u32,
+    /// A loop that is left for fuel and entered again.
+    resumes: bool,
+}
+
+struct Writer<'a> {
+    parts: &'a Parts,
     imported: u32,
     /// Index of the global.
     fuel: u32,
@@ -183,28 +195,26 @@ struct Writer {
     frame: Option<u32>,
     /// Whether the body is a block, with something after it.
     wrapped: bool,
+    /// Blocks of the old function that are open, the function itself first.
+    open: Vec<Open>,
+    /// Blocks of the new function that are open.
+    depth: u32,
     bytes: Vec<u8>,
     unlikely: Vec<BranchHint>,
 }
 
-impl Writer {
+impl Writer<'_> {
     fn function(&mut self, operators: &[Operator<'_>], starts: &[usize], body: &[u8], results: BlockType) {
         self.enter();
         if self.wrapped {
             self.sink().block(results);
+            self.depth += 1;
         }
-        let mut depth = 0u32;
+        self.open.push(Open { label: self.depth, resumes: false });
         let last = operators.len().saturating_sub(1);
-        for (at, operator) in operators.iter().enumerate() {
-            let raw =
-                starts.get(at).zip(starts.get(at + 1)).and_then(|(from, to)| body.get(*from..*to)).unwrap_or_default();
-            match operator {
-                Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => depth += 1,
-                Operator::End if at == last => break,
-                Operator::End => depth -= 1,
-                _ => {}
-            }
-            self.operator(at, operator, raw, depth);
+        for (at, operator) in operators.iter().enumerate().take(last) {
+            let raw = starts.get(at).zip(starts.get(at + 1)).and_then(|(from, to)| body.get(*from..*to));
+            self.operator(at, operator, raw.unwrap_or_default());
             if let Some(canon) = self.canons.get(at).copied().flatten() {
                 let local = self.own.canon(canon);
                 canon.write(&mut self.sink(), local);
@@ -217,50 +227,127 @@ impl Writer {
         self.sink().end();
     }
 
-    fn operator(&mut self, at: usize, operator: &Operator<'_>, raw: &[u8], depth: u32) {
-        let after = self.charges.after[at];
+    fn operator(&mut self, at: usize, operator: &Operator<'_>, raw: &[u8]) {
         match operator {
             Operator::Call { function_index } => {
                 self.store_fuel();
                 let callee = shifted(*function_index, self.imported);
                 self.sink().call(callee);
                 self.load_fuel();
-                self.charge(after);
             }
             Operator::CallIndirect { .. } => {
                 self.store_fuel();
                 self.bytes.extend_from_slice(raw);
                 self.load_fuel();
-                self.charge(after);
             }
             Operator::RefFunc { function_index } => {
                 let function = shifted(*function_index, self.imported);
                 self.sink().ref_func(function);
-                self.charge(after);
             }
-            Operator::Return if self.wrapped => {
-                self.sink().br(depth);
-            }
-            Operator::Loop { .. } => {
+            Operator::Block { .. } | Operator::If { .. } => {
                 self.bytes.extend_from_slice(raw);
-                self.check(0);
-                self.charge(after);
+                self.depth += 1;
+                self.open.push(Open { label: self.depth, resumes: false });
             }
-            Operator::BrIf { relative_depth } if self.charges.taken[at] != 0 => {
-                self.sink().if_(BlockType::Empty);
-                self.charge(self.charges.taken[at]);
-                self.sink().br(relative_depth + 1).end();
-                self.charge(after);
+            Operator::Loop { blockty } => self.begin_loop(*blockty, raw),
+            Operator::End => self.end(),
+            Operator::Return if self.wrapped => {
+                let label = self.depth - 1;
+                self.sink().br(label);
+            }
+            Operator::Br { relative_depth } => {
+                let label = self.label(*relative_depth);
+                self.sink().br(label);
+            }
+            Operator::BrIf { relative_depth } => self.br_if(*relative_depth, self.charges.taken[at]),
+            Operator::BrTable { targets } => {
+                let labels: Vec<u32> = targets.targets().flatten().map(|depth| self.label(depth)).collect();
+                let default = self.label(targets.default());
+                self.sink().br_table(labels, default);
             }
             _ if meter::is_bulk(operator) => {
                 self.charge_bulk();
                 self.bytes.extend_from_slice(raw);
-                self.charge(after);
             }
-            _ => {
-                self.bytes.extend_from_slice(raw);
-                self.charge(after);
+            _ => self.bytes.extend_from_slice(raw),
+        }
+        self.charge(self.charges.after[at]);
+    }
+
+    /// The new depth of a label.
+    fn label(&self, depth: u32) -> u32 {
+        let open = self.open.len().checked_sub(1 + depth as usize).and_then(|at| self.open.get(at));
+        self.depth - open.map_or(self.depth, |open| open.label)
+    }
+
+    fn br_if(&mut self, depth: u32, taken: i64) {
+        let label = self.label(depth);
+        if taken == 0 {
+            self.sink().br_if(label);
+            return;
+        }
+        self.sink().if_(BlockType::Empty);
+        self.charge(taken);
+        self.sink().br(label + 1).end();
+    }
+
+    /// A loop looks at the fuel at its head. It is left when that is spent, and entered again with more:
+    ///
+    /// ```text
+    /// block $done
+    ///   loop $again
+    ///     block $spent
+    ///       loop          the guest's
+    ///         (br_if $spent (fuel <= 0))
+    ///         ...
+    ///       end
+    ///       br $done
+    ///     end
+    ///     refuel
+    ///     br $again
+    ///   end
+    /// end
+    /// ```
+    /// A call within the loop would cost more than the check does: what lives across a call has no registers. A loop that takes
+    /// operands cannot be entered again like this, and calls.
+    fn begin_loop(&mut self, ty: wasmparser::BlockType, raw: &[u8]) {
+        let results = self.results(ty);
+        let resumes = results.is_some();
+        if let Some(results) = results {
+            self.sink().block(results).loop_(BlockType::Empty).block(BlockType::Empty);
+            self.depth += 3;
+        }
+        self.bytes.extend_from_slice(raw);
+        self.depth += 1;
+        self.open.push(Open { label: self.depth, resumes });
+        if !resumes {
+            return self.check(0);
+        }
+        self.is_spent(0);
+        self.hint();
+        self.sink().br_if(1);
+    }
+
+    /// The type of a block with the results of this one, if it takes nothing.
+    fn results(&self, ty: wasmparser::BlockType) -> Option<BlockType> {
+        match ty {
+            wasmparser::BlockType::Empty => Some(BlockType::Empty),
+            wasmparser::BlockType::Type(ty) => val_type(ty).ok().map(BlockType::Result),
+            wasmparser::BlockType::FuncType(index) => {
+                let takes_nothing = self.parts.type_at(index).is_some_and(|ty| ty.params().is_empty());
+                takes_nothing.then_some(BlockType::FunctionType(index))
             }
+        }
+    }
+
+    fn end(&mut self) {
+        self.sink().end();
+        self.depth -= 1;
+        if self.open.pop().is_some_and(|open| open.resumes) {
+            self.sink().br(2).end();
+            self.refuel(0);
+            self.sink().br(0).end().unreachable().end();
+            self.depth -= 3;
         }
     }
 
@@ -329,17 +416,25 @@ impl Writer {
 
     /// Calls the host where fuel is spent; `debt` was charged for what is still to come.
     fn check(&mut self, debt: i64) {
-        let (fuel, refuel) = (self.fuel, self.imported);
+        self.is_spent(debt);
+        self.unlikely(|writer| writer.refuel(debt));
+    }
+
+    /// Whether fuel is spent, as an operand.
+    fn is_spent(&mut self, debt: i64) {
+        let fuel = self.fuel;
         match self.own.fuel {
             Some(local) => self.sink().local_get(local),
             None => self.sink().global_get(fuel),
         };
         self.sink().i64_const(-debt).i64_le_s();
-        self.unlikely(|writer| {
-            writer.store_fuel();
-            writer.sink().i64_const(debt).call(refuel);
-            writer.load_fuel();
-        });
+    }
+
+    fn refuel(&mut self, debt: i64) {
+        let refuel = self.imported;
+        self.store_fuel();
+        self.sink().i64_const(debt).call(refuel);
+        self.load_fuel();
     }
 
     /// Charges a bulk operation for the length on top of its operands, and looks at the fuel.
@@ -360,10 +455,15 @@ impl Writer {
 
     /// An `if` over the condition on top of the operands, which hardly ever holds.
     fn unlikely(&mut self, then: impl FnOnce(&mut Self)) {
-        let offset = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
-        self.unlikely.push(BranchHint { branch_func_offset: offset, branch_hint_value: 0 });
+        self.hint();
         self.sink().if_(BlockType::Empty);
         then(self);
         self.sink().end();
+    }
+
+    /// The branch that comes next is hardly ever taken.
+    fn hint(&mut self) {
+        let offset = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        self.unlikely.push(BranchHint { branch_func_offset: offset, branch_hint_value: 0 });
     }
 }
