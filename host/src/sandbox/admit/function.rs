@@ -286,9 +286,11 @@ impl Writer<'_> {
             self.sink().br_if(label);
             return;
         }
-        self.sink().if_(BlockType::Empty);
-        self.charge(taken);
-        self.sink().br(label + 1).end();
+        // It leaves a loop.
+        self.unlikely(|writer| {
+            writer.charge(taken);
+            writer.sink().br(label + 1);
+        });
     }
 
     /// A loop looks at the fuel at its head. It is left when that is spent, and entered again with more:
