@@ -156,6 +156,7 @@ async fn a_name_is_published_used_and_yanked() {
         class: Class::Exact,
         limits: Limits::default(),
         sample: None,
+        lint: None,
     });
     let name = "alice/echo@1".parse::<registry::name::Name>().unwrap();
     let publish = NameStatement::Publish { name: name.clone(), manifest: manifest.hash() };
