@@ -77,6 +77,19 @@ pub struct SandboxOptions {
     /// The instruction set; the processor's best when absent. Hosts of different classes never agree, so a grid of mixed
     /// machines may want `generic` everywhere. One process has one class.
     pub cpu_class: Option<CpuClass>,
+    /// How code is compiled. Everything but the determinism lint has it fast; it is part of the fingerprint.
+    #[serde(skip)]
+    pub optimisation: Optimisation,
+}
+
+/// How much the compiler makes of a module's code. Results must not depend on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Optimisation {
+    /// Fast code.
+    #[default]
+    Speed,
+    /// Code as it comes.
+    None,
 }
 
 impl Default for SandboxOptions {
@@ -90,6 +103,7 @@ impl Default for SandboxOptions {
             model_cache_bytes_max: 1 << 30,
             keep_resident_bytes_max: 64 << 10,
             cpu_class: None,
+            optimisation: Optimisation::Speed,
         }
     }
 }
@@ -242,7 +256,7 @@ impl Sandbox {
         let linked = wasi::link(&mut linker).and_then(|()| nn::link(&mut linker));
         linked.map_err(|error| SandboxError::Engine { detail: format!("{error:#}") })?;
         let backend = nn::backends();
-        let description = engine::describe(&engine, class, format!("{} {}", backend.name(), backend.version()));
+        let description = describe(&engine, class, &*backend);
         engine::start_ticker(&engine)?;
         let shared = Shared {
             engine,
@@ -256,6 +270,15 @@ impl Sandbox {
             options,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What a sandbox with these options would say of itself. It pins nothing, so it can be asked for many.
+    ///
+    /// # Errors
+    /// When the engine would not start.
+    pub fn description_of(options: &SandboxOptions) -> Result<EngineDescription, SandboxError> {
+        let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
+        Ok(describe(&engine::build(options, class)?, class, &*nn::backends()))
     }
 
     /// What it was built with.
@@ -341,6 +364,10 @@ impl Sandbox {
     pub fn run_cancellable(&self, request: Request, cancel: &CancelToken) -> Response {
         run::run(self, request, Some(cancel.clone()))
     }
+}
+
+fn describe(engine: &Engine, class: CpuClass, backend: &dyn Backend) -> EngineDescription {
+    engine::describe(engine, class, format!("{} {}", backend.name(), backend.version()))
 }
 
 fn check_option(what: &str, value: u64, min: u64, max: u64) -> Result<(), SandboxError> {
