@@ -363,7 +363,8 @@ mod tests {
     fn a_result_that_is_tampered_with_gives_a_difference_that_names_its_condition_and_what() {
         let plain =
             || here(&Work { conditions: vec![LintCondition::Plain], ..work(tasks::ECHO.wasm, BTreeMap::new(), b"x") });
-        let tampers: [(fn(&mut Finished), &str); 7] = [
+        type Tamper = fn(&mut Finished);
+        let tampers: [(Tamper, &str); 7] = [
             (|finished| finished.outcome = registry::receipt::Outcome::FuelOut, "outcome"),
             (|finished| finished.fuel_used += 1, "fuel"),
             (|finished| finished.stdout = Bytes::from_static(b"y"), "stdout"),

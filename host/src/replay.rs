@@ -84,7 +84,7 @@ pub(crate) enum ReplayError {
         /// Which.
         hash: BlobHash,
         /// Why.
-        source: LoadError,
+        source: Box<LoadError>,
     },
     /// This machine could not carry the task through.
     #[error("this machine could not run the task: {0}")]
@@ -246,13 +246,13 @@ impl Player {
         let module = task.template.module;
         if !sandbox.has_module(module) {
             let bytes = self.sources.blob("module", module.into(), limits::MODULE_BYTES_MAX).await?;
-            let failed = |source| ReplayError::Load { what: "module", hash: module.into(), source };
+            let failed = |source| ReplayError::Load { what: "module", hash: module.into(), source: Box::new(source) };
             sandbox.load_module(module, &bytes).map_err(failed)?;
         }
         for model in task.template.models.values().copied() {
             if !sandbox.has_model(model) {
                 let bytes = self.sources.blob("model", model.into(), limits::MODEL_BYTES_MAX).await?;
-                let failed = |source| ReplayError::Load { what: "model", hash: model.into(), source };
+                let failed = |source| ReplayError::Load { what: "model", hash: model.into(), source: Box::new(source) };
                 sandbox.load_model(model, &bytes).map_err(failed)?;
             }
         }

@@ -12,6 +12,7 @@ use host::{
 use registry::{
     id::{BlobHash, JobId},
     job::{Reduce, Split},
+    receipt::Record,
 };
 use serde_json::Value;
 use support::{Cluster, Conduct, cli};
@@ -79,12 +80,19 @@ async fn with_everything_stopped_the_records_replay_and_the_liar_is_named() {
     for accused in accused {
         assert_eq!((&accused["node"], &accused["difference"]["what"]), (&liar.to_string().into(), &"output".into()));
     }
-    let people = cli(EXE, None, &["receipt", "replay", &here], b"").await;
+    let (kept_dir, keep) = (dir.join("kept"), dir.join("kept").to_string_lossy().into_owned());
+    let people = cli(EXE, None, &["receipt", "replay", &here, "--keep", &keep], b"").await;
     let said = text(&people.stdout);
     assert!(
         people.status.success() && said.contains(&format!("node {} signed something else", liar.short())),
         "{said}"
     );
+
+    let accepted = Record::from_bytes(&std::fs::read(dir.join("map-000000.cbor")).unwrap()).unwrap().check().unwrap();
+    let inferred = accepted.execution.nn_root.expect("nothing was inferred");
+    for name in [inferred, accepted.execution.output, BlobHash(accepted.execution.engine.0)] {
+        assert!(kept_dir.join(name.to_string()).is_file(), "the replay did not keep {name}");
+    }
 
     // One changed byte of the model, and another module under the module's name.
     let record = dir.join("map-000000.cbor").to_string_lossy().into_owned();

@@ -184,15 +184,20 @@ async fn lint(args: &PushArgs) -> Result<Option<Lint>, CliError> {
     };
     if lint.difference.is_some() {
         let said = format!("{}: {}", args.file.display(), verdict(&lint));
-        if args.class == Class::Exact && !args.allow_nondeterministic {
-            return Err(CliError::Failed(format!(
-                "{said}: results of class exact must not differ; choose another --class, or say \
-                 --allow-nondeterministic if you know better"
-            )));
-        }
-        output::note(&format!("warning: {said}"));
+        check_verdict(&said, args.class, args.allow_nondeterministic)?;
+        output::note(&output::escaped(&format!("warning: {said}")));
     }
     Ok(Some(lint))
+}
+
+/// A module whose results differ is not published as exact, unless its publisher insists.
+fn check_verdict(said: &str, class: Class, is_allowed: bool) -> Result<(), CliError> {
+    if class == Class::Exact && !is_allowed {
+        return Err(CliError::Failed(format!(
+            "{said}: results of class exact must not differ; choose another --class, or say --allow-nondeterministic"
+        )));
+    }
+    Ok(())
 }
 
 /// What the lint found, in a few words.
@@ -311,4 +316,32 @@ pub(super) fn publisher_key(path: &Path) -> Result<SecretKey, CliError> {
         std::fs::create_dir_all(dir).map_err(|source| CliError::File { path: dir.to_owned(), source })?;
     }
     Ok(keys::load_or_create(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use registry::{
+        id::EngineFingerprint,
+        manifest::{LintCondition, LintRun, LintSubject},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_module_that_differs_is_not_exact_unless_its_publisher_insists() {
+        let run = |condition| LintRun { condition, engine: EngineFingerprint([1; 32]) };
+        let runs = vec![run(LintCondition::Plain), run(LintCondition::Unoptimised)];
+        let equal = Lint { runs, difference: None };
+        assert_eq!(verdict(&equal), "equal under plain, unoptimised");
+        let difference = LintDifference { condition: LintCondition::Unoptimised, subject: LintSubject::Stdout };
+        let differs = verdict(&Lint { difference: Some(difference), ..equal });
+        assert_eq!(differs, "not deterministic: stdout differs under condition unoptimised");
+        let refused = check_verdict(&differs, Class::Exact, false).unwrap_err();
+        assert!(
+            refused.exit() == Exit::Failed && refused.to_string().contains("--allow-nondeterministic"),
+            "{refused}"
+        );
+        check_verdict(&differs, Class::Exact, true).unwrap();
+        check_verdict(&differs, Class::Homogeneous, false).unwrap();
+    }
 }

@@ -350,7 +350,8 @@ mod tests {
             segment_root: Some(BlobHash([9; 32])),
         };
         let mut found = other.clone();
-        let heal: [(&str, fn(&mut Execution)); 8] = [
+        type Heal = fn(&mut Execution);
+        let heal: [(&str, Heal); 8] = [
             ("task id", |found| found.task = execution().task),
             ("module", |found| found.module = execution().module),
             ("class", |found| found.class = execution().class),

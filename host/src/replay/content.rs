@@ -270,10 +270,10 @@ impl Sources {
                 return Ok(Some(bytes));
             }
         }
-        for store in self.stores.iter().filter(|store| store.has(hash)) {
-            return Ok(Some(store.read(hash, bytes_max).await?));
+        match self.stores.iter().find(|store| store.has(hash)) {
+            Some(store) => Ok(Some(store.read(hash, bytes_max).await?)),
+            None => Ok(None),
         }
-        Ok(None)
     }
 
     /// The blob.

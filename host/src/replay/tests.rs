@@ -113,11 +113,44 @@ async fn what_was_signed_comes_out_again_from_the_job_alone() {
     let replayed = desk.replay(&desk.accepted(&desk.truth)).await.unwrap();
     assert_eq!((replayed.verdict, replayed.difference), (Verdict::Equal, None));
     assert_eq!(replayed.ran_on, Some(desk.truth.engine));
-    // The same where the input is a blob of its own, named by the task.
-    let key = TaskKey { template: desk.spec.template().hash(), shard: desk.shard, input: BlobHash::of(b"two\n") };
-    desk.folder.put(&key).unwrap();
+}
+
+#[tokio::test]
+async fn an_input_is_the_one_that_the_job_says_or_the_task_names() {
+    let mut desk = Desk::new().await;
+    let hash = BlobHash::of(b"two\n");
+    let whole = b"one\ntwo\n";
+    let inputs = [
+        (JobInput::Inline(whole.to_vec().into()), Split::Lines(1)),
+        (JobInput::Blobs(vec![BlobHash::of(b"one\n"), hash]), Split::Each),
+        (JobInput::Blob(BlobHash::of(whole)), Split::Lines(1)),
+    ];
+    for (input, split) in inputs {
+        let cut = matches!(input, JobInput::Blob(_));
+        desk.spec = JobSpec { input, split, ..desk.spec.clone() };
+        desk.folder.put(&desk.spec).unwrap();
+        let key = TaskKey { template: desk.spec.template().hash(), shard: desk.shard, input: hash };
+        assert_eq!(desk.truth.task, TaskId(key.name()), "a task's id names no job");
+        let record = desk.accepted(&desk.truth);
+        if cut {
+            // Cut again from the whole, or named by the task's own bytes.
+            let refused = desk.replay(&record).await.unwrap_err().to_string();
+            assert!(refused.starts_with("input of task "), "{refused}");
+            desk.folder.put_blob(whole).unwrap();
+            assert_eq!(desk.replay(&record).await.unwrap().verdict, Verdict::Equal);
+            desk.remove(BlobHash::of(whole).0);
+            desk.folder.put(&key).unwrap();
+        }
+        desk.folder.put_blob(b"two\n").unwrap();
+        assert_eq!(desk.replay(&record).await.unwrap().verdict, Verdict::Equal);
+        desk.remove(hash.0);
+    }
+    // Another shard's input than the job's is another task, whatever was put into the folder.
+    desk.spec = JobSpec { input: JobInput::None, split: Split::Each, ..desk.spec.clone() };
+    desk.folder.put(&desk.spec).unwrap();
     desk.folder.put_blob(b"two\n").unwrap();
-    assert_eq!(desk.replay(&desk.accepted(&desk.truth)).await.unwrap().verdict, Verdict::Equal);
+    let replayed = desk.replay(&desk.accepted(&desk.truth)).await.unwrap();
+    assert!(matches!(replayed.difference, Some(Difference::Task { .. })), "{:?}", replayed.difference);
 }
 
 #[tokio::test]
