@@ -152,7 +152,7 @@ pub(crate) struct Accused {
     pub(crate) difference: Option<Difference>,
 }
 
-/// Replays records, one after another, on one engine.
+/// Replays records, one after another.
 #[derive(Debug)]
 pub(crate) struct Player {
     sources: Sources,
@@ -160,13 +160,14 @@ pub(crate) struct Player {
     any_engine: bool,
     /// Where what the replays wrote is kept.
     keep: Option<Folder>,
-    sandbox: Option<Sandbox>,
+    /// One an engine: they keep what they have loaded.
+    sandboxes: Vec<Sandbox>,
 }
 
 impl Player {
     /// A player of what these sources have. `keep` gets what the tasks write, each file named by its hash.
     pub(crate) fn new(sources: Sources, any_engine: bool, keep: Option<PathBuf>) -> Self {
-        Self { sources, any_engine, keep: keep.map(Folder::new), sandbox: None }
+        Self { sources, any_engine, keep: keep.map(Folder::new), sandboxes: Vec::new() }
     }
 
     /// One more folder to look into, before the others.
@@ -205,7 +206,7 @@ impl Player {
         if let Some(difference) = task.difference(signed) {
             return Ok(Replayed { difference: Some(difference), ..replayed });
         }
-        let (sandbox, engines) = self.sandbox(signed.engine).await?;
+        let (sandbox, engines) = self.sandbox(signed.engine)?;
         let scope = if engines.is_none() { Scope::Everything } else { Scope::OutcomeAndOutput };
         let found = self.run(&sandbox, task).await?;
         self.keep(&sandbox, &found)?;
@@ -226,19 +227,33 @@ impl Player {
     }
 
     /// A sandbox for a record of this engine, and in what it differs if it does.
-    async fn sandbox(&mut self, signed: EngineFingerprint) -> Result<(Sandbox, Option<String>), ReplayError> {
-        let sandbox = match &self.sandbox {
+    fn sandbox(&mut self, signed: EngineFingerprint) -> Result<(Sandbox, Option<String>), ReplayError> {
+        if let Some(sandbox) = self.sandboxes.iter().find(|sandbox| sandbox.fingerprint() == signed) {
+            return Ok((sandbox.clone(), None));
+        }
+        let made = engine::options(signed).map(Sandbox::new);
+        match (made, self.sandboxes.first()) {
+            (Some(Ok(sandbox)), _) => {
+                self.sandboxes.push(sandbox.clone());
+                return Ok((sandbox, None));
+            }
+            // Of a class that this process cannot have beside the one that it has.
+            (Some(Err(_)), Some(_)) if self.any_engine => {}
+            (Some(Err(error)), _) => return Err(error.into()),
+            (None, _) => {}
+        }
+        let sandbox = match self.sandboxes.first() {
             Some(sandbox) => sandbox.clone(),
-            None => self.sandbox.insert(Sandbox::new(engine::options(signed))?).clone(),
+            None => Sandbox::new(task::alone())?,
         };
-        if sandbox.fingerprint() == signed {
-            return Ok((sandbox, None));
+        let detail = engine::difference(&self.sources, signed, sandbox.describe())?;
+        if !self.any_engine {
+            return Err(ReplayError::Engine { signed: signed.short(), own: sandbox.fingerprint().short(), detail });
         }
-        let detail = engine::difference(&self.sources, signed, sandbox.describe()).await?;
-        if self.any_engine {
-            return Ok((sandbox, Some(detail)));
+        if self.sandboxes.is_empty() {
+            self.sandboxes.push(sandbox.clone());
         }
-        Err(ReplayError::Engine { signed: signed.short(), own: sandbox.fingerprint().short(), detail })
+        Ok((sandbox, Some(detail)))
     }
 
     /// Loads what the task needs, as far as it is not loaded, and runs it.

@@ -216,25 +216,27 @@ impl Sources {
     pub(crate) async fn open(dirs: &[PathBuf]) -> Result<Self, ContentError> {
         let mut sources = Self { folders: Vec::new(), stores: Vec::new() };
         for dir in dirs {
-            let store = [dir.clone(), dir.join(BLOBS_DIR)].into_iter().find(|dir| dir.join(STORE_FILE).is_file());
-            match store {
-                Some(store) => match Store::open(&store, StoreOptions::default()).await {
-                    Ok(store) => sources.stores.push(store),
-                    Err(StoreError::InUse { dir }) => {
-                        sources.close().await;
-                        return Err(ContentError::InUse { path: dir });
-                    }
-                    Err(error) => {
-                        sources.close().await;
-                        return Err(error.into());
-                    }
-                },
-                None if dir.join(CONTENT_DIR).is_dir() => sources.folders.push(Folder(dir.join(CONTENT_DIR))),
-                None if dir.is_dir() => sources.folders.push(Folder(dir.clone())),
-                None => return Err(ContentError::Nothing { path: dir.clone() }),
+            if let Err(error) = sources.add(dir).await {
+                sources.close().await;
+                return Err(error);
             }
         }
         Ok(sources)
+    }
+
+    async fn add(&mut self, dir: &Path) -> Result<(), ContentError> {
+        let store = [dir.to_owned(), dir.join(BLOBS_DIR)].into_iter().find(|dir| dir.join(STORE_FILE).is_file());
+        match store {
+            Some(store) => match Store::open(&store, StoreOptions::default()).await {
+                Ok(store) => self.stores.push(store),
+                Err(StoreError::InUse { dir }) => return Err(ContentError::InUse { path: dir }),
+                Err(error) => return Err(error.into()),
+            },
+            None if dir.join(CONTENT_DIR).is_dir() => self.folders.push(Folder(dir.join(CONTENT_DIR))),
+            None if dir.is_dir() => self.folders.push(Folder(dir.to_owned())),
+            None => return Err(ContentError::Nothing { path: dir.to_owned() }),
+        }
+        Ok(())
     }
 
     /// One more folder, looked into before the others.

@@ -15,18 +15,18 @@ impl Preimage for EngineDescription {
     const BYTES_MAX: usize = 4096;
 }
 
-/// Options for the engine with this fingerprint; those of this machine's best when it has none such.
-pub(super) fn options(signed: EngineFingerprint) -> SandboxOptions {
+/// Options for the engine with this fingerprint, if this machine has it.
+pub(super) fn options(signed: EngineFingerprint) -> Option<SandboxOptions> {
     let has = |options: &SandboxOptions| {
         Sandbox::description_of(options).is_ok_and(|description| description.fingerprint() == signed)
     };
     let classes = [Some(CpuClass::detect()), Some(CpuClass::Generic)];
     let mut candidates = classes.into_iter().map(|cpu_class| SandboxOptions { cpu_class, ..task::alone() });
-    candidates.find(has).unwrap_or_else(task::alone)
+    candidates.find(has)
 }
 
 /// In what an engine differs from the one with this fingerprint, as far as that can be known.
-pub(super) async fn difference(
+pub(super) fn difference(
     sources: &Sources,
     signed: EngineFingerprint,
     own: &EngineDescription,
@@ -73,8 +73,7 @@ mod tests {
     fn a_class_below_the_machines_best_is_found_by_its_fingerprint() {
         let generic = SandboxOptions { cpu_class: Some(CpuClass::Generic), ..task::alone() };
         let signed = Sandbox::description_of(&generic).unwrap().fingerprint();
-        assert_eq!(Sandbox::description_of(&options(signed)).unwrap().fingerprint(), signed);
-        let best = Sandbox::description_of(&task::alone()).unwrap().fingerprint();
-        assert_eq!(Sandbox::description_of(&options(EngineFingerprint([0; 32]))).unwrap().fingerprint(), best);
+        assert_eq!(Sandbox::description_of(&options(signed).unwrap()).unwrap().fingerprint(), signed);
+        assert_eq!(options(EngineFingerprint([0; 32])), None);
     }
 }

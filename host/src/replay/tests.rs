@@ -10,6 +10,7 @@ use registry::{
 };
 
 use super::*;
+use crate::sandbox::{CpuClass, SandboxOptions};
 
 /// A job of two lines for the echo, of which the second is signed for, and a folder with what it is made of.
 struct Desk {
@@ -219,6 +220,24 @@ async fn another_engine_is_said_and_not_run_unless_wanted() {
     assert!(replayed.engines.unwrap().contains("wasmtime 1.0.0 there"));
     let wrong = Execution { output: BlobHash([1; 32]), ..signed };
     assert_eq!(desk.play(&desk.accepted(&wrong), true).await.unwrap().verdict, Verdict::Different);
+}
+
+#[tokio::test]
+async fn an_engine_that_this_process_cannot_have_beside_its_own_is_told_to_have_another() {
+    let desk = Desk::new().await;
+    let class = Some(CpuClass::Generic);
+    let generic = Sandbox::description_of(&SandboxOptions { cpu_class: class, ..task::alone() }).unwrap();
+    let signed = Execution { engine: generic.fingerprint(), ..desk.truth.clone() };
+    let mut player = Player::new(Sources::open(&[]).await.unwrap(), false, None);
+    player.look_into(desk.folder.clone());
+    player.replay(&desk.accepted(&desk.truth)).await.unwrap();
+    let replayed = player.replay(&desk.accepted(&signed)).await;
+    if CpuClass::detect() == CpuClass::Generic {
+        assert_eq!(replayed.unwrap().verdict, Verdict::Equal);
+    } else {
+        let refused = replayed.unwrap_err();
+        assert!(refused.word() == "sandbox" && refused.to_string().contains("start another process"), "{refused}");
+    }
 }
 
 #[tokio::test]
