@@ -3,7 +3,7 @@
 //! - `exit`: errors and exit codes; `output`: tables, JSON, progress; `connect`: where the coordinator is; `paths`: where
 //!   files are by default; `parse`: what arguments mean; `folder`: where a task's files go.
 //! - Verbs that ask a coordinator: `push submit jobs job results receipt nodes why cancel names yank`.
-//! - Verbs that need no grid: `run completions`, and `receipt verify`.
+//! - Verbs that need no grid: `run completions`, `receipt verify` and `receipt replay`.
 //! - Verbs that are a process of the grid: `up node demo`. Their arguments are values that `node` and `demo` take.
 //!
 //! Results go to standard output, everything else to standard error. With `--json` standard output is one JSON value.
@@ -38,6 +38,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 pub use self::exit::{CliError, Exit};
+use crate::lint;
 
 /// Environment variable that says what is logged.
 const LOG_VARIABLE: &str = "QUORATE_LOG";
@@ -82,7 +83,7 @@ enum Verb {
     Why(why::WhyArgs),
     /// Stop a job.
     Cancel(cancel::CancelArgs),
-    /// List published names.
+    /// List published names, or show what one stands for.
     Names(names::NamesArgs),
     /// Withdraw a published version; new jobs cannot use it.
     Yank(yank::YankArgs),
@@ -90,6 +91,9 @@ enum Verb {
     Completions(completions::CompletionsArgs),
     /// Show a grid catch a liar, on this machine.
     Demo(demo::DemoArgs),
+    /// Run a part of the determinism lint of `push`, in a process of its own.
+    #[command(name = lint::CHILD_VERB, hide = true)]
+    LintChild,
 }
 
 /// Runs the verb that the arguments name.
@@ -128,6 +132,7 @@ async fn run(verb: Verb) -> Outcome {
         Verb::Yank(args) => yank::run(args).await,
         Verb::Completions(args) => completions::run(&args),
         Verb::Demo(args) => demo::run(args).await,
+        Verb::LintChild => push::lint_child(),
     }
 }
 

@@ -165,6 +165,7 @@ async fn publish(client: &Client) -> Result<Name, DemoError> {
         class: Class::Exact,
         limits: Limits::default(),
         sample: None,
+        lint: None,
     });
     client.publish_bytes(manifest.to_bytes().into()).await?;
     let name = Name { publisher: "demo".into(), name: "digits".into(), version: 1 };

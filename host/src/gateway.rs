@@ -7,7 +7,7 @@
 //! - [`wire`]: what crosses the socket as JSON; [`error`]: every refusal, with its status, word and advice.
 //! - [`serve`]: connections; [`guard`]: who may ask what; [`token`]: the secret that says so.
 //! - [`jobs`], [`resolve`], [`preflight`], [`plan`]: from a request to an accepted job.
-//! - [`events`], [`results`], [`receipts`]: what comes of it. [`blobs`], [`names`], [`grid_routes`]: the rest.
+//! - [`events`], [`results`], [`receipts`]: what comes of it; [`work`]: what it takes to do it again. [`blobs`], [`names`], [`grid_routes`]: the rest.
 //!
 //! **Attackers.** It listens on loopback unless told otherwise. Whatever changes or tells anything needs the token of the
 //! data directory; a web page in the user's browser does not get past the checks of `Host` and `Origin`. Heads, bodies,
@@ -34,6 +34,7 @@ mod serve;
 mod tests;
 pub mod token;
 pub mod wire;
+mod work;
 
 use std::sync::Arc;
 
@@ -111,7 +112,12 @@ impl Gateway {
             .route("/v1/jobs/{id}/results/files/{shard}/{*path}", get(results::file))
             .route("/v1/jobs/{id}/receipts", get(receipts::list))
             .route("/v1/jobs/{id}/receipts/{index}", get(receipts::read))
+            .route("/v1/jobs/{id}/spec", get(work::spec))
+            .route("/v1/jobs/{id}/shards/{stage}/{index}/input", get(work::input))
+            .route("/v1/jobs/{id}/shards/{stage}/{index}/output", get(work::output))
+            .route("/v1/jobs/{id}/shards/{stage}/{index}/stdout", get(work::stdout))
             .route("/v1/jobs/{id}/why", get(jobs::why))
+            .route("/v1/engine", get(work::engine))
             .route("/v1/nodes", get(grid_routes::nodes))
             .route("/v1/ticket", get(grid_routes::ticket))
             .fallback(guard::unknown_route)

@@ -7,6 +7,7 @@
 //!   and what is signed of what comes out, the same for a host and for `quorate run`.
 //! - [`journal`]: the coordinator's memory. [`coordinator`]: drives the event machine of `grid`.
 //! - [`worker`]: the host's side of the work: fetch, run, sign, send.
+//! - `replay`: runs the task of a record of receipts again. `lint`: runs a module twice and more before it is published.
 //! - [`net`]: what crosses sockets between hosts and coordinator; the only user of iroh's control plane.
 //! - [`gateway`]: HTTP, the only user of axum. [`client`]: its other end.
 //! - [`node`]: wires the parts into processes. [`launch`]: starts such processes. [`demo`]: the main job, on one machine.
@@ -23,9 +24,11 @@ pub mod journal;
 pub mod keys;
 pub mod launch;
 pub mod limits;
+mod lint;
 pub mod metrics;
 pub mod net;
 pub mod node;
+mod replay;
 pub mod sandbox;
 mod task;
 pub mod worker;

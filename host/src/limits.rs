@@ -194,6 +194,12 @@ pub const SHUTDOWN_MS_MAX: u64 = 3_000;
 pub const STDIN_BYTES_MAX: u64 = 1 << 30;
 /// Input files in bytes that a host keeps in memory for jobs whose tasks it may get next.
 pub const FILE_CACHE_BYTES_MAX: u64 = 1 << 30;
+/// Memory in bytes that the determinism lint fills before a run that must not see it.
+pub const LINT_FILL_BYTES_MAX: u64 = 256 << 20;
+/// Length in bytes of what the lint gives to another process: a module, models and a sample.
+pub const LINT_WORK_BYTES_MAX: usize = 6 << 30;
+/// Length in bytes of what that process answers: its runs' outputs and logs.
+pub const LINT_ANSWER_BYTES_MAX: usize = 5 << 30;
 /// Stack in bytes of a thread that runs tasks.
 pub const EXECUTOR_STACK_BYTES: usize = TASK_STACK_BYTES + (1 << 20);
 

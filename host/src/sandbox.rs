@@ -87,6 +87,19 @@ pub struct SandboxOptions {
     pub cpu_class: Option<CpuClass>,
     /// What results may depend on.
     pub profile: Profile,
+    /// How code is compiled. Everything but the determinism lint has it fast; it is part of the fingerprint.
+    #[serde(skip)]
+    pub optimisation: Optimisation,
+}
+
+/// How much the compiler makes of a module's code. Results must not depend on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Optimisation {
+    /// Fast code.
+    #[default]
+    Speed,
+    /// Code as it comes.
+    None,
 }
 
 impl Default for SandboxOptions {
@@ -101,6 +114,7 @@ impl Default for SandboxOptions {
             keep_resident_bytes_max: 64 << 10,
             cpu_class: None,
             profile: Profile::Native,
+            optimisation: Optimisation::Speed,
         }
     }
 }
@@ -250,8 +264,7 @@ impl Sandbox {
             .and_then(|()| fuel::link(&mut linker));
         linked.map_err(|error| SandboxError::Engine { detail: format!("{error:#}") })?;
         let backend = nn::backends();
-        let description =
-            engine::describe(&engine, options.profile, class, format!("{} {}", backend.name(), backend.version()));
+        let description = describe(&engine, options.profile, class, &*backend);
         let shared = Shared {
             engine,
             linker,
@@ -264,6 +277,15 @@ impl Sandbox {
             options,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What a sandbox with these options would say of itself. It pins nothing, so it can be asked for many.
+    ///
+    /// # Errors
+    /// When the engine would not start.
+    pub fn description_of(options: &SandboxOptions) -> Result<EngineDescription, SandboxError> {
+        let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
+        Ok(describe(&engine::build(options, class)?, options.profile, class, &*nn::backends()))
     }
 
     /// What it was built with.
@@ -351,6 +373,10 @@ impl Sandbox {
     pub fn run_cancellable(&self, request: Request, cancel: &CancelToken) -> Response {
         run::run(self, request, Some(cancel.clone()))
     }
+}
+
+fn describe(engine: &Engine, profile: Profile, class: CpuClass, backend: &dyn Backend) -> EngineDescription {
+    engine::describe(engine, profile, class, format!("{} {}", backend.name(), backend.version()))
 }
 
 fn check_option(what: &str, value: u64, min: u64, max: u64) -> Result<(), SandboxError> {

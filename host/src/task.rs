@@ -17,7 +17,7 @@ use registry::{
 
 use crate::{
     limits,
-    sandbox::{Finished, ModuleInfo, PAGE_BYTES, Request},
+    sandbox::{Finished, ModuleInfo, PAGE_BYTES, Request, SandboxOptions},
 };
 
 /// One pure function call.
@@ -66,6 +66,18 @@ impl Call<'_> {
             nn_root: finished.nn_root,
             segment_root: None,
         }
+    }
+}
+
+/// Options of a sandbox for one task at a time, which gives what any host may give; what the hosts of a grid really give
+/// is theirs to say.
+pub(crate) fn alone() -> SandboxOptions {
+    SandboxOptions {
+        memory_bytes_max: limits::MEMORY_BYTES_MAX,
+        output_bytes_max: limits::OUTPUT_BYTES_MAX,
+        scratch_bytes_max: limits::SCRATCH_BYTES_MAX,
+        slots_max: 1,
+        ..SandboxOptions::default()
     }
 }
 

@@ -73,8 +73,13 @@ pub fn decode<T: DeserializeOwned + Serialize>(bytes: &[u8], bytes_max: usize) -
 
 /// The BLAKE3 hash of a value under a domain, such as `quorate/task/1`: equal values of different kinds never collide.
 pub fn hash<T: Serialize>(domain: &str, value: &T) -> [u8; 32] {
+    hash_encoded(domain, &encode(value))
+}
+
+/// The same of a value that is encoded already.
+pub fn hash_encoded(domain: &str, bytes: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(domain.as_bytes()).update(&[0]).update(&encode(value));
+    hasher.update(domain.as_bytes()).update(&[0]).update(bytes);
     *hasher.finalize().as_bytes()
 }
 

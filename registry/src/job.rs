@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     canon::{self, Bytes},
     id::{BlobHash, JobId, ModelHash, ModuleHash, TaskId},
+    preimage::Preimage,
 };
 
 /// Length in bytes that a job's canonical form may have.
@@ -287,7 +288,7 @@ impl JobSpec {
 
     /// The hash that names it.
     pub fn id(&self) -> JobId {
-        JobId(canon::hash("quorate/job/1", self))
+        JobId(self.name())
     }
 
     /// Checks everything that can be checked without looking at a blob.
@@ -431,7 +432,43 @@ impl TaskTemplate {
 
 /// The id of the task that runs `template` (by its [`TaskTemplate::hash`]) on one shard.
 pub fn task_id(template: BlobHash, shard: ShardInfo, input: BlobHash) -> TaskId {
-    TaskId(canon::hash("quorate/task/1", &(template, shard, input)))
+    TaskId(TaskKey { template, shard, input }.name())
+}
+
+/// What a [`TaskId`] is the hash of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(BlobHash, ShardInfo, BlobHash)", into = "(BlobHash, ShardInfo, BlobHash)")]
+pub struct TaskKey {
+    /// [`TaskTemplate::hash`].
+    pub template: BlobHash,
+    /// Which part of the job it is.
+    pub shard: ShardInfo,
+    /// Hash of its standard input.
+    pub input: BlobHash,
+}
+
+impl From<(BlobHash, ShardInfo, BlobHash)> for TaskKey {
+    fn from((template, shard, input): (BlobHash, ShardInfo, BlobHash)) -> Self {
+        Self { template, shard, input }
+    }
+}
+
+impl From<TaskKey> for (BlobHash, ShardInfo, BlobHash) {
+    fn from(key: TaskKey) -> Self {
+        (key.template, key.shard, key.input)
+    }
+}
+
+impl Preimage for TaskKey {
+    const WHAT: &'static str = "task";
+    const DOMAIN: &'static str = "quorate/task/1";
+    const BYTES_MAX: usize = 256;
+}
+
+impl Preimage for JobSpec {
+    const WHAT: &'static str = "job";
+    const DOMAIN: &'static str = "quorate/job/1";
+    const BYTES_MAX: usize = JOB_BYTES_MAX;
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Reading order:
 //! - [`id`]: newtype hashes and keys; nothing else names a thing.
 //! - [`canon`]: the one canonical CBOR codec. What is hashed or signed goes through it and nothing else does.
+//! - [`preimage`]: what a hash in a signed record is of, so that it can be handed on without trust.
 //! - [`sign`]: domain-separated ed25519 signatures over the exact bytes.
 //! - [`name`]: `publisher/name@version`, signed, immutable, yankable.
 //! - [`manifest`]: what a publisher says of a task module or a model.
@@ -19,6 +20,7 @@ pub mod job;
 pub mod manifest;
 pub mod membership;
 pub mod name;
+pub mod preimage;
 pub mod receipt;
 pub mod sign;
 #[cfg(feature = "store")]

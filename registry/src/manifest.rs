@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     canon::{self, CanonError},
-    id::{BlobHash, ManifestHash, ModelHash, ModuleHash},
+    id::{BlobHash, EngineFingerprint, ManifestHash, ModelHash, ModuleHash},
     job::{Class, Limits},
 };
 
@@ -33,6 +33,108 @@ pub struct TaskManifest {
     pub limits: Limits,
     /// An input to try it on, for quotes and for the determinism lint.
     pub sample: Option<BlobHash>,
+    /// What the publisher's determinism lint found on the sample. A manifest without one has the bytes that it had before
+    /// there was a lint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lint: Option<Lint>,
+}
+
+/// The module's runs on its sample input under different conditions, and whether they were equal. The publisher's word: it
+/// saves an honest publisher's users from a mistake, and binds nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lint {
+    /// In the order in which they were run; the others are compared with the first.
+    pub runs: Vec<LintRun>,
+    /// The first difference; all runs were equal when there is none.
+    pub difference: Option<LintDifference>,
+}
+
+/// One run of the lint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LintRun {
+    /// What was different about it.
+    pub condition: LintCondition,
+    /// The engine that it ran on.
+    pub engine: EngineFingerprint,
+}
+
+/// What a run of the lint had different from the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LintCondition {
+    /// Nothing: the first run, alone on a fresh engine.
+    Plain,
+    /// The memory that it got had been filled by another task.
+    UsedMemory,
+    /// Other tasks ran at the same time, and it was started from another thread.
+    Busy,
+    /// Its code was compiled without optimisation: other machine code, other registers.
+    Unoptimised,
+    /// Another process: another time, environment and address space.
+    Process,
+    /// Another process, whose compiled code uses the instructions that every processor has.
+    Generic,
+}
+
+impl LintCondition {
+    /// A stable word, as it is encoded.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::UsedMemory => "used_memory",
+            Self::Busy => "busy",
+            Self::Unoptimised => "unoptimised",
+            Self::Process => "process",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// Where two runs differ first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LintDifference {
+    /// The run that differs from the first.
+    pub condition: LintCondition,
+    /// In what.
+    pub subject: LintSubject,
+}
+
+/// What of a result may differ, in the order in which it is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LintSubject {
+    /// How it ended.
+    Outcome,
+    /// Fuel spent.
+    Fuel,
+    /// Standard output.
+    Stdout,
+    /// Files below `/out`.
+    Files,
+    /// Standard error.
+    Stderr,
+    /// What went into models and came out.
+    Inferences,
+    /// The most memory that it had.
+    Memory,
+}
+
+impl LintSubject {
+    /// A stable word, as it is encoded.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Outcome => "outcome",
+            Self::Fuel => "fuel",
+            Self::Stdout => "stdout",
+            Self::Files => "files",
+            Self::Stderr => "stderr",
+            Self::Inferences => "inferences",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 /// A model file.

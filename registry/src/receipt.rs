@@ -15,6 +15,7 @@ use crate::{
     id::{BlobHash, Commitment, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, ReceiptId, TaskId},
     job::{Class, QUORUM_MAX, ShardInfo},
     membership::NodeCert,
+    preimage::Preimage,
     sign::{SignatureError, Signed, Statement},
 };
 
@@ -139,13 +140,19 @@ pub struct OutputFile {
 impl Output {
     /// The hash that an execution commits to.
     pub fn hash(&self) -> BlobHash {
-        BlobHash(canon::hash("quorate/output/1", self))
+        BlobHash(self.name())
     }
 
     /// Bytes in all.
     pub fn bytes(&self) -> u64 {
         self.files.iter().fold(self.stdout_bytes, |sum, file| sum.saturating_add(file.bytes))
     }
+}
+
+impl Preimage for Output {
+    const WHAT: &'static str = "output";
+    const DOMAIN: &'static str = "quorate/output/1";
+    const BYTES_MAX: usize = OUTPUT_FILES_MAX * (OUTPUT_PATH_BYTES_MAX + 128) + 128;
 }
 
 /// What must be equal on every host of one fingerprint.

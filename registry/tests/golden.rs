@@ -7,7 +7,9 @@ use registry::{
     canon,
     id::{BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, TaskId},
     job::{Class, JobInput, JobSpec, Limits, Policy, Reduce, ShardInfo, Split, Stage, task_id},
-    manifest::{Manifest, ModelEncoding, ModelManifest, TaskManifest},
+    manifest::{
+        Lint, LintCondition, LintDifference, LintRun, LintSubject, Manifest, ModelEncoding, ModelManifest, TaskManifest,
+    },
     membership::{NodeCert, Ticket},
     name::NameStatement,
     receipt::{Execution, Outcome, Output, OutputFile, Receipt, Trap},
@@ -68,6 +70,22 @@ fn short_values_byte_for_byte() {
     assert_eq!(hex(&canon::encode(&shard)), "a36573746167656672656475636565696e6465780065636f756e7401");
     assert_eq!(hex(&canon::encode(&Outcome::Exit(3))), "a1646578697403");
     assert_eq!(hex(&canon::encode(&Outcome::Ok)), "626f6b");
+    let lint = Lint {
+        runs: vec![LintRun { condition: LintCondition::UsedMemory, engine: EngineFingerprint([1; 32]) }],
+        difference: Some(LintDifference { condition: LintCondition::Busy, subject: LintSubject::Stdout }),
+    };
+    assert_eq!(
+        hex(&canon::encode(&lint)),
+        [
+            "a2",
+            "6472756e73",
+            "81a269636f6e646974696f6e6b757365645f6d656d6f727966656e67696e655820",
+            &"01".repeat(32),
+            "6a646966666572656e6365",
+            "a269636f6e646974696f6e6462757379677375626a656374667374646f7574",
+        ]
+        .concat()
+    );
     let cert = NodeCert { node: NodeId([1; 32]), issued_ms: 5 };
     assert_eq!(hex(&canon::encode(&cert)), format!("a2646e6f64655820{}696973737565645f6d7305", "01".repeat(32)));
 }
@@ -85,6 +103,7 @@ fn hashes_of_longer_values() {
         class: Class::Exact,
         limits: Limits::default(),
         sample: None,
+        lint: None,
     });
     let output = Output {
         stdout: BlobHash([1; 32]),

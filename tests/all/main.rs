@@ -5,6 +5,7 @@
 //! - `refusals`: bad input over HTTP, on the command line and between hosts.
 //! - `users`: what task authors and teams do, by the command line.
 //! - `run`: one task on this machine, without a grid, and that it comes out as on one.
+//! - `replay`: records of receipts run again, with everything stopped.
 //! - `hostile`: peers, clients, modules and disks that mean harm; its modules are made in `bombs`.
 //! - `metrics`: what Prometheus reads.
 //! - `digits`: the main job's input, and what is true about it.
@@ -17,6 +18,7 @@ mod grid;
 mod hostile;
 mod metrics;
 mod refusals;
+mod replay;
 mod run;
 mod sandbox;
 mod users;

@@ -42,7 +42,16 @@ async fn from_push_to_receipts_by_name() {
     std::fs::write(&pixels, tasks::data::DIGITS_PIXELS).unwrap();
     let (wasm, pixels) = (wasm.to_string_lossy(), pixels.to_string_lossy());
     let model = format!("digits={}", model.to_string_lossy());
-    say(&cluster, &["push", &wasm, "--name", "alice/digits@1", "--model", &model], b"").await;
+    let sample = cluster.scratch("sample.csv");
+    let first = tasks::data::DIGITS_PIXELS.split_inclusive(|byte| *byte == b'\n').next().unwrap();
+    std::fs::write(&sample, first).unwrap();
+    let sample = sample.to_string_lossy();
+    let args = ["push", &wasm, "--name", "alice/digits@1", "--model", &model, "--sample", &sample];
+    let pushed = say(&cluster, &args, b"").await;
+    let verdict = "equal under plain, used_memory, unoptimised, process, busy";
+    assert!(pushed.contains(verdict), "{pushed}");
+    let shown = say(&cluster, &["names", "alice/digits@1"], b"").await;
+    assert!(shown.contains(verdict) && shown.contains("digits"), "{shown}");
     let said = say(&cluster, &["submit", "alice/digits@1", "--input", &pixels, "--split", "lines=300"], b"").await;
     assert_eq!(said.as_bytes(), crate::digits::truth());
 
@@ -77,6 +86,10 @@ async fn a_yanked_version_takes_no_new_jobs_and_its_number_is_gone_for_good() {
     std::fs::write(&wasm, tasks::ECHO.wasm).unwrap();
     let wasm = wasm.to_string_lossy();
     say(&cluster, &["push", &wasm, "--name", "alice/echo@1"], b"").await;
+    let shown = say(&cluster, &["names", "alice/echo@1", "--json"], b"").await;
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let runs = shown["task"]["lint"]["runs"].as_array().unwrap();
+    assert!(shown["task"]["lint"]["difference"].is_null() && runs.len() >= 5, "{shown}");
     assert_eq!(say(&cluster, &["submit", "alice/echo@1", "--inline", "hello"], b"").await, "hello");
     say(&cluster, &["yank", "alice/echo@1", "--reason", "repeats everything"], b"").await;
     let refused = cluster.cli(&["submit", "alice/echo@1", "--inline", "hello"], b"").await;

@@ -317,6 +317,12 @@ impl Job {
         self.accepted == self.shard_count()
     }
 
+    /// Where a shard's input lies, and what the shard wrote once its result stands.
+    pub fn work(&self, stage: Stage, index: u32) -> Option<(&PlannedShard, Option<&Output>)> {
+        let shard = self.shard(ShardKey { stage, index })?;
+        Some((&shard.planned, shard.accepted.as_ref().map(|(_, output)| output)))
+    }
+
     /// The outputs of the map, in order, as far as they stand.
     pub fn map_parts(&self) -> Vec<Part> {
         self.parts(Stage::Map)

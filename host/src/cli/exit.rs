@@ -9,7 +9,7 @@ use std::{
 use hyper::StatusCode;
 
 use super::output;
-use crate::{client::ClientError, demo::DemoError, keys::KeyError, node::NodeError};
+use crate::{client::ClientError, demo::DemoError, keys::KeyError, node::NodeError, replay::FetchError};
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,8 @@ pub(super) const ALL: [Exit; 7] =
 /// Shown below `quorate --help`.
 pub(super) const HELP: &str = "Exit codes:
   0  done
-  1  tried and failed: the job failed or was cancelled, a task ended other than `ok`, a receipt does not hold
+  1  tried and failed: the job failed or was cancelled, a task ended other than `ok`, a receipt does not hold or does
+     not come out again
   2  the request makes no sense or is refused: wrong arguments, a module that cannot run, content that is wrong
   3  no coordinator answers
   4  not allowed: wrong token, or a name that belongs to another key
@@ -103,6 +104,9 @@ pub enum CliError {
     /// A node of the grid did not start, or stopped.
     #[error("{0}")]
     Node(Box<NodeError>),
+    /// What a replay needs was not fetched.
+    #[error("{0}")]
+    Fetch(String),
     /// A demonstration came to no end.
     #[error("{0}")]
     Demo(#[from] DemoError),
@@ -111,6 +115,15 @@ pub enum CliError {
 impl From<NodeError> for CliError {
     fn from(error: NodeError) -> Self {
         Self::Node(Box::new(error))
+    }
+}
+
+impl From<FetchError> for CliError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Client(error) => Self::Client(error),
+            error => Self::Fetch(error.to_string()),
+        }
     }
 }
 
@@ -123,7 +136,9 @@ impl CliError {
             Self::Unknown(_) => Exit::Unknown,
             Self::Node(error) if error.is_usage() => Exit::Usage,
             Self::Demo(DemoError::Options(_)) => Exit::Usage,
-            Self::Failed(_) | Self::Output(_) | Self::Runtime(_) | Self::Node(_) | Self::Demo(_) => Exit::Failed,
+            Self::Failed(_) | Self::Fetch(_) | Self::Output(_) | Self::Runtime(_) | Self::Node(_) | Self::Demo(_) => {
+                Exit::Failed
+            }
         }
     }
 }

@@ -1,17 +1,41 @@
-//! `quorate names`
+//! `quorate names`: every name, or what one stands for.
 
 use clap::Args;
+use registry::{
+    id::ManifestHash,
+    manifest::{Manifest, TaskManifest},
+    name::Name,
+};
+use serde::{Deserialize, Serialize};
 
-use super::{Exit, Outcome, connect::ConnectArgs, output};
+use super::{CliError, Exit, Outcome, connect::ConnectArgs, output, push};
 use crate::gateway::wire::NameRow;
 
 #[derive(Debug, Args)]
 pub(super) struct NamesArgs {
+    /// Show the manifest of this one.
+    name: Option<Name>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
 
+/// A name with its manifest, as the gateway tells it.
+#[derive(Debug, Serialize, Deserialize)]
+struct NameAnswer {
+    name: Name,
+    manifest: ManifestHash,
+    #[serde(flatten)]
+    content: Manifest,
+}
+
 pub(super) async fn run(args: NamesArgs) -> Outcome {
+    match &args.name {
+        Some(name) => one(&args, name).await,
+        None => list(&args).await,
+    }
+}
+
+async fn list(args: &NamesArgs) -> Outcome {
     let names: Vec<NameRow> = args.connect.client()?.get("/v1/names").await?;
     if args.connect.json {
         output::json(&names)?;
@@ -24,4 +48,45 @@ pub(super) async fn run(args: NamesArgs) -> Outcome {
     };
     output::table(&["name", "manifest", ""], &names.iter().map(row).collect::<Vec<_>>())?;
     Ok(Exit::Ok)
+}
+
+async fn one(args: &NamesArgs, name: &Name) -> Outcome {
+    let Name { publisher, name, version } = name;
+    let answer: NameAnswer = args.connect.client()?.get(&format!("/v1/names/{publisher}/{name}/{version}")).await?;
+    if args.connect.json {
+        output::json(&answer)?;
+        return Ok(Exit::Ok);
+    }
+    say("name", &answer.name)?;
+    say("manifest", &answer.manifest)?;
+    match &answer.content {
+        Manifest::Task(task) => show_task(task)?,
+        Manifest::Model(model) => {
+            say("model", &format_args!("{}  {}", model.model, output::bytes(model.model_bytes)))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn show_task(task: &TaskManifest) -> Result<(), CliError> {
+    if !task.description.is_empty() {
+        say("about", &output::shown(&task.description))?;
+    }
+    say("module", &format_args!("{}  {}", task.module, output::bytes(task.module_bytes)))?;
+    for (name, model) in &task.models {
+        let length = output::bytes(model.model_bytes);
+        say("model", &format_args!("{}  {length}  {}", model.model, output::shown(name)))?;
+    }
+    say("class", &format_args!("{:?}", task.class).to_string().to_lowercase())?;
+    if let Some(sample) = task.sample {
+        say("sample", &sample)?;
+    }
+    match &task.lint {
+        Some(lint) => say("lint", &format_args!("{}, says its publisher", push::verdict(lint))),
+        None => say("lint", &"none: its publisher did not say whether its results differ"),
+    }
+}
+
+fn say(what: &str, value: &dyn std::fmt::Display) -> Result<(), CliError> {
+    output::line(&format!("{what:<8}  {value}"))
 }

@@ -1,15 +1,19 @@
 //! `quorate push`: content goes up, a module or model may get a name.
+//!
+//! A module that gets a name is run on its sample first, under conditions that must not matter (`crate::lint`). One that
+//! differs is no task of class `exact`; what was found goes into its manifest.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use clap::Args;
 use registry::{
     id::ManifestHash,
     job::{Class, Limits},
-    manifest::{DESCRIPTION_BYTES_MAX, Manifest, ModelEncoding, ModelManifest, TaskManifest},
+    manifest::{DESCRIPTION_BYTES_MAX, Lint, LintDifference, Manifest, ModelEncoding, ModelManifest, TaskManifest},
     name::{Name, NameStatement},
     sign::{SecretKey, Signed},
 };
@@ -25,7 +29,8 @@ use super::{
 use crate::{
     client::Client,
     gateway::wire::{LimitsRequest, PublishedBlob},
-    keys,
+    keys, limits,
+    lint::{self, LintError},
     sandbox::Sandbox,
 };
 
@@ -45,9 +50,12 @@ pub(super) struct PushArgs {
     /// The strongest determinism class that the module holds.
     #[arg(long, default_value = "exact", value_parser = parse::class)]
     class: Class,
-    /// An input to try it on.
+    /// An input to try it on, without one an empty one: the determinism lint runs it several times before it gets its name.
     #[arg(long, value_name = "FILE")]
     sample: Option<PathBuf>,
+    /// Publish a module of class `exact` even if the lint finds that its results differ.
+    #[arg(long)]
+    allow_nondeterministic: bool,
     #[command(flatten)]
     limits: LimitArgs,
     /// The key that signs the name; made when there is none.
@@ -100,6 +108,8 @@ struct Pushed {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     models: BTreeMap<String, PublishedBlob>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    lint: Option<Lint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     manifest: Option<ManifestHash>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Name>,
@@ -109,6 +119,7 @@ pub(super) async fn run(args: PushArgs) -> Outcome {
     let is_wasm = is_wasm(&args.file)?;
     check(&args, is_wasm)?;
     let client = args.connect.client()?;
+    let lint = if is_wasm && args.name.is_some() { lint(&args).await? } else { None };
     let blob = if is_wasm { module(&client, &args.file).await? } else { upload(&client, &args.file).await? };
     let models = models(&client, &args.models).await?;
     let is_model = !is_wasm && args.file.extension().is_some_and(|extension| extension == "onnx");
@@ -119,7 +130,7 @@ pub(super) async fn run(args: PushArgs) -> Outcome {
     } else {
         "blob"
     };
-    let mut pushed = Pushed { blob, kind, models, manifest: None, name: None };
+    let mut pushed = Pushed { blob, kind, models, lint, manifest: None, name: None };
     if let Some(name) = &args.name {
         let manifest = manifest(&client, &args, &pushed, is_wasm).await?;
         let key = publisher_key(&args.key)?;
@@ -147,6 +158,77 @@ fn check(args: &PushArgs, is_wasm: bool) -> Result<(), CliError> {
     Ok(())
 }
 
+/// What the determinism lint says of the module; nothing, with a word to the user, when it comes to no verdict.
+async fn lint(args: &PushArgs) -> Result<Option<Lint>, CliError> {
+    let module = read(&args.file, limits::MODULE_BYTES_MAX)?;
+    Sandbox::preflight(&module).map_err(|refusal| CliError::Usage(format!("{}: {refusal}", args.file.display())))?;
+    let mut models = BTreeMap::new();
+    for pair in &args.models {
+        models.insert(pair.name.clone(), read(&pair.path(), limits::MODEL_BYTES_MAX)?);
+    }
+    let sample = match &args.sample {
+        Some(path) => read(path, limits::STDIN_BYTES_MAX)?,
+        None => Bytes::new(),
+    };
+    let exe = std::env::current_exe().map_err(|source| CliError::File { path: "quorate".into(), source })?;
+    let limits = args.limits.request().over(Limits::default());
+    let work = lint::Work::new(module, models, sample, args.class, limits);
+    let work = work.map_err(|error| CliError::Usage(error.to_string()))?;
+    let linted = tokio::task::spawn_blocking(move || lint::lint(&work, &exe)).await;
+    let lint = match linted.unwrap_or(Err(LintError::Thread)) {
+        Ok(lint) => lint,
+        Err(error) => {
+            output::note(&output::escaped(&format!("the determinism lint comes to no verdict: {error}")));
+            return Ok(None);
+        }
+    };
+    if lint.difference.is_some() {
+        let said = format!("{}: {}", args.file.display(), verdict(&lint));
+        check_verdict(&said, args.class, args.allow_nondeterministic)?;
+        output::note(&output::escaped(&format!("warning: {said}")));
+    }
+    Ok(Some(lint))
+}
+
+/// A module whose results differ is not published as exact, unless its publisher insists.
+fn check_verdict(said: &str, class: Class, is_allowed: bool) -> Result<(), CliError> {
+    if class == Class::Exact && !is_allowed {
+        return Err(CliError::Failed(format!(
+            "{said}: results of class exact must not differ; choose another --class, or say --allow-nondeterministic"
+        )));
+    }
+    Ok(())
+}
+
+/// What the lint found, in a few words.
+pub(super) fn verdict(lint: &Lint) -> String {
+    let conditions: Vec<&str> = lint.runs.iter().map(|run| run.condition.word()).collect();
+    match &lint.difference {
+        None => format!("equal under {}", conditions.join(", ")),
+        Some(LintDifference { condition, subject }) => {
+            format!("not deterministic: {} differs under condition {}", subject.word(), condition.word())
+        }
+    }
+}
+
+/// A part of the lint, for the process that lints.
+pub(super) fn lint_child() -> Outcome {
+    let done = lint::child(std::io::stdin().lock(), std::io::stdout().lock());
+    done.map(|()| Exit::Ok).map_err(|error| CliError::Failed(error.to_string()))
+}
+
+/// A file in memory.
+fn read(path: &Path, bytes_max: u64) -> Result<Bytes, CliError> {
+    use std::io::Read;
+    let failed = |source| CliError::File { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(failed)?.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(CliError::Usage(format!("{}: longer than the {bytes_max} bytes that it may have", path.display())));
+    }
+    Ok(bytes.into())
+}
+
 async fn manifest(client: &Client, args: &PushArgs, pushed: &Pushed, is_wasm: bool) -> Result<Manifest, CliError> {
     let model = |blob: &PublishedBlob| ModelManifest {
         model: blob.hash.into(),
@@ -168,6 +250,7 @@ async fn manifest(client: &Client, args: &PushArgs, pushed: &Pushed, is_wasm: bo
         class: args.class,
         limits: args.limits.request().over(Limits::default()),
         sample,
+        lint: pushed.lint.clone(),
     }))
 }
 
@@ -179,6 +262,9 @@ fn show(pushed: &Pushed, json: bool) -> Result<(), CliError> {
     output::line(&format!("{:<8}  {}  {length}", pushed.kind, pushed.blob.hash))?;
     for (name, blob) in &pushed.models {
         output::line(&format!("{:<8}  {}  {}  {name}", "model", blob.hash, output::bytes(blob.bytes)))?;
+    }
+    if let Some(lint) = &pushed.lint {
+        output::line(&format!("{:<8}  {}", "lint", verdict(lint)))?;
     }
     if let (Some(manifest), Some(name)) = (&pushed.manifest, &pushed.name) {
         output::line(&format!("{:<8}  {manifest}", "manifest"))?;
@@ -230,4 +316,32 @@ pub(super) fn publisher_key(path: &Path) -> Result<SecretKey, CliError> {
         std::fs::create_dir_all(dir).map_err(|source| CliError::File { path: dir.to_owned(), source })?;
     }
     Ok(keys::load_or_create(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use registry::{
+        id::EngineFingerprint,
+        manifest::{LintCondition, LintRun, LintSubject},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_module_that_differs_is_not_exact_unless_its_publisher_insists() {
+        let run = |condition| LintRun { condition, engine: EngineFingerprint([1; 32]) };
+        let runs = vec![run(LintCondition::Plain), run(LintCondition::Unoptimised)];
+        let equal = Lint { runs, difference: None };
+        assert_eq!(verdict(&equal), "equal under plain, unoptimised");
+        let difference = LintDifference { condition: LintCondition::Unoptimised, subject: LintSubject::Stdout };
+        let differs = verdict(&Lint { difference: Some(difference), ..equal });
+        assert_eq!(differs, "not deterministic: stdout differs under condition unoptimised");
+        let refused = check_verdict(&differs, Class::Exact, false).unwrap_err();
+        assert!(
+            refused.exit() == Exit::Failed && refused.to_string().contains("--allow-nondeterministic"),
+            "{refused}"
+        );
+        check_verdict(&differs, Class::Exact, true).unwrap();
+        check_verdict(&differs, Class::Homogeneous, false).unwrap();
+    }
 }

@@ -1,4 +1,10 @@
-//! `quorate receipt`: what hosts signed. `verify` needs no grid and no network, only the files.
+//! `quorate receipt`: what hosts signed. `verify` and `replay` need no grid and no network, only files.
+//!
+//! - `get`: downloads records, and what it takes to run their tasks again.
+//! - `replay`: runs them again.
+
+mod get;
+mod replay;
 
 use std::path::{Path, PathBuf};
 
@@ -23,27 +29,18 @@ const EXTENSION: &str = "cbor";
 pub(super) enum ReceiptVerb {
     /// List a job's records: one for each accepted shard, and evidence against who signed otherwise.
     List(ListArgs),
-    /// Download a job's records.
-    Get(GetArgs),
+    /// Download a job's records, and what a replay needs.
+    Get(get::GetArgs),
     /// Check records offline: signatures, certificates, agreement, and contradiction in evidence.
     Verify(VerifyArgs),
+    /// Check records and run their tasks again: equal, or the first difference.
+    Replay(replay::ReplayArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     /// The job, or the beginning of its id.
     job: String,
-    #[command(flatten)]
-    connect: ConnectArgs,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct GetArgs {
-    /// The job, or the beginning of its id.
-    job: String,
-    /// The directory that they go to.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -61,8 +58,9 @@ pub(super) struct VerifyArgs {
 pub(super) async fn run(verb: ReceiptVerb) -> Outcome {
     match verb {
         ReceiptVerb::List(args) => list(args).await,
-        ReceiptVerb::Get(args) => get(args).await,
+        ReceiptVerb::Get(args) => get::run(args).await,
         ReceiptVerb::Verify(args) => verify(&args),
+        ReceiptVerb::Replay(args) => replay::run(args).await,
     }
 }
 
@@ -94,32 +92,6 @@ async fn list(args: ListArgs) -> Outcome {
     let rows: Vec<_> = receipts.iter().map(row).collect();
     output::table(&["index", "stage", "shard", "outcome", "length", ""], &rows)?;
     Ok(Exit::Ok)
-}
-
-async fn get(args: GetArgs) -> Outcome {
-    let client = args.connect.client()?;
-    let id = find_job(&client, &args.job).await?;
-    let receipts: Vec<ReceiptAnswer> = client.get(&format!("/v1/jobs/{id}/receipts")).await?;
-    std::fs::create_dir_all(&args.out).map_err(|source| CliError::File { path: args.out.clone(), source })?;
-    let mut files = Vec::with_capacity(receipts.len());
-    for receipt in receipts {
-        let bytes = client.download(&format!("/v1/jobs/{id}/receipts/{}", receipt.index)).await?.collect().await?;
-        let path = args.out.join(file_name(&receipt));
-        std::fs::write(&path, bytes).map_err(|source| CliError::File { path: path.clone(), source })?;
-        files.push(path);
-    }
-    if args.connect.json {
-        output::json(&files)?;
-    } else {
-        let dir = args.out.display();
-        output::line(&format!("{} records in {dir}: check them with `quorate receipt verify {dir}`", files.len()))?;
-    }
-    Ok(Exit::Ok)
-}
-
-fn file_name(receipt: &ReceiptAnswer) -> String {
-    let evidence = receipt.accused.map_or_else(String::new, |node| format!("-evidence-{}", node.short()));
-    format!("{}-{:06}{evidence}.{EXTENSION}", stage(receipt.shard), receipt.shard.index)
 }
 
 /// What came of checking one file.
@@ -186,13 +158,17 @@ fn verify_file(file: PathBuf) -> Verified {
 }
 
 fn check(path: &Path) -> Result<Checked, String> {
+    read(path)?.check().map_err(|error| error.to_string())
+}
+
+/// The record in a file, not checked yet.
+fn read(path: &Path) -> Result<Record, String> {
     let length = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
     if length > RECORD_BYTES_MAX as u64 {
         return Err(format!("file of {length} bytes is over the bound of {RECORD_BYTES_MAX} bytes"));
     }
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-    let record = Record::from_bytes(&bytes).map_err(|error| error.to_string())?;
-    record.check().map_err(|error| error.to_string())
+    Record::from_bytes(&bytes).map_err(|error| error.to_string())
 }
 
 fn sentence(verified: &Verified) -> String {

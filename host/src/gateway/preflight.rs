@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::{ApiError, bounded::Bounded};
 use crate::{
     limits,
-    sandbox::{LoadError, ModuleInfo, Refusal, Sandbox},
+    sandbox::{EngineDescription, LoadError, ModuleInfo, Refusal, Sandbox},
     task::{self, Unfit},
 };
 
@@ -34,6 +34,11 @@ impl Preflight {
             models: Bounded::new(limits::PREFLIGHT_VERDICTS_MAX),
             room: Semaphore::new(limits::PREFLIGHTS_MAX),
         }
+    }
+
+    /// The engine that modules and models are tried on.
+    pub(super) fn engine(&self) -> &EngineDescription {
+        self.sandbox.describe()
     }
 
     /// Whether every task of the job could run, given a host that is large enough.

@@ -47,14 +47,14 @@ pub(super) async fn stdout(
     Ok(blobs::stream_response(bytes, chunks))
 }
 
-type Chunks = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, ApiError>> + Send>>;
+pub(super) type Chunks = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, ApiError>> + Send>>;
 
 async fn stream_part(gateway: Gateway, part: Part) -> Result<Chunks, ApiError> {
     Ok(content(&gateway, part.output.stdout, part.output.stdout_bytes).await?.1)
 }
 
 /// A small output lies beside its receipt, a larger one is a blob. No bytes are there always.
-async fn content(gateway: &Gateway, hash: BlobHash, bytes: u64) -> Result<(u64, Chunks), ApiError> {
+pub(super) async fn content(gateway: &Gateway, hash: BlobHash, bytes: u64) -> Result<(u64, Chunks), ApiError> {
     if bytes == 0 {
         return Ok((0, stream::empty().boxed()));
     }

@@ -16,9 +16,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::served::{Served, TOKEN, served};
 use super::wire::{InputRequest, JobRequest};
-use crate::client::{
-    ClientError,
-    answers::{JobAnswer, ReceiptAnswer, WhyAnswer},
+use crate::{
+    client::{
+        ClientError,
+        answers::{JobAnswer, ReceiptAnswer, WhyAnswer},
+    },
+    replay::{self, FetchError, Folder},
 };
 
 async fn push_echo(served: &Served) -> String {
@@ -143,6 +146,50 @@ async fn what_could_never_run_is_refused_before_it_is_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_replay_needs_is_fetched_and_held_against_the_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = served(dir.path()).await.with_hosts(2).await;
+    let module = push_echo(&served).await;
+    let job = served.client.submit_and_wait(&job(&module, "one\ntwo\n")).await.unwrap().id;
+    let bytes = served.client.download(&format!("/v1/jobs/{job}/receipts/1")).await.unwrap().collect().await.unwrap();
+    let checked = Record::from_bytes(&bytes).unwrap().check().unwrap();
+    let folder = Folder::new(dir.path().join("content"));
+    let fetched = replay::fetch(&served.client, &checked, &folder).await.unwrap();
+    // The job, the module, the input (which is the output as well), the task and the output's tree.
+    assert_eq!(fetched.files, 5);
+    let names = [job.0, BlobHash::of(b"two\n").0, checked.execution.task.0, checked.execution.output.0];
+    assert!(names.into_iter().all(|name| folder.has(name)));
+    assert_eq!(replay::fetch(&served.client, &checked, &folder).await.unwrap().files, 0, "fetched twice");
+
+    // A record of other work than the coordinator's gets nothing under its names.
+    let mut other = checked.clone();
+    other.execution.task.0[0] ^= 1;
+    let refused = replay::fetch(&served.client, &other, &folder).await.unwrap_err();
+    assert!(matches!(refused, FetchError::Task { .. }) && !folder.has(other.execution.task.0), "{refused}");
+    let mut other = checked;
+    other.execution.output.0[0] ^= 1;
+    let refused = replay::fetch(&served.client, &other, &folder).await.unwrap_err();
+    assert!(matches!(refused, FetchError::Preimage(_)) && !folder.has(other.execution.output.0), "{refused}");
+
+    let route = |rest: &str| format!("/v1/jobs/{job}/shards/{rest}");
+    for (rest, status, word) in [
+        ("shuffle/0/input", 400, "malformed"),
+        ("map/x/input", 400, "malformed"),
+        ("map/2/input", 404, "unknown_shard"),
+        ("reduce/0/output", 404, "unknown_shard"),
+    ] {
+        let (found, found_word, message) = refused_download(&served, &route(rest)).await;
+        assert_eq!((found, found_word.as_str()), (status, word), "{message}");
+    }
+    let unknown = format!("/v1/jobs/{}/spec", registry::id::JobId([0; 32]));
+    assert_eq!(refused_download(&served, &unknown).await.0, 404);
+}
+
+async fn refused_download(served: &Served, route: &str) -> (u16, String, String) {
+    refused(served.client.download(route).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_is_published_used_and_yanked() {
     let dir = tempfile::tempdir().unwrap();
     let served = served(dir.path()).await.with_hosts(2).await;
@@ -156,6 +203,7 @@ async fn a_name_is_published_used_and_yanked() {
         class: Class::Exact,
         limits: Limits::default(),
         sample: None,
+        lint: None,
     });
     let name = "alice/echo@1".parse::<registry::name::Name>().unwrap();
     let publish = NameStatement::Publish { name: name.clone(), manifest: manifest.hash() };

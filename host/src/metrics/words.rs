@@ -16,7 +16,12 @@ pub(super) const ROUTES: &[&str] = &[
     "/v1/jobs/{id}/results/files/{shard}/{*path}",
     "/v1/jobs/{id}/receipts",
     "/v1/jobs/{id}/receipts/{index}",
+    "/v1/jobs/{id}/spec",
+    "/v1/jobs/{id}/shards/{stage}/{index}/input",
+    "/v1/jobs/{id}/shards/{stage}/{index}/output",
+    "/v1/jobs/{id}/shards/{stage}/{index}/stdout",
     "/v1/jobs/{id}/why",
+    "/v1/engine",
     "/v1/nodes",
     "/v1/ticket",
 ];

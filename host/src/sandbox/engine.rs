@@ -16,7 +16,7 @@ use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm, Strategy,
 };
 
-use super::{SandboxError, SandboxOptions, admit};
+use super::{Optimisation, SandboxError, SandboxOptions, admit};
 use crate::limits;
 
 /// Version of what the host gives to guests: WASI semantics, hashing, fuel prices, virtual clock, randomness, tensor hashes.
@@ -199,7 +199,10 @@ pub(super) fn build(options: &SandboxOptions, class: CpuClass) -> Result<Engine,
     set_instructions(&mut config, class);
     config
         .strategy(Strategy::Cranelift)
-        .cranelift_opt_level(OptLevel::Speed)
+        .cranelift_opt_level(match options.optimisation {
+            Optimisation::Speed => OptLevel::Speed,
+            Optimisation::None => OptLevel::None,
+        })
         .cranelift_regalloc_algorithm(RegallocAlgorithm::Backtracking)
         .cranelift_nan_canonicalization(false)
         .consume_fuel(false)

@@ -18,7 +18,7 @@ use super::RunArgs;
 use crate::{
     cli::{CliError, parse::Pair},
     limits,
-    sandbox::{Finished, HostFault, LoadError, Response, Sandbox, SandboxOptions},
+    sandbox::{Finished, HostFault, LoadError, Response, Sandbox},
     task::{self, Call, Unfit},
 };
 
@@ -94,15 +94,7 @@ fn ended(args: &RunArgs) -> Ended {
         Ok(content) => content,
         Err(reason) => return Ended::Rejected(reason),
     };
-    // This machine gives what any host may give; what the hosts of a grid really give is theirs to say.
-    let options = SandboxOptions {
-        memory_bytes_max: limits::MEMORY_BYTES_MAX,
-        output_bytes_max: limits::OUTPUT_BYTES_MAX,
-        scratch_bytes_max: limits::SCRATCH_BYTES_MAX,
-        slots_max: 1,
-        ..SandboxOptions::default()
-    };
-    let sandbox = match Sandbox::new(options) {
+    let sandbox = match Sandbox::new(task::alone()) {
         Ok(sandbox) => sandbox,
         Err(error) => return Ended::Fault(Reason::new("engine", error)),
     };

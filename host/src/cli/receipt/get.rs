@@ -1,0 +1,90 @@
+//! `quorate receipt get`: a job's records, and with `--content` everything that a replay of them needs.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use registry::receipt::Record;
+use serde::Serialize;
+
+use super::{EXTENSION, stage};
+use crate::{
+    cli::{
+        CliError, Exit, Outcome,
+        connect::{ConnectArgs, find_job},
+        output,
+    },
+    client::answers::ReceiptAnswer,
+    replay::{self, CONTENT_DIR, Fetched, Folder},
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct GetArgs {
+    /// The job, or the beginning of its id.
+    job: String,
+    /// The directory that they go to.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Download what a replay needs as well: the job, module, models, files, inputs and outputs, each a file named by its
+    /// hash, in a directory `content` below.
+    #[arg(long)]
+    content: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// What was written, when content was.
+#[derive(Debug, Serialize)]
+struct Got {
+    records: Vec<PathBuf>,
+    content: PathBuf,
+    content_files: u64,
+    content_bytes: u64,
+}
+
+pub(super) async fn run(args: GetArgs) -> Outcome {
+    let client = args.connect.client()?;
+    let id = find_job(&client, &args.job).await?;
+    let receipts: Vec<ReceiptAnswer> = client.get(&format!("/v1/jobs/{id}/receipts")).await?;
+    std::fs::create_dir_all(&args.out).map_err(|source| CliError::File { path: args.out.clone(), source })?;
+    let content = args.out.join(CONTENT_DIR);
+    let (folder, mut fetched) = (Folder::new(content.clone()), Fetched::default());
+    let mut records = Vec::with_capacity(receipts.len());
+    for receipt in receipts {
+        let bytes = client.download(&format!("/v1/jobs/{id}/receipts/{}", receipt.index)).await?.collect().await?;
+        let path = args.out.join(file_name(&receipt));
+        std::fs::write(&path, &bytes).map_err(|source| CliError::File { path: path.clone(), source })?;
+        if args.content {
+            let refused = |error| CliError::Failed(format!("{}: {error}", path.display()));
+            let checked = Record::from_bytes(&bytes).and_then(|record| record.check()).map_err(refused)?;
+            let more = replay::fetch(&client, &checked, &folder).await?;
+            fetched.files += more.files;
+            fetched.bytes += more.bytes;
+        }
+        records.push(path);
+    }
+    let dir = args.out.display();
+    match (args.content, args.connect.json) {
+        (false, true) => output::json(&records)?,
+        (true, true) => {
+            let Fetched { files: content_files, bytes: content_bytes } = fetched;
+            output::json(&Got { records, content, content_files, content_bytes })?;
+        }
+        (false, false) => {
+            output::line(&format!(
+                "{} records in {dir}: check them with `quorate receipt verify {dir}`",
+                records.len()
+            ))?;
+        }
+        (true, false) => output::line(&format!(
+            "{} records in {dir}, and {} of what they are about: run it again with `quorate receipt replay {dir}`",
+            records.len(),
+            output::bytes(fetched.bytes)
+        ))?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn file_name(receipt: &ReceiptAnswer) -> String {
+    let evidence = receipt.accused.map_or_else(String::new, |node| format!("-evidence-{}", node.short()));
+    format!("{}-{:06}{evidence}.{EXTENSION}", stage(receipt.shard), receipt.shard.index)
+}

@@ -1,0 +1,332 @@
+//! Runs the task of a record again, and says whether it comes out as it was signed.
+//!
+//! ```text
+//! Record ─check► execution ─find► task and content ─sandbox► Finished ─compare► Replayed
+//! ```
+//!
+//! Reading order:
+//! - `content`: where bytes come from: folders of files named by their hashes, and stores of nodes that do not run.
+//! - `find`: from a signed execution to the task that it was: job, shard, input.
+//! - `engine`: the conditions that it ran under, and whether this machine has them.
+//! - `compare`: the first difference between what was signed and what was found.
+//! - `fetch`: fills a folder from a coordinator, so that nothing needs a grid afterwards.
+//!
+//! **Nobody is believed.** The record's signatures are checked first. Everything else is reached from it by hashes: its job id
+//! names the job as submitted, its task id names template, shard and input, and those name the blobs. A byte changed
+//! anywhere is refused before anything runs. What cannot be told from a record is who its operators are.
+//!
+//! **What a replay proves.** Equal: whoever signed did the work, or knew its result. Different on the same engine: the signed
+//! result is wrong, or this machine is. Evidence is replayed against both sides.
+
+mod compare;
+mod content;
+mod engine;
+mod fetch;
+mod find;
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, thread};
+
+use bytes::Bytes;
+use registry::{
+    id::{BlobHash, EngineFingerprint, JobId, NodeId, TaskId},
+    job::ShardInfo,
+    receipt::{Execution, Record, RecordError},
+};
+use serde::Serialize;
+
+use self::{compare::Scope, find::Task};
+pub(crate) use self::{
+    compare::{Difference, Found},
+    content::{CONTENT_DIR, ContentError, Folder, Sources},
+    fetch::{FetchError, Fetched, fetch},
+};
+use crate::{
+    limits,
+    sandbox::{Finished, HostFault, LoadError, Response, Sandbox, SandboxError},
+    task,
+};
+
+/// Why a record was not run again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplayError {
+    /// The record itself does not hold.
+    #[error("{0}")]
+    Record(#[from] RecordError),
+    /// Content is missing, or is not what its hash says.
+    #[error("{0}")]
+    Content(#[from] ContentError),
+    /// The job's input cannot be cut as the job says.
+    #[error("the job's input cannot be cut: {0}")]
+    Plan(#[from] grid::plan::PlanError),
+    /// No engine of this build has the record's fingerprint.
+    #[error(
+        "signed on engine {signed}, and this machine has {own} ({detail}): replay it where that engine is, or compare \
+         outcome and output alone with --any-engine"
+    )]
+    Engine {
+        /// As signed.
+        signed: String,
+        /// The best that there is.
+        own: String,
+        /// Which parts of its description differ, if that can be known.
+        detail: String,
+    },
+    /// There is no sandbox.
+    #[error("{0}")]
+    Sandbox(#[from] SandboxError),
+    /// The module or a model does not load.
+    #[error("{what} {hash}: {source}")]
+    Load {
+        /// `module` or `model`.
+        what: &'static str,
+        /// Which.
+        hash: BlobHash,
+        /// Why.
+        source: Box<LoadError>,
+    },
+    /// This machine could not carry the task through.
+    #[error("this machine could not run the task: {0}")]
+    Fault(HostFault),
+    /// The thread for the task did not start, or broke down.
+    #[error("the thread that runs the task broke down")]
+    Thread,
+}
+
+impl ReplayError {
+    /// A stable word for programs.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Record(_) => "record",
+            Self::Content(error) => error.word(),
+            Self::Plan(_) => "plan",
+            Self::Engine { .. } => "engine",
+            Self::Sandbox(_) => "sandbox",
+            Self::Load { source, .. } => source.word(),
+            Self::Fault(fault) => fault.word(),
+            Self::Thread => "internal",
+        }
+    }
+}
+
+/// How a replay compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// As the record says.
+    Equal,
+    /// Not as the quorum signed.
+    Different,
+    /// As the accused signed, against the quorum: the evidence is against the wrong side.
+    AccusedRight,
+}
+
+/// What came of running a record's task again.
+#[derive(Debug, Serialize)]
+pub(crate) struct Replayed {
+    pub(crate) job: JobId,
+    pub(crate) shard: ShardInfo,
+    pub(crate) task: TaskId,
+    pub(crate) verdict: Verdict,
+    /// The engine that it was signed on.
+    pub(crate) engine: EngineFingerprint,
+    /// The engine that it ran on now; none when it was not worth running.
+    pub(crate) ran_on: Option<EngineFingerprint>,
+    /// What differs between the engines, when they are not the same and outcome and output alone were compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) engines: Option<String>,
+    /// From what the quorum signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) difference: Option<Difference>,
+    /// Whom the record accuses, if it is evidence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) accused: Option<Accused>,
+}
+
+/// What became of an accusation.
+#[derive(Debug, Serialize)]
+pub(crate) struct Accused {
+    pub(crate) node: NodeId,
+    /// What it signed differently from what was found; none when it signed what was found.
+    pub(crate) difference: Option<Difference>,
+}
+
+/// Replays records, one after another.
+#[derive(Debug)]
+pub(crate) struct Player {
+    sources: Sources,
+    /// Whether a record of another engine is run all the same.
+    any_engine: bool,
+    /// Where what the replays wrote is kept.
+    keep: Option<Folder>,
+    /// One an engine: they keep what they have loaded.
+    sandboxes: Vec<Sandbox>,
+}
+
+impl Player {
+    /// A player of what these sources have. `keep` gets what the tasks write, each file named by its hash.
+    pub(crate) fn new(sources: Sources, any_engine: bool, keep: Option<PathBuf>) -> Self {
+        Self { sources, any_engine, keep: keep.map(Folder::new), sandboxes: Vec::new() }
+    }
+
+    /// One more folder to look into, before the others.
+    pub(crate) fn look_into(&mut self, folder: Folder) {
+        self.sources.prefer(folder);
+    }
+
+    /// Frees the stores.
+    pub(crate) async fn close(self) {
+        self.sources.close().await;
+    }
+
+    /// Runs the record's task again.
+    ///
+    /// # Errors
+    /// When the record does not hold, or its task cannot be run here. That it comes out differently is no error.
+    pub(crate) async fn replay(&mut self, record: &Record) -> Result<Replayed, ReplayError> {
+        let checked = record.check()?;
+        let accused = match record {
+            Record::Accepted(_) => None,
+            Record::Evidence(evidence) => Some(evidence.accused.open()?),
+        };
+        let signed = &checked.execution;
+        let replayed = Replayed {
+            job: checked.job,
+            shard: checked.shard,
+            task: signed.task,
+            verdict: Verdict::Different,
+            engine: signed.engine,
+            ran_on: None,
+            engines: None,
+            difference: None,
+            accused: None,
+        };
+        let task = Task::find(&self.sources, checked.job, checked.shard, signed).await?;
+        if let Some(difference) = task.difference(signed) {
+            return Ok(Replayed { difference: Some(difference), ..replayed });
+        }
+        let (sandbox, engines) = self.sandbox(signed.engine)?;
+        let scope = if engines.is_none() { Scope::Everything } else { Scope::OutcomeAndOutput };
+        let found = self.run(&sandbox, task).await?;
+        self.keep(&sandbox, &found)?;
+        let difference = self.compare(signed, &found, scope).await?;
+        let accused = match accused {
+            Some(receipt) => {
+                let difference = self.compare(&receipt.execution, &found, scope).await?;
+                Some(Accused { node: receipt.node, difference })
+            }
+            None => None,
+        };
+        let verdict = match (&difference, &accused) {
+            (None, _) => Verdict::Equal,
+            (Some(_), Some(Accused { difference: None, .. })) => Verdict::AccusedRight,
+            (Some(_), _) => Verdict::Different,
+        };
+        Ok(Replayed { verdict, ran_on: Some(sandbox.fingerprint()), engines, difference, accused, ..replayed })
+    }
+
+    /// A sandbox for a record of this engine, and in what it differs if it does.
+    fn sandbox(&mut self, signed: EngineFingerprint) -> Result<(Sandbox, Option<String>), ReplayError> {
+        if let Some(sandbox) = self.sandboxes.iter().find(|sandbox| sandbox.fingerprint() == signed) {
+            return Ok((sandbox.clone(), None));
+        }
+        let made = engine::options(signed).map(Sandbox::new);
+        match (made, self.sandboxes.first()) {
+            (Some(Ok(sandbox)), _) => {
+                self.sandboxes.push(sandbox.clone());
+                return Ok((sandbox, None));
+            }
+            // Of a class that this process cannot have beside the one that it has.
+            (Some(Err(_)), Some(_)) if self.any_engine => {}
+            (Some(Err(error)), _) => return Err(error.into()),
+            (None, _) => {}
+        }
+        let sandbox = match self.sandboxes.first() {
+            Some(sandbox) => sandbox.clone(),
+            None => Sandbox::new(task::alone())?,
+        };
+        let detail = engine::difference(&self.sources, signed, sandbox.describe())?;
+        if !self.any_engine {
+            return Err(ReplayError::Engine { signed: signed.short(), own: sandbox.fingerprint().short(), detail });
+        }
+        if self.sandboxes.is_empty() {
+            self.sandboxes.push(sandbox.clone());
+        }
+        Ok((sandbox, Some(detail)))
+    }
+
+    /// Loads what the task needs, as far as it is not loaded, and runs it.
+    async fn run(&self, sandbox: &Sandbox, task: Task) -> Result<Found, ReplayError> {
+        let module = task.template.module;
+        if !sandbox.has_module(module) {
+            let bytes = self.sources.blob("module", module.into(), limits::MODULE_BYTES_MAX).await?;
+            let failed = |source| ReplayError::Load { what: "module", hash: module.into(), source: Box::new(source) };
+            sandbox.load_module(module, &bytes).map_err(failed)?;
+        }
+        for model in task.template.models.values().copied() {
+            if !sandbox.has_model(model) {
+                let bytes = self.sources.blob("model", model.into(), limits::MODEL_BYTES_MAX).await?;
+                let failed = |source| ReplayError::Load { what: "model", hash: model.into(), source: Box::new(source) };
+                sandbox.load_model(model, &bytes).map_err(failed)?;
+            }
+        }
+        let mut files = std::collections::BTreeMap::new();
+        let mut left = limits::FILE_CACHE_BYTES_MAX;
+        for (name, hash) in &task.template.files {
+            let bytes = self.sources.blob("file", *hash, left).await?;
+            left -= bytes.len() as u64;
+            files.insert(name.clone(), bytes);
+        }
+        let call = task.call();
+        // Time is no part of a result, and this machine may be slower than the one that signed: fuel ends the task.
+        let request = call.request(task.input.clone(), files, limits::WALL_MS_MAX);
+        let finished = on_a_thread(sandbox.clone(), request).await?;
+        let output = task::output(&finished);
+        let execution = call.execution(sandbox.fingerprint(), &finished, &output);
+        Ok(Found { execution, output, finished })
+    }
+
+    async fn compare(
+        &self,
+        signed: &Execution,
+        found: &Found,
+        scope: Scope,
+    ) -> Result<Option<Difference>, ReplayError> {
+        match compare::first(signed, &found.execution, scope) {
+            Some(difference) => Ok(Some(compare::locate(&self.sources, difference, found).await?)),
+            None => Ok(None),
+        }
+    }
+
+    fn keep(&self, sandbox: &Sandbox, found: &Found) -> Result<(), ReplayError> {
+        let Some(folder) = &self.keep else { return Ok(()) };
+        let Finished { stdout, files, inferences, .. } = &found.finished;
+        for bytes in std::iter::once(stdout).chain(files.iter().map(|(_, bytes)| bytes)) {
+            folder.put_blob(bytes)?;
+        }
+        folder.put(&found.output)?;
+        folder.put(sandbox.describe())?;
+        if !inferences.is_empty() {
+            folder.put(&compare::Inferences(inferences.clone()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs it on a thread like those of a host, which have stack enough for guests.
+async fn on_a_thread(sandbox: Sandbox, request: crate::sandbox::Request) -> Result<Finished, ReplayError> {
+    let (say, said) = tokio::sync::oneshot::channel();
+    let own = thread::Builder::new().name("task".into()).stack_size(limits::EXECUTOR_STACK_BYTES);
+    // Whoever asked may have gone.
+    own.spawn(move || drop(say.send(sandbox.run(request)))).map_err(|_| ReplayError::Thread)?;
+    match said.await.map_err(|_| ReplayError::Thread)? {
+        Response::Done(finished) => Ok(finished),
+        Response::Fault(fault) => Err(ReplayError::Fault(fault)),
+    }
+}
+
+/// No bytes need no source.
+fn is_empty(hash: BlobHash) -> Option<Bytes> {
+    (hash == BlobHash::of(b"")).then(Bytes::new)
+}
