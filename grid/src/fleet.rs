@@ -10,13 +10,13 @@ use std::{
 
 use registry::{
     id::{EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId},
-    job::ShardInfo,
+    job::{Profile, ShardInfo},
     membership::NodeCert,
     sign::Signed,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Millis, Offer};
+use crate::flow::{Engines, Millis, Offer};
 
 /// Modules that a host is remembered to have at hand.
 pub const WARM_MODULES_MAX: usize = 64;
@@ -138,9 +138,10 @@ impl Fleet {
         self.engines.get(&engine).is_some_and(|operators| operators.keys().any(|operator| !besides.contains(operator)))
     }
 
-    /// The most distinct operators that any one engine has.
-    pub fn operators_max(&self) -> usize {
-        self.engines.values().map(BTreeMap::len).max().unwrap_or(0)
+    /// The most distinct operators that any one engine for this profile has.
+    pub fn operators_max(&self, profile: Profile) -> usize {
+        let engines = self.hosts.values().map(|host| host.offer.engines.of(profile));
+        engines.map(|engine| self.operators(engine)).max().unwrap_or(0)
     }
 
     /// A host joins, or comes back with a new offer.
@@ -229,29 +230,34 @@ impl Fleet {
         self.suspended.contains_key(&operator)
     }
 
-    fn counts(&self, node: NodeId) -> Option<(EngineFingerprint, OperatorId)> {
+    fn counts(&self, node: NodeId) -> Option<([EngineFingerprint; 2], OperatorId)> {
         let host = self.hosts.get(&node).filter(|host| host.connected && host.suspended.is_none())?;
-        Some((host.offer.engine, host.operator))
+        let Engines { native, portable } = host.offer.engines;
+        Some(([native, portable], host.operator))
     }
 
     fn count(&mut self, node: NodeId) {
-        if let Some((engine, operator)) = self.counts(node) {
-            *self.engines.entry(engine).or_default().entry(operator).or_default() += 1;
+        if let Some((engines, operator)) = self.counts(node) {
+            for engine in engines {
+                *self.engines.entry(engine).or_default().entry(operator).or_default() += 1;
+            }
         }
         self.refresh(node);
     }
 
     fn uncount(&mut self, node: NodeId) {
-        let Some((engine, operator)) = self.counts(node) else { return };
-        let Some(operators) = self.engines.get_mut(&engine) else { return };
-        if let Some(hosts) = operators.get_mut(&operator) {
-            *hosts -= 1;
-            if *hosts == 0 {
-                operators.remove(&operator);
+        let Some((engines, operator)) = self.counts(node) else { return };
+        for engine in engines {
+            let Some(operators) = self.engines.get_mut(&engine) else { continue };
+            if let Some(hosts) = operators.get_mut(&operator) {
+                *hosts -= 1;
+                if *hosts == 0 {
+                    operators.remove(&operator);
+                }
             }
-        }
-        if operators.is_empty() {
-            self.engines.remove(&engine);
+            if operators.is_empty() {
+                self.engines.remove(&engine);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use registry::{
     id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId},
-    job::ShardInfo,
+    job::{Profile, ShardInfo},
     receipt::{Output, Receipt},
     sign::{SignatureError, Signed},
 };
@@ -125,7 +125,28 @@ pub struct Offer {
     /// Memory in bytes that one task may have.
     pub memory_bytes_max: u64,
     /// The conditions under which its results are reproducible.
-    pub engine: EngineFingerprint,
+    pub engines: Engines,
+}
+
+/// The engine that a host has for each profile. Hosts of different processors have different native engines, and may have
+/// the same portable one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engines {
+    /// For jobs that may depend on the processor.
+    pub native: EngineFingerprint,
+    /// For jobs that may not.
+    pub portable: EngineFingerprint,
+}
+
+impl Engines {
+    /// The engine for jobs of this profile.
+    pub const fn of(&self, profile: Profile) -> EngineFingerprint {
+        match profile {
+            Profile::Native => self.native,
+            Profile::Portable => self.portable,
+        }
+    }
 }
 
 /// Why an execution gave no result. Nobody is paid or punished for it; the task goes elsewhere.

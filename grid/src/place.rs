@@ -4,7 +4,7 @@ use std::fmt;
 
 use registry::{
     id::{EngineFingerprint, ModuleHash, NodeId, OperatorId},
-    job::Limits,
+    job::{Limits, Profile},
 };
 use serde::Serialize;
 
@@ -22,6 +22,8 @@ pub struct Need<'a> {
     pub limits: &'a Limits,
     /// Distinct operators that have to agree.
     pub quorum: u8,
+    /// Which of a host's engines it takes.
+    pub profile: Profile,
     /// The engine of its earlier executions.
     pub engine: Option<EngineFingerprint>,
     /// Operators that have had it.
@@ -105,12 +107,13 @@ pub fn consider(need: &Need<'_>, node: NodeId, host: &Host, fleet: &Fleet, confi
     if need.limits.memory_bytes_max > host.offer.memory_bytes_max {
         return Err(Reason::Memory { asked: need.limits.memory_bytes_max, offered: host.offer.memory_bytes_max });
     }
+    let own = host.offer.engines.of(need.profile);
     match need.engine {
-        Some(engine) if engine == host.offer.engine => {}
+        Some(engine) if engine == own => {}
         Some(engine) if fleet.has_other_operator(engine, need.operators) => return Err(Reason::Engine),
         // No earlier execution, or nobody is left who could repeat it on its engine.
         _ => {
-            let operators = fleet.operators(host.offer.engine);
+            let operators = fleet.operators(own);
             if operators < usize::from(need.quorum) {
                 return Err(Reason::EngineAlone { operators, quorum: need.quorum });
             }
@@ -121,7 +124,7 @@ pub fn consider(need: &Need<'_>, node: NodeId, host: &Host, fleet: &Fleet, confi
         return Err(Reason::Full { in_flight: host.in_flight });
     }
     // A host that fails everything at once always has room: while the others are busy it must not use up all attempts.
-    if need.faulted.contains(&node) && another_may(need, host.offer.engine, fleet) {
+    if need.faulted.contains(&node) && another_may(need, own, fleet) {
         return Err(Reason::Failed);
     }
     Ok(score(need, node, host, window))
@@ -132,7 +135,7 @@ fn another_may(need: &Need<'_>, engine: EngineFingerprint, fleet: &Fleet) -> boo
     fleet.hosts().any(|(node, host)| {
         host.connected
             && host.suspended.is_none()
-            && host.offer.engine == engine
+            && host.offer.engines.of(need.profile) == engine
             && host.offer.memory_bytes_max >= need.limits.memory_bytes_max
             && !need.faulted.contains(&node)
             && !need.operators.contains(&host.operator)
@@ -175,9 +178,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::flow::Offer;
+    use crate::flow::{Engines, Offer};
 
     const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
+    const PORTABLE: EngineFingerprint = EngineFingerprint([8; 32]);
 
     fn cert(node: u8, operator: u8) -> Signed<NodeCert> {
         let cert = NodeCert { node: NodeId([node; 32]), issued_ms: 0 };
@@ -185,7 +189,12 @@ mod tests {
     }
 
     fn offer(engine: EngineFingerprint) -> Offer {
-        Offer { slots: 1, queue_max: 0, memory_bytes_max: 1 << 30, engine }
+        Offer {
+            slots: 1,
+            queue_max: 0,
+            memory_bytes_max: 1 << 30,
+            engines: Engines { native: engine, portable: PORTABLE },
+        }
     }
 
     fn fleet(hosts: &[(u8, u8)]) -> Fleet {
@@ -197,7 +206,15 @@ mod tests {
     }
 
     fn need(limits: &Limits) -> Need<'_> {
-        Need { module: ModuleHash::of(b"m"), limits, quorum: 2, engine: None, operators: &[], faulted: &[] }
+        Need {
+            module: ModuleHash::of(b"m"),
+            limits,
+            quorum: 2,
+            profile: Profile::Native,
+            engine: None,
+            operators: &[],
+            faulted: &[],
+        }
     }
 
     fn reason(need: &Need<'_>, fleet: &Fleet, node: u8) -> Option<Reason> {

@@ -200,6 +200,9 @@ pub struct JobSpec {
     /// Which executions must agree.
     #[serde(default)]
     pub class: Class,
+    /// What its executions may depend on; the native one when absent.
+    #[serde(default, skip_serializing_if = "Profile::is_native")]
+    pub profile: Profile,
     /// What each task may use.
     #[serde(default)]
     pub limits: Limits,
@@ -279,6 +282,7 @@ impl JobSpec {
             reduce: Reduce::Concat,
             policy: Policy::default(),
             class: Class::Exact,
+            profile: Profile::Native,
             limits: Limits::default(),
             attempts_max: default_attempts(),
             deadline_ms: default_deadline(),
@@ -369,6 +373,7 @@ impl JobSpec {
             files: self.files.clone(),
             models: self.models.clone(),
             class: self.class,
+            profile: self.profile,
             limits: self.limits,
         }
     }
@@ -419,6 +424,9 @@ pub struct TaskTemplate {
     pub models: BTreeMap<String, ModelHash>,
     /// Which executions must agree.
     pub class: Class,
+    /// What its executions may depend on; the native one when absent.
+    #[serde(default, skip_serializing_if = "Profile::is_native")]
+    pub profile: Profile,
     /// What the task may use.
     pub limits: Limits,
 }

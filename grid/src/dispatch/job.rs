@@ -274,6 +274,7 @@ impl Job {
             module: self.spec.module,
             limits: &self.spec.limits,
             quorum: self.quorum(),
+            profile: self.spec.profile,
             engine: shard.engine,
             operators,
             faulted: &shard.faulted,

@@ -42,8 +42,9 @@ fn next_of(state: &State, id: JobId) -> Option<(ShardKey, NodeId)> {
 
 fn assign(state: &mut State, id: JobId, key: ShardKey, node: NodeId, now: Millis, effects: &mut Vec<Effect>) {
     let Some(host) = state.fleet.get(node) else { return };
-    let (operator, engine) = (host.operator, host.offer.engine);
+    let (operator, engines) = (host.operator, host.offer.engines);
     let Some(job) = state.jobs.get_mut(&id) else { return };
+    let engine = engines.of(job.spec.profile);
     let info = job.info(key);
     let lease_ms = job.spec.limits.wall_ms_max.saturating_add(state.config.lease_slack_ms);
     // What is unusually long is known when the job's first results are: see `timers::straggler`.

@@ -119,7 +119,10 @@ fn answers(state: &State, id: AssignmentId, attested: &Attested, output: &Output
         (execution.task == shard.task, "the receipt names another task"),
         (execution.module == job.spec.module, "the receipt names another module"),
         (execution.class == job.spec.class, "the receipt names another determinism class"),
-        (execution.engine == host.offer.engine, "the receipt names another engine than the host offered"),
+        (
+            execution.engine == host.offer.engines.of(job.spec.profile),
+            "the receipt names another engine than the host offered",
+        ),
         (execution.fuel_used <= job.spec.limits.fuel_max, "the receipt claims more fuel than the task's limit"),
         (output.bytes() <= job.spec.limits.output_bytes_max, "the output is over the task's limit"),
         (execution.output == output.hash(), "the output does not match the receipt"),

@@ -12,6 +12,7 @@ use registry::{
 };
 
 use super::*;
+use crate::flow::Engines;
 use crate::plan::Cutter;
 
 const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
@@ -92,7 +93,12 @@ impl World {
         let host = &self.hosts[index];
         let (node, operator) = (host.node(), OperatorId(host.operator.public()));
         let cert = Signed::seal(&NodeCert { node, issued_ms: 0 }, &host.operator);
-        let offer = Offer { slots: 2, queue_max: 4, memory_bytes_max: 1 << 30, engine: ENGINE };
+        let offer = Offer {
+            slots: 2,
+            queue_max: 4,
+            memory_bytes_max: 1 << 30,
+            engines: Engines { native: ENGINE, portable: ENGINE },
+        };
         let holding = host.inbox.iter().map(|assignment| assignment.id).collect();
         self.feed(Event::HostUp { node, operator, cert, offer, holding });
     }

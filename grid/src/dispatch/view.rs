@@ -1,8 +1,8 @@
 //! What may be asked of the machine: jobs, hosts, and why a shard is where it is.
 
 use registry::{
-    id::{Commitment, EngineFingerprint, JobId, NodeId, OperatorId},
-    job::{ShardInfo, Stage},
+    id::{Commitment, JobId, NodeId, OperatorId},
+    job::{Profile, ShardInfo, Stage},
 };
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     fleet::{Host, Record, Suspension},
-    flow::{AssignmentId, Fault, Millis},
+    flow::{AssignmentId, Engines, Fault, Millis},
     place,
 };
 
@@ -56,8 +56,8 @@ pub struct HostView {
     pub in_flight: u32,
     /// Running average of its time for a task, in microseconds.
     pub task_us: u64,
-    /// The conditions of its results.
-    pub engine: EngineFingerprint,
+    /// The conditions of its results, by profile.
+    pub engines: Engines,
     /// How it did.
     #[serde(flatten)]
     pub record: Record,
@@ -161,9 +161,10 @@ impl State {
         self.fleet.get(node)
     }
 
-    /// The most distinct operators that any one engine has connected: the largest quorum that can be reached now.
-    pub fn operators_max(&self) -> usize {
-        self.fleet.operators_max()
+    /// The most distinct operators that any one engine for this profile has connected: the largest quorum that can be
+    /// reached now.
+    pub fn operators_max(&self, profile: Profile) -> usize {
+        self.fleet.operators_max(profile)
     }
 
     /// Executions under way.
@@ -226,11 +227,12 @@ fn summary(state: &State, job: &Job, shard: &Shard, hosts: &[WhyHost]) -> String
     if hosts.is_empty() {
         return "waits: no host has joined the grid".to_owned();
     }
-    if state.operators_max() < usize::from(job.quorum()) {
+    let operators = state.operators_max(job.spec.profile);
+    if operators < usize::from(job.quorum()) {
         return format!(
             "waits: a quorum of {} needs as many operators, {} are connected on one engine",
             job.quorum(),
-            state.operators_max()
+            operators
         );
     }
     "queued: it gets the next host that fits".to_owned()
@@ -271,7 +273,7 @@ fn host_view(node: NodeId, host: &Host) -> HostView {
         slots: host.offer.slots,
         in_flight: host.in_flight,
         task_us: host.task_us,
-        engine: host.offer.engine,
+        engines: host.offer.engines,
         record: host.record,
         suspended: host.suspended.clone(),
     }

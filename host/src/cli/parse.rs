@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use registry::job::{Class, Split};
+use registry::job::{Class, Profile, Split};
 
 /// `NAME=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,14 @@ pub(crate) fn class(text: &str) -> Result<Class, String> {
         "tolerant" => Ok(Class::Tolerant),
         _ => Err("expected exact, homogeneous or tolerant".to_owned()),
     }
+}
+
+/// `native` or `portable`.
+pub(crate) fn profile(text: &str) -> Result<Profile, String> {
+    [Profile::Native, Profile::Portable]
+        .into_iter()
+        .find(|profile| profile.word() == text)
+        .ok_or_else(|| "expected native or portable".to_owned())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::{
 
 use clap::Args;
 use registry::{
-    job::{Class, Stage},
+    job::{Class, Profile, Stage},
     receipt::Outcome as TaskOutcome,
 };
 
@@ -74,6 +74,9 @@ pub(super) struct RunArgs {
     /// The class to commit to: exact, homogeneous or tolerant.
     #[arg(long, default_value = "exact", value_parser = parse::class)]
     class: Class,
+    /// What the result may depend on: native (this processor's architecture and class) or portable (nothing).
+    #[arg(long, default_value = "native", value_parser = parse::profile)]
+    profile: Profile,
     /// Write one JSON object to standard output instead of what the task wrote.
     #[arg(long)]
     json: bool,

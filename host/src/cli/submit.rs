@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use registry::{
     id::{BlobHash, ModelHash, ModuleHash},
-    job::{Class, INLINE_BYTES_MAX, Policy, Reduce, Split},
+    job::{Class, INLINE_BYTES_MAX, Policy, Profile, Reduce, Split},
     name::Name,
 };
 
@@ -61,6 +61,9 @@ pub(super) struct SubmitArgs {
     /// Which executions must agree: exact, homogeneous or tolerant.
     #[arg(long, value_parser = parse::class)]
     class: Option<Class>,
+    /// What results may depend on: native (the processor's architecture and class) or portable (nothing).
+    #[arg(long, default_value = "native", value_parser = parse::profile)]
+    profile: Profile,
     #[command(flatten)]
     limits: push::LimitArgs,
     /// Executions that one shard may cost before the job fails.
@@ -147,6 +150,7 @@ async fn request(client: &Client, args: &SubmitArgs) -> Result<JobRequest, CliEr
         reduce: if args.reduce { Reduce::Task } else { Reduce::Concat },
         policy: Policy::Quorum(args.quorum),
         class: args.class,
+        profile: args.profile,
         limits: args.limits.request(),
         attempts_max: args.attempts_max,
         deadline_ms: args.deadline_ms,

@@ -11,6 +11,8 @@ use registry::{
     store::StoreOptions,
 };
 
+use grid::flow::Engines;
+
 use super::*;
 use crate::metrics::Metrics;
 
@@ -51,7 +53,12 @@ impl Host {
         let (outbox, inbox) = mpsc::channel(100);
         let node = NodeId(self.key.public());
         let cert = Signed::seal(&NodeCert { node, issued_ms: 0 }, &self.operator);
-        let offer = Offer { slots: 4, queue_max: 100, memory_bytes_max: 1 << 30, engine: ENGINE };
+        let offer = Offer {
+            slots: 4,
+            queue_max: 100,
+            memory_bytes_max: 1 << 30,
+            engines: Engines { native: ENGINE, portable: ENGINE },
+        };
         let operator = OperatorId(self.operator.public());
         coordinator.host_up(node, operator, cert, offer, holding, outbox).await.unwrap();
         inbox

@@ -64,6 +64,7 @@ pub(super) async fn resolve(gateway: &Gateway, request: JobRequest) -> Result<Jo
         reduce: request.reduce,
         policy: request.policy,
         class: request.class.unwrap_or(module.class),
+        profile: request.profile,
         limits: request.limits.over(module.limits),
         attempts_max: request.attempts_max.unwrap_or(plain.attempts_max),
         deadline_ms: request.deadline_ms.unwrap_or(plain.deadline_ms),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use registry::{
     canon::Bytes,
     id::{BlobHash, JobId, ManifestHash, ModelHash},
-    job::{Class, JobInput, Limits, Policy, Reduce, Split},
+    job::{Class, JobInput, Limits, Policy, Profile, Reduce, Split},
     name::Name,
 };
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,9 @@ pub struct JobRequest {
     /// Which executions must agree; the manifest's class when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<Class>,
+    /// What its executions may depend on.
+    #[serde(default, skip_serializing_if = "Profile::is_native")]
+    pub profile: Profile,
     /// What differs from the manifest's limits.
     #[serde(default, skip_serializing_if = "LimitsRequest::is_empty")]
     pub limits: LimitsRequest,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use grid::dispatch::{Effect, Event, Notice, State};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use registry::{
+    job::Profile,
     receipt::Record,
     store::{StoreStats, Usage},
 };
@@ -170,7 +171,7 @@ impl CoordinatorMetrics {
     pub fn set_gauges(&self, state: &State) {
         self.jobs_open.set(level(state.open_jobs()));
         self.executions_open.set(level(state.open_count()));
-        self.operators_max.set(level(state.operators_max()));
+        self.operators_max.set(level(state.operators_max(Profile::Native)));
         let (mut connected, mut away, mut suspended, mut slots, mut in_flight) = (0, 0, 0, 0u64, 0u64);
         for host in state.host_views() {
             match (&host.suspended, host.connected) {

@@ -109,7 +109,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use grid::flow::{AssignmentId, Fault, Offer};
+    use grid::flow::{AssignmentId, Engines, Fault, Offer};
     use proptest::prelude::*;
     use registry::{
         id::{BlobHash, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, TaskId},
@@ -172,7 +172,12 @@ mod tests {
     fn hello() -> Hello {
         let key = SecretKey::from_bytes(&[7; 32]);
         let cert = Signed::seal(&NodeCert { node: NodeId([1; 32]), issued_ms: 5 }, &key);
-        let offer = Offer { slots: 2, queue_max: 8, memory_bytes_max: 1 << 30, engine: EngineFingerprint([4; 32]) };
+        let offer = Offer {
+            slots: 2,
+            queue_max: 8,
+            memory_bytes_max: 1 << 30,
+            engines: Engines { native: EngineFingerprint([4; 32]), portable: EngineFingerprint([5; 32]) },
+        };
         Hello {
             version: VERSION,
             cert,

@@ -136,6 +136,7 @@ impl Content {
             files: files.iter().map(|(name, bytes)| (name.clone(), BlobHash::of(bytes))).collect(),
             models: models.iter().map(|(name, bytes)| (name.clone(), ModelHash::of(bytes))).collect(),
             class: args.class,
+            profile: args.profile,
             limits: args.limits.request().over(Limits::default()),
             // A job may say so, too: the limit of the task is the one that counts here.
             deadline_ms: DEADLINE_MS_MAX,

@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use grid::{
     config::Config,
-    flow::{Attested, Offer},
+    flow::{Attested, Engines, Offer},
 };
 use registry::{
     id::{EngineFingerprint, NodeId, OperatorId},
@@ -59,8 +59,12 @@ impl Served {
             let (node, operator) = (SecretKey::from_bytes(&[host; 32]), SecretKey::from_bytes(&[host + 100; 32]));
             let cert = NodeCert { node: NodeId(node.public()), issued_ms: 0 };
             let (outbox, inbox) = mpsc::channel(1000);
-            let offer =
-                Offer { slots: 4, queue_max: 100, memory_bytes_max: 1 << 30, engine: EngineFingerprint([4; 32]) };
+            let offer = Offer {
+                slots: 4,
+                queue_max: 100,
+                memory_bytes_max: 1 << 30,
+                engines: Engines { native: EngineFingerprint([4; 32]), portable: EngineFingerprint([5; 32]) },
+            };
             let (id, owner) = (NodeId(node.public()), OperatorId(operator.public()));
             let cert = Signed::seal(&cert, &operator);
             self.coordinator.host_up(id, owner, cert, offer, Vec::new(), outbox).await.unwrap();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use grid::flow::{Assignment, Slice};
+use grid::flow::{Assignment, Engines, Slice};
 use registry::{
     id::{BlobHash, EngineFingerprint, JobId, ModuleHash, TaskId},
     job::{Class, JobSpec, ShardInfo, Stage, TaskTemplate},
@@ -156,7 +156,12 @@ impl Host {
     fn hello(&self) -> Hello {
         let operator = SecretKey::from_bytes(&[100; 32]);
         let cert = Signed::seal(&NodeCert { node: self.node(), issued_ms: 0 }, &operator);
-        let offer = Offer { slots: 2, queue_max: 8, memory_bytes_max: 1 << 30, engine: EngineFingerprint([4; 32]) };
+        let offer = Offer {
+            slots: 2,
+            queue_max: 8,
+            memory_bytes_max: 1 << 30,
+            engines: Engines { native: EngineFingerprint([4; 32]), portable: EngineFingerprint([5; 32]) },
+        };
         Hello { version: VERSION, cert, offer, holding: vec![AssignmentId(7)], agent: "test/1".into() }
     }
 
