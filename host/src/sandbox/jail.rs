@@ -8,6 +8,7 @@
 //! |---|---|---|---|---|---|
 //! | read a descriptor of its parent | | stopped | | | |
 //! | read a file of the host | | | | stopped | stopped |
+//! | ask whether a file of the host exists | | | | | stopped |
 //! | write a file outside its own directory | | | | stopped | stopped |
 //! | fill the disk | | | stopped | | stopped |
 //! | connect by TCP | | | | stopped | killed |

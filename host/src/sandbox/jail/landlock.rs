@@ -26,20 +26,14 @@ pub(super) fn enter(jail: &Jail) -> Result<Option<Gap>, JailError> {
 }
 
 fn restrict(own: PathFd) -> Result<RulesetStatus, RulesetError> {
+    let inside = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::Truncate;
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(WANTED))?
         .handle_access(AccessNet::from_all(WANTED))?
         .scope(Scope::from_all(WANTED))?
         .create()?
-        .add_rule(PathBeneath::new(
-            own,
-            AccessFs::from_read(WANTED) ^ AccessFs::Execute
-                | AccessFs::WriteFile
-                | AccessFs::MakeReg
-                | AccessFs::RemoveFile
-                | AccessFs::Truncate,
-        ))?
+        .add_rule(PathBeneath::new(own, inside | AccessFs::MakeReg | AccessFs::RemoveFile))?
         .restrict_self()?;
     Ok(status.ruleset)
 }
