@@ -105,8 +105,13 @@ pub const SANDBOX_CPU_S_MAX: u64 = 2 * (WALL_MS_MAX + SANDBOX_WORK_MS_MAX) / 100
 pub const SANDBOX_BASE_BYTES: u64 = 2 << 30;
 /// Address space in bytes of a sandbox process: reservations of the engine, and inputs that are mapped.
 pub const SANDBOX_ADDRESS_BYTES_MAX: u64 = 128 << 30;
-/// Descriptors of a sandbox process: the standard ones, and the files of what is handed over to it.
-pub const SANDBOX_DESCRIPTORS_MAX: u64 = 256;
+/// Descriptors of a sandbox process: the standard ones, one for each module, and one for content that is handed over.
+pub const SANDBOX_DESCRIPTORS_MAX: u64 = 64;
+/// Modules that a sandbox process loads before it is replaced, so that its descriptors last.
+pub const SANDBOX_MODULES_MAX: usize = 48;
+/// Length in bytes of a memory file of a sandbox process: the initial memory of a module. The engine makes none that is longer
+/// than twice its data.
+pub const SANDBOX_IMAGE_BYTES_MAX: u64 = 2 * MODULE_BYTES_MAX;
 /// Bytes of a task's memory, inputs and outputs after which its process is asked what it kept.
 pub const SANDBOX_LARGE_TASK_BYTES: u64 = 16 << 20;
 /// Memory in bytes that a sandbox process may have kept of its tasks before it is replaced.

@@ -5,6 +5,7 @@
 //! - `refusals`: bad input over HTTP, on the command line and between hosts.
 //! - `users`: what task authors and teams do, by the command line.
 //! - `run`: one task on this machine, without a grid, and that it comes out as on one.
+//! - `isolation`: what each layer around a task stops by itself, and what becomes of processes that are hurt.
 //! - `hostile`: peers, clients, modules and disks that mean harm; its modules are made in `bombs`.
 //! - `metrics`: what Prometheus reads.
 //! - `digits`: the main job's input, and what is true about it.
@@ -15,6 +16,7 @@ mod bombs;
 mod digits;
 mod grid;
 mod hostile;
+mod isolation;
 mod metrics;
 mod refusals;
 mod run;
@@ -23,3 +25,5 @@ mod users;
 
 /// The program under test.
 const EXE: &str = env!("CARGO_BIN_EXE_quorate-under-test");
+/// The program that tries what it must not.
+const PROBE: &str = env!("CARGO_BIN_EXE_quorate-probe");

@@ -10,7 +10,7 @@
 //! | read a file of the host | | | | stopped | stopped |
 //! | ask whether a file of the host exists | | | | | stopped |
 //! | write a file outside its own directory | | | | stopped | stopped |
-//! | fill the disk | | | stopped | | stopped |
+//! | fill the disk | | | killed | | stopped |
 //! | connect by TCP | | | | stopped | killed |
 //! | send by UDP | | | | | killed |
 //! | speak to a service at an abstract Unix address | | | | stopped | killed |
@@ -20,13 +20,14 @@
 //! | allocate shared memory, which is not counted as data | | | | | stopped |
 //! | open descriptors without end | | | stopped | | stopped |
 //! | compute without end | | | killed | | |
-//! | kill its parent | | | | stopped | stopped |
-//! | trace its parent | stopped | | | stopped | killed |
-//! | mount a file system | stopped | | | | killed |
+//! | kill a process outside | | | | stopped | stopped |
+//! | trace a process outside | stopped | | | stopped | killed |
+//! | change what is mounted | stopped | | | stopped | killed |
 //! | raise its own limits | stopped | | | | stopped |
 //!
-//! *Stopped* is an error number, *killed* the end of the process. The rows of *privileges* speak of a host that runs as root;
-//! as any other user the system itself stops those, in every column.
+//! *Stopped* is an error number, *killed* the end of the process. The column of *privileges* speaks of a host that runs as root:
+//! any other has none to lose, so that its processes mount nothing and raise nothing anyway, and may trace each other unless
+//! landlock or seccomp is there.
 //!
 //! An old kernel has not all of it. What is missing is never silent: [`enter`] gives the [`Gap`]s, for the parent to say, and
 //! to refuse where its owner wants it so.
@@ -121,7 +122,7 @@ pub struct Jail {
     pub data_bytes_max: Option<u64>,
     /// Address space in bytes, reserved or used: what its page tables may grow with.
     pub address_bytes_max: Option<u64>,
-    /// Length in bytes of a file that it may write.
+    /// Length in bytes of a file that it may write, one in memory too.
     pub file_bytes_max: u64,
     /// Descriptors that it may have open.
     pub descriptors_max: u64,

@@ -29,9 +29,12 @@ mod keeper;
 mod member;
 mod wire;
 
-use std::sync::{
-    Arc, Condvar, Mutex, PoisonError,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use registry::id::{EngineFingerprint, ModelHash, ModuleHash};
@@ -61,12 +64,24 @@ enum End {
 /// How many processes were started, and why they ended.
 #[derive(Debug, Default)]
 struct Counters {
+    /// Those that are there, by the system's numbers.
+    alive: Mutex<BTreeSet<u32>>,
     started: AtomicU64,
     ended: [AtomicU64; 6],
 }
 
 impl Counters {
-    fn ended(&self, end: End) {
+    fn alive(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn started(&self, process: u32) {
+        self.alive().insert(process);
+        self.started.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn ended(&self, process: u32, end: End) {
+        self.alive().remove(&process);
         self.ended[end as usize].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -74,7 +89,7 @@ impl Counters {
         let [idle, retired, deadline, cancelled, garbage, died] =
             std::array::from_fn(|at| self.ended[at].load(Ordering::Relaxed));
         let started = self.started.load(Ordering::Relaxed);
-        let alive = started.saturating_sub(idle + retired + deadline + cancelled + garbage + died);
+        let alive = self.alive().len() as u64;
         ProcessStats { alive, started, idle, retired, deadline, cancelled, garbage, died }
     }
 }
@@ -147,6 +162,10 @@ impl Pool {
         self.counters.read()
     }
 
+    pub(super) fn process_ids(&self) -> Vec<u32> {
+        self.counters.alive().iter().copied().collect()
+    }
+
     pub(super) fn has_module(&self, hash: ModuleHash) -> bool {
         self.modules.get(hash).is_some()
     }
@@ -162,7 +181,7 @@ impl Pool {
         check_hash(&hash, &ModuleHash::of(bytes))?;
         let held = self.modules.get_or_make(hash, || {
             let content = Content::seal(&[bytes]).map_err(failed)?;
-            let info = self.load(|member| member.load_module(hash, &content))?;
+            let info = self.load(|member| member.load_module(hash, &content, None))?;
             Ok((Held { info, content }, bytes.len() as u64))
         })?;
         Ok(held.info)
@@ -179,7 +198,7 @@ impl Pool {
         check_hash(&hash, &ModelHash::of(bytes))?;
         let held = self.models.get_or_make(hash, || {
             let content = Content::seal(&[bytes]).map_err(failed)?;
-            let info = self.load(|member| member.load_model(hash, &content))?;
+            let info = self.load(|member| member.load_model(hash, &content, None))?;
             Ok((Held { info, content }, length))
         })?;
         Ok(held.info.clone())
@@ -239,14 +258,14 @@ impl Pool {
         needs: &Needs,
         cancel: Option<&CancelToken>,
     ) -> Result<Result<Finished, HostFault>, Broken> {
-        if let Err(error) = needs.provide(member)? {
+        if let Err(error) = needs.provide(member, cancel)? {
             return Ok(Err(error));
         }
         let ran = member.run(job, cancel)?;
         let Err(HostFault::ModuleMissing { .. } | HostFault::ModelMissing { .. }) = ran else { return Ok(ran) };
         // Its caches had no room for everything.
         member.forget();
-        match needs.provide(member)? {
+        match needs.provide(member, cancel)? {
             Ok(()) => member.run(job, cancel),
             Err(error) => Ok(Err(error)),
         }
@@ -314,18 +333,18 @@ struct Needs {
 
 impl Needs {
     /// Gives a process what it lacks.
-    fn provide(&self, member: &mut Member) -> Result<Result<(), HostFault>, Broken> {
+    fn provide(&self, member: &mut Member, cancel: Option<&CancelToken>) -> Result<Result<(), HostFault>, Broken> {
         // It was loaded once, so that only the machine can be why it is not again.
         let fault = |error: LoadError| HostFault::Internal { detail: error.to_string() };
         let (hash, held) = &self.module;
         if !member.has_module(*hash)
-            && let Err(error) = member.load_module(*hash, &held.content)?
+            && let Err(error) = member.load_module(*hash, &held.content, cancel)?
         {
             return Ok(Err(fault(error)));
         }
         for (hash, held) in &self.models {
             if !member.has_model(*hash)
-                && let Err(error) = member.load_model(*hash, &held.content)?
+                && let Err(error) = member.load_model(*hash, &held.content, cancel)?
             {
                 return Ok(Err(fault(error)));
             }

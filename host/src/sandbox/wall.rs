@@ -183,4 +183,13 @@ impl Sandbox {
             Wall::Process(pool) => pool.stats(),
         }
     }
+
+    /// The system's numbers of the sandbox processes that are there.
+    pub fn process_ids(&self) -> Vec<u32> {
+        match &self.0 {
+            Wall::Thread(_) => Vec::new(),
+            #[cfg(target_os = "linux")]
+            Wall::Process(pool) => pool.process_ids(),
+        }
+    }
 }

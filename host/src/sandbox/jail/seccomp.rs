@@ -3,10 +3,13 @@
 //! Three answers, from three filters; the kernel takes the strictest:
 //! - **Killed**: what no library of ours tries and only escaped code asks for: sockets, other processes and programs, mounts,
 //!   tracing, the kernel's programmable corners. Its parent sees `SIGSYS`.
-//! - **No such call**: what libraries fall back from when it is missing. Of `clone3` a filter cannot see the flags, `clone` is
-//!   what threads are then made with; a memory file is memory that no limit counts.
+//! - **No such call**: what libraries fall back from when it is missing. Of `clone3` a filter cannot see the flags, and `clone`
+//!   is what threads are then made with.
 //! - **Not permitted**: everything else that is not on the list of what is allowed. Libraries probe files and settings, and
 //!   get along without.
+//!
+//! Memory files are allowed, since the engine keeps the initial memory of a module in one, and a module that is initialised in
+//! another way would use other fuel. They are no data to the kernel: their length and number are what `rlimits` bounds.
 //!
 //! Numbers of system calls are those of the architecture that this is compiled for; calls in another one's numbers kill.
 
@@ -81,7 +84,7 @@ const KILLED: &[c_long] = &[
 ];
 
 /// What does not exist.
-const MISSING: &[c_long] = &[libc::SYS_clone3, libc::SYS_memfd_create, libc::SYS_memfd_secret, libc::SYS_statx];
+const MISSING: &[c_long] = &[libc::SYS_clone3, libc::SYS_memfd_secret, libc::SYS_statx];
 
 /// What is allowed whatever its arguments.
 const ALLOWED: &[c_long] = &[
@@ -100,6 +103,9 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_fstat,
     libc::SYS_close,
     // Memory.
+    libc::SYS_memfd_create,
+    libc::SYS_ftruncate,
+    libc::SYS_pwrite64,
     libc::SYS_munmap,
     libc::SYS_mprotect,
     libc::SYS_mremap,
@@ -132,7 +138,6 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_getrandom,
     // What was answered above all filters.
     libc::SYS_clone3,
-    libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
     libc::SYS_statx,
 ];
@@ -213,7 +218,7 @@ fn allowed() -> Result<Rules, seccompiler::BackendError> {
     rules.insert(libc::SYS_prctl, vec![equal(0, libc::PR_SET_NAME as u64)?]);
     // To raise a signal in itself, as an abort does.
     rules.insert(libc::SYS_tgkill, vec![equal(0, std::process::id().into())?]);
-    let asks = [libc::F_GETFD, libc::F_GETFL, libc::F_GET_SEALS];
+    let asks = [libc::F_GETFD, libc::F_GETFL, libc::F_GET_SEALS, libc::F_ADD_SEALS];
     let asks = asks.into_iter().map(|ask| equal(1, ask as u64)).collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_fcntl, asks);
     Ok(rules)

@@ -93,7 +93,7 @@ fn start(options: SandboxOptions, own_dir: PathBuf, data_bytes_max: u64) -> Resu
         cpu_s_max: Some(limits::SANDBOX_CPU_S_MAX),
         data_bytes_max: Some(data_bytes_max),
         address_bytes_max: Some(limits::SANDBOX_ADDRESS_BYTES_MAX),
-        file_bytes_max: 0,
+        file_bytes_max: limits::SANDBOX_IMAGE_BYTES_MAX,
         descriptors_max: limits::SANDBOX_DESCRIPTORS_MAX,
         own_dir,
         dies_with_parent: true,

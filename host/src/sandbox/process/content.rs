@@ -10,8 +10,9 @@ use bytes::Bytes;
 use memmap2::MmapOptions;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
 
-/// What makes a memory file constant.
-const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
+/// What makes a memory file constant. There never is a writable mapping, so that the seal on future writes is one on all; the
+/// seal on present ones would wait for pages that the kernel still has in hand, and give up.
+const SEALS: SealFlags = SealFlags::FUTURE_WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// Why content does not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +65,7 @@ impl Content {
             return Ok(Bytes::new());
         }
         // SAFETY: the seals were just seen, and cannot be taken off: nobody writes to the file nor cuts it for as long as it
-        // exists, so that the bytes behind the mapping are constant.
+        // exists. The host, which made it, wrote to it before and never mapped it to write. So the bytes are constant.
         let map = unsafe { MmapOptions::new().len(bytes as usize).map_copy_read_only(&file) }?;
         Ok(Bytes::from_owner(map))
     }

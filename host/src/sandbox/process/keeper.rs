@@ -8,7 +8,7 @@ use std::{
     os::{fd::OwnedFd, unix::fs::DirBuilderExt, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering, mpsc},
+    sync::{Arc, Mutex, PoisonError, Weak, mpsc},
     thread,
     time::Duration,
 };
@@ -81,8 +81,8 @@ impl Keeper {
         let program = self.options.program.clone().unwrap_or_else(|| PathBuf::from(OWN_PROGRAM));
         self.order(Order::Start { program, say });
         let started = said.recv().map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-        self.counters.started.fetch_add(1, Ordering::Relaxed);
         let Started { child, socket, log } = started;
+        self.counters.started(child.id());
         Member::meet(child, socket, log, &hello, Arc::clone(&self.counters))
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Member {
     log: Option<ChildStderr>,
     modules: HashSet<ModuleHash>,
     models: HashSet<ModelHash>,
+    /// Those that it forgot too.
+    modules_loaded: usize,
     /// Resident memory in bytes before its last tasks.
     base_bytes: u64,
     kept_bytes: u64,
@@ -139,6 +141,7 @@ impl Member {
             log,
             modules: HashSet::new(),
             models: HashSet::new(),
+            modules_loaded: 0,
             base_bytes: 0,
             kept_bytes: 0,
             work_ms: 0,
@@ -180,12 +183,14 @@ impl Member {
         &mut self,
         hash: ModuleHash,
         content: &Content,
+        cancel: Option<&CancelToken>,
     ) -> Result<Result<ModuleInfo, LoadError>, Broken> {
-        let Answer::Module { loaded } = self.load(&Ask::Module { hash }, content)? else {
+        let Answer::Module { loaded } = self.load(&Ask::Module { hash }, content, cancel)? else {
             return Err(Broken::garbage("not about a module"));
         };
         if loaded.is_ok() {
             self.modules.insert(hash);
+            self.modules_loaded += 1;
         }
         Ok(loaded)
     }
@@ -195,8 +200,9 @@ impl Member {
         &mut self,
         hash: ModelHash,
         content: &Content,
+        cancel: Option<&CancelToken>,
     ) -> Result<Result<ModelInfo, LoadError>, Broken> {
-        let Answer::Model { loaded } = self.load(&Ask::Model { hash }, content)? else {
+        let Answer::Model { loaded } = self.load(&Ask::Model { hash }, content, cancel)? else {
             return Err(Broken::garbage("not about a model"));
         };
         if loaded.is_ok() {
@@ -205,8 +211,8 @@ impl Member {
         Ok(loaded)
     }
 
-    fn load(&mut self, ask: &Ask, content: &Content) -> Result<Answer, Broken> {
-        let mut patience = Patience::new(limits::SANDBOX_LOAD_MS_MAX);
+    fn load(&mut self, ask: &Ask, content: &Content, cancel: Option<&CancelToken>) -> Result<Answer, Broken> {
+        let mut patience = Patience { cancel, ..Patience::new(limits::SANDBOX_LOAD_MS_MAX) };
         let (answer, _) = self.ask(ask, &Body::Passed(content), SHORT, &mut patience)?;
         if let Answer::Module { loaded: Err(error) } | Answer::Model { loaded: Err(error) } = &answer {
             short(error)?;
@@ -268,7 +274,9 @@ impl Member {
 
     /// Whether it should serve no more tasks.
     pub(super) fn is_worn(&self) -> bool {
-        self.kept_bytes > limits::SANDBOX_KEPT_BYTES_MAX || self.work_ms > limits::SANDBOX_WORK_MS_MAX
+        self.kept_bytes > limits::SANDBOX_KEPT_BYTES_MAX
+            || self.work_ms > limits::SANDBOX_WORK_MS_MAX
+            || self.modules_loaded >= limits::SANDBOX_MODULES_MAX
     }
 
     /// Its task is done.
@@ -348,7 +356,7 @@ impl Drop for Member {
         // It may have ended already; then this only takes it from the system's table.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        self.counters.ended(self.end);
+        self.counters.ended(self.child.id(), self.end);
     }
 }
 
