@@ -97,8 +97,10 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         (0..10_000).try_for_each(|_| checked(unsafe { libc::dup(1) } as isize).map(drop))
     }),
     ("spin", |_| {
-        let used = || rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let used_ms = || used().tv_sec * 1000 + i64::from(used().tv_nsec) / 1_000_000;
+        let used_ms = || {
+            let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+            used.tv_sec * 1000 + used.tv_nsec / 1_000_000
+        };
         while used_ms() < 2_500 {}
         Ok(())
     }),
