@@ -1,16 +1,16 @@
 //! What does the sandbox cost over wasmtime itself?
 //!
 //! The same module, once with a bare `Store`, a pooled `InstancePre` and a call of `_start`, with the same metering and
-//! limits, and once through `Sandbox::run`, which adds the WASI world, the deadline, the virtual clock and the result.
-//! Interleaved in one process; medians.
+//! limits, and once through `Sandbox::run`, which adds the WASI world, the deadline, the virtual clock and the result; in a
+//! thread of this process, and in a jailed process of its own. Interleaved; medians.
 #![allow(clippy::print_stdout, reason = "a bench prints its table")]
 
-use std::error::Error;
+use std::{error::Error, process::ExitCode};
 
 use benches::{interleaved, quantile, row, table, us};
 use host::{
     clock::Stopwatch,
-    sandbox::{Request, Response, Sandbox, SandboxOptions},
+    sandbox::{Isolation, Request, Response, Sandbox, SandboxOptions, child},
 };
 use registry::id::ModuleHash;
 use wasmtime::{
@@ -33,7 +33,10 @@ fn raw_engine() -> Result<Engine, Box<dyn Error>> {
     Ok(Engine::new(&config)?)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    if let Some(code) = child::run_if_asked() {
+        return Ok(code);
+    }
     let bytes = wat::parse_str(NOOP)?;
     let engine = raw_engine()?;
     let module = Module::new(&engine, &bytes)?;
@@ -52,34 +55,35 @@ fn main() -> Result<(), Box<dyn Error>> {
         watch.elapsed()
     };
 
-    let sandbox = Sandbox::new(SandboxOptions::default())?;
     let hash = ModuleHash::of(&bytes);
-    sandbox.load_module(hash, &bytes)?;
-    let request = Request::new(hash);
-    let mut ours = || {
-        let request = request.clone();
-        let watch = Stopwatch::start();
-        let response = sandbox.run(request);
-        let elapsed = watch.elapsed();
-        assert!(matches!(response, Response::Done(_)), "{response:?}");
-        elapsed
+    let runs = |isolation| -> Result<_, Box<dyn Error>> {
+        let sandbox = Sandbox::new(SandboxOptions { isolation, ..SandboxOptions::default() })?;
+        sandbox.load_module(hash, &bytes)?;
+        Ok(move || {
+            let request = Request::new(hash);
+            let watch = Stopwatch::start();
+            let response = sandbox.run(request);
+            let elapsed = watch.elapsed();
+            assert!(matches!(response, Response::Done(_)), "{response:?}");
+            elapsed
+        })
     };
+    let (mut ours, mut apart) = (runs(Isolation::Thread)?, runs(Isolation::Process)?);
     for _ in 0..1000 {
         raw();
         ours();
+        apart();
     }
-    let [raw, ours] = interleaved(ROUNDS, [&mut raw, &mut ours]);
-    let (raw_p50, ours_p50) = (quantile(&raw, 500), quantile(&ours, 500));
+    let [raw, ours, apart] = interleaved(ROUNDS, [&mut raw, &mut ours, &mut apart]);
+    let raw_p50 = quantile(&raw, 500);
+    let times = |p50: std::time::Duration| format!("{:.2}", p50.as_secs_f64() / raw_p50.as_secs_f64());
+    let (ours_p50, apart_p50) = (quantile(&ours, 500), quantile(&apart, 500));
     println!("a no-op task, warm, {ROUNDS} runs each, interleaved\n");
     table(&[
         row!["", "p50", "p99", "x raw (p50)"],
         row!["wasmtime, instantiate and call", us(raw_p50), us(quantile(&raw, 990)), "1.00"],
-        row![
-            "Sandbox::run",
-            us(ours_p50),
-            us(quantile(&ours, 990)),
-            format!("{:.2}", ours_p50.as_secs_f64() / raw_p50.as_secs_f64())
-        ],
+        row!["Sandbox::run, in a thread", us(ours_p50), us(quantile(&ours, 990)), times(ours_p50)],
+        row!["Sandbox::run, in a process", us(apart_p50), us(quantile(&apart, 990)), times(apart_p50)],
     ]);
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

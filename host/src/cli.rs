@@ -98,6 +98,11 @@ enum Verb {
 
 /// Runs the verb that the arguments name.
 pub fn main() -> ExitCode {
+    // Before there is anything that a jail would leave outside.
+    #[cfg(target_os = "linux")]
+    if let Some(code) = crate::sandbox::child::run_if_asked() {
+        return code;
+    }
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOGGED));
     // Only a second subscriber in one process fails, and there is none.
     let _ = tracing_subscriber::fmt()

@@ -10,13 +10,18 @@
 //! [host]                      # what a host offers
 //! slots = 2
 //! memory_bytes_max = 1073741824
+//! isolation = "process"       # or "thread": see `sandbox::Isolation`
+//! every_layer = false         # true: no node where the kernel lacks a part of `sandbox::jail`
 //! ```
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::limits;
+use crate::{
+    limits,
+    sandbox::{Isolation, SandboxOptions},
+};
 
 /// What a configuration file may say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -54,12 +59,22 @@ pub struct HostConfig {
     pub queue_max: u32,
     /// Memory in bytes that one task may have.
     pub memory_bytes_max: u64,
+    /// Where tasks run, and a coordinator looks into models.
+    pub isolation: Isolation,
+    /// Whether the node does not start where the kernel lacks a part of the jail.
+    pub every_layer: bool,
 }
 
 impl Default for HostConfig {
     fn default() -> Self {
         let slots = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
-        Self { slots, queue_max: limits::HOST_AHEAD_MAX, memory_bytes_max: limits::TASK_MEMORY_BYTES_MAX }
+        Self {
+            slots,
+            queue_max: limits::HOST_AHEAD_MAX,
+            memory_bytes_max: limits::TASK_MEMORY_BYTES_MAX,
+            isolation: Isolation::Process,
+            every_layer: false,
+        }
     }
 }
 
@@ -112,6 +127,17 @@ impl Config {
 }
 
 impl HostConfig {
+    /// A sandbox as this says.
+    pub fn sandbox(&self) -> SandboxOptions {
+        SandboxOptions {
+            memory_bytes_max: self.memory_bytes_max,
+            slots_max: self.slots,
+            isolation: self.isolation,
+            every_layer: self.every_layer,
+            ..SandboxOptions::default()
+        }
+    }
+
     /// Whether every number is within its bounds.
     ///
     /// # Errors
@@ -145,12 +171,17 @@ mod tests {
         let config = load("[host]\nslots = 7\n[grid]\nhost_grace_ms = 9\n").unwrap();
         assert_eq!((config.host.slots, config.grid.host_grace_ms), (7, 9));
         assert_eq!(config.store, StoreConfig::default());
+        assert_eq!(config.host.sandbox().isolation, Isolation::Process, "nothing has to be said for that");
+        assert_eq!(load("[host]\nisolation = \"thread\"\n").unwrap().host.sandbox().isolation, Isolation::Thread);
     }
 
     #[test]
     fn unknown_keys_and_wild_values_are_refused_by_name() {
-        for (text, expected) in [("[host]\nslotz = 7\n", "slotz"), ("[host]\nslots = 0\n", "host.slots is 0, outside")]
-        {
+        for (text, expected) in [
+            ("[host]\nslotz = 7\n", "slotz"),
+            ("[host]\nslots = 0\n", "host.slots is 0, outside"),
+            ("[host]\nisolation = \"none\"\n", "isolation"),
+        ] {
             let refusal = load(text).unwrap_err().to_string();
             assert!(refusal.contains(expected), "{refusal}");
         }

@@ -93,6 +93,45 @@ pub const WALL_MS_MAX: u64 = 24 * 3600 * 1000;
 /// Tasks that one sandbox may run at once.
 pub const SLOTS_MAX: u32 = 1024;
 
+/// Length in bytes of what travels inline to or from a sandbox process; longer content is handed over as a memory file.
+pub const SANDBOX_INLINE_BYTES_MAX: usize = 64 << 10;
+/// Length in bytes of what a sandbox process says beside outputs: paths, and a line for each inference.
+pub const SANDBOX_HEAD_BYTES_MAX: usize = 48 << 20;
+/// Length in bytes of the reason that a sandbox process gives for a fault.
+pub const SANDBOX_DETAIL_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a sandbox process's standard error that are logged at a time; the rest is counted.
+pub const SANDBOX_LOG_BYTES_MAX: usize = 2 << 10;
+/// Time in milliseconds for a sandbox process to be ready.
+pub const SANDBOX_START_MS_MAX: u64 = 30_000;
+/// Time in milliseconds for a sandbox process to load a module or a model.
+pub const SANDBOX_LOAD_MS_MAX: u64 = 120_000;
+/// Time in milliseconds by which a sandbox process may miss a deadline before it is killed.
+pub const SANDBOX_DEADLINE_GRACE_MS: u64 = 2_000;
+/// Time in milliseconds that a sandbox process has to let go of a cancelled task before it is killed.
+pub const SANDBOX_CANCEL_GRACE_MS: u64 = 1_000;
+/// Time in milliseconds after which a sandbox process that has nothing to do is ended.
+pub const SANDBOX_IDLE_MS: u64 = 60_000;
+/// Time in milliseconds of work after which a sandbox process is replaced, between two tasks.
+pub const SANDBOX_WORK_MS_MAX: u64 = 3600 * 1000;
+/// Processor time in seconds in the life of a sandbox process: its longest task after an hour of others, twice over, since it
+/// has two threads.
+pub const SANDBOX_CPU_S_MAX: u64 = 2 * (WALL_MS_MAX + SANDBOX_WORK_MS_MAX) / 1000;
+/// Memory in bytes of a sandbox process beside what its tasks may have: the program, its compiler, models at work.
+pub const SANDBOX_BASE_BYTES: u64 = 2 << 30;
+/// Address space in bytes of a sandbox process: reservations of the engine, and inputs that are mapped.
+pub const SANDBOX_ADDRESS_BYTES_MAX: u64 = 128 << 30;
+/// Descriptors of a sandbox process: the standard ones, one for each module, and one for content that is handed over.
+pub const SANDBOX_DESCRIPTORS_MAX: u64 = 64;
+/// Modules that a sandbox process loads before it is replaced, so that its descriptors last.
+pub const SANDBOX_MODULES_MAX: usize = 48;
+/// Length in bytes of a memory file of a sandbox process: the initial memory of a module. The engine makes none that is longer
+/// than twice its data.
+pub const SANDBOX_IMAGE_BYTES_MAX: u64 = 2 * MODULE_BYTES_MAX;
+/// Bytes of a task's memory, inputs and outputs after which its process is asked what it kept.
+pub const SANDBOX_LARGE_TASK_BYTES: u64 = 16 << 20;
+/// Memory in bytes that a sandbox process may have kept of its tasks before it is replaced.
+pub const SANDBOX_KEPT_BYTES_MAX: u64 = 32 << 20;
+
 /// Graphs and contexts that a task may open, each kind: preview 1 has no way to close one.
 pub const NN_HANDLES_MAX: usize = 64;
 /// Dimensions of a tensor.

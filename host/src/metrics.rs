@@ -82,6 +82,7 @@ mod tests {
     use registry::receipt::Outcome;
 
     use super::*;
+    use crate::sandbox::ProcessStats;
 
     fn used() -> Metrics {
         let metrics = Metrics::new();
@@ -95,6 +96,7 @@ mod tests {
         host.task_faulted("deadline");
         host.set_in_flight(2);
         host.set_connected(true);
+        host.set_sandbox(ProcessStats { alive: 2, started: 5, died: 3, ..ProcessStats::default() });
         metrics
     }
 
@@ -109,6 +111,9 @@ mod tests {
             "quorate_host_fuel_total 1000",
             "quorate_host_faults_total{fault=\"deadline\"} 1",
             "quorate_host_connected 1",
+            "quorate_host_sandboxes 2",
+            "quorate_host_sandboxes_started_total 5",
+            "quorate_host_sandboxes_ended_total{end=\"died\"} 3",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
         }

@@ -162,6 +162,13 @@ fn file(path: &Path) -> impl FnOnce(io::Error) -> NodeError {
     |source| NodeError::File { path, source }
 }
 
+/// Starting a process, or an engine, takes its time.
+async fn new_sandbox(options: SandboxOptions) -> Result<Sandbox, NodeError> {
+    let started = tokio::task::spawn_blocking(move || Sandbox::new(options)).await;
+    let panicked = |error: tokio::task::JoinError| SandboxError::Thread { detail: error.to_string() };
+    Ok(started.map_err(panicked).and_then(|started| started)?)
+}
+
 /// Makes the data directory, for its owner alone.
 fn make_dir(dir: &Path) -> Result<(), NodeError> {
     let mut builder = std::fs::DirBuilder::new();
@@ -210,7 +217,8 @@ pub async fn up(options: UpOptions, ready: impl FnOnce(&Value)) -> Result<(), No
     let listen = |source| NodeError::Listen { addr: options.listen, source };
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
     let url = format!("http://{}", listener.local_addr().map_err(listen)?);
-    let sandbox = Sandbox::new(SandboxOptions { slots_max: 1, ..SandboxOptions::default() })?;
+    // It runs no tasks, but looks into models.
+    let sandbox = new_sandbox(SandboxOptions { slots_max: 1, ..config.host.sandbox() }).await?;
     let gateway = Gateway::new(coordinator.clone(), store.clone(), sandbox, metrics, token, ticket.to_string());
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(gateway::serve(listener, gateway, told(stopping)));
@@ -272,15 +280,11 @@ pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<()
     };
     let store = open_store(dir, &config).await?;
     let endpoint = endpoint::bind(&key, options.net_listen, EndpointOptions::default()).await?;
-    let sandbox = Sandbox::new(SandboxOptions {
-        memory_bytes_max: offer.memory_bytes_max,
-        slots_max: offer.slots,
-        ..SandboxOptions::default()
-    })?;
+    let sandbox = new_sandbox(offer.sandbox()).await?;
     let metrics = HostMetrics::new(&Metrics::new());
     let (stop, stopping) = watch::channel(false);
     if let Some(addr) = options.metrics_listen {
-        serve_metrics(addr, metrics.clone(), store.clone(), stopping.clone()).await?;
+        serve_metrics(addr, metrics.clone(), store.clone(), sandbox.clone(), stopping.clone()).await?;
     }
     tracing::info!(node = %NodeId(key.public()).short(), engine = %sandbox.describe(), "host is up");
     ready(&json!({
@@ -327,11 +331,13 @@ async fn serve_metrics(
     addr: SocketAddr,
     metrics: HostMetrics,
     store: Store,
+    sandbox: Sandbox,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), NodeError> {
     let listener = TcpListener::bind(addr).await.map_err(|source| NodeError::Listen { addr, source })?;
     let render = move || {
         metrics.set_blobs(store.usage(), store.stats());
+        metrics.set_sandbox(sandbox.process_stats());
         metrics.render()
     };
     tokio::spawn(gateway::serve_metrics(listener, render, told(stopping)));

@@ -11,6 +11,7 @@
 //! - [`admit`]: the module is rewritten to meter itself; [`fuel`]: the host's side of that.
 //! - [`engine`]: the compiler's settings and their fingerprint; [`cache`]: what is loaded.
 //! - [`run`]: one execution; [`state`]: what it has, and how its calls of the host are charged; [`limiter`]: what it may grow.
+//! - [`wall`]: where tasks run, [`process`]: in processes of their own, [`jail`]: which the kernel locks in.
 //! - [`wasi`]: the 46 functions of preview 1; [`nn`]: the six of wasi-nn and the seam for backends; [`hash`]: two hash
 //!   functions.
 //!
@@ -23,8 +24,9 @@
 //! [`MemoryOut`](registry::receipt::Outcome::MemoryOut), one that copes ends as it does. Starting with more than the limit
 //! is `MemoryOut` without running.
 //!
-//! **Ownership.** A [`Sandbox`] owns one engine, one pool of instances, and the caches; a task's store lives inside one
-//! [`Sandbox::run`] and is dropped after it, whatever happened. A crash loses nothing but work that can be run again.
+//! **Ownership.** A `ThreadSandbox` owns one engine, one pool of instances, and the caches; a task's store lives inside one
+//! [`Sandbox::run`] and is dropped after it, whatever happened. With [`Isolation::Process`] each process of the pool has one
+//! with one slot. A crash loses nothing but work that can be run again.
 
 mod admit;
 mod cache;
@@ -32,17 +34,26 @@ mod engine;
 mod fuel;
 mod hash;
 mod imports;
+#[cfg(target_os = "linux")]
+pub mod jail;
 mod limiter;
 mod nn;
 mod preflight;
+mod profiles;
+#[cfg(target_os = "linux")]
+mod process;
 mod request;
 mod run;
 mod state;
 #[cfg(test)]
 mod tests;
+mod wall;
 mod wasi;
 
-use std::sync::{Arc, OnceLock, atomic::AtomicU32};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock, atomic::AtomicU32},
+};
 
 use registry::{
     id::{EngineFingerprint, ModelHash, ModuleHash},
@@ -51,6 +62,8 @@ use registry::{
 use serde::{Deserialize, Serialize};
 use wasmtime::{Engine, InstancePre, Linker, Module};
 
+#[cfg(target_os = "linux")]
+pub use self::process::child;
 use self::{
     cache::Cache,
     nn::{NamedModel, backend::Backend},
@@ -61,6 +74,7 @@ pub use self::{
     nn::{ModelInfo, TensorDecl},
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
     request::{CancelToken, Finished, HostFault, Inference, Request, Response},
+    wall::{Isolation, ProcessStats, Sandbox},
 };
 use crate::limits;
 
@@ -90,6 +104,14 @@ pub struct SandboxOptions {
     /// How code is compiled. Everything but the determinism lint has it fast; it is part of the fingerprint.
     #[serde(skip)]
     pub optimisation: Optimisation,
+    /// What a task that breaks out of WebAssembly would find itself in.
+    pub isolation: Isolation,
+    /// Whether there is no sandbox where the kernel lacks a part of [`jail`], rather than a warning.
+    pub every_layer: bool,
+    /// Time in milliseconds after which a sandbox process that has nothing to do is ended.
+    pub process_idle_ms: u64,
+    /// What sandbox processes execute; this very program when absent. It has to begin with [`child::run_if_asked`].
+    pub program: Option<PathBuf>,
 }
 
 /// How much the compiler makes of a module's code. Results must not depend on it.
@@ -115,6 +137,10 @@ impl Default for SandboxOptions {
             cpu_class: None,
             profile: Profile::Native,
             optimisation: Optimisation::Speed,
+            isolation: Isolation::Thread,
+            every_layer: false,
+            process_idle_ms: limits::SANDBOX_IDLE_MS,
+            program: None,
         }
     }
 }
@@ -147,6 +173,18 @@ pub enum SandboxError {
     #[error("engine does not start: {detail}")]
     Engine {
         /// What it said.
+        detail: String,
+    },
+    /// A thread did not start.
+    #[error("thread does not start: {detail}")]
+    Thread {
+        /// What the system said.
+        detail: String,
+    },
+    /// Tasks cannot be kept apart as was asked.
+    #[error("isolation: {detail}")]
+    Isolation {
+        /// What is missing or failed.
         detail: String,
     },
 }
@@ -186,6 +224,12 @@ pub enum LoadError {
         /// What the backend said.
         detail: String,
     },
+    /// The process that was to load it ended, or took too long.
+    #[error("a sandbox process ended while it loaded this ({how}): retry, here or elsewhere")]
+    SandboxDied {
+        /// A signal's name, an exit code, or what was wrong with what it said.
+        how: String,
+    },
 }
 
 impl LoadError {
@@ -197,6 +241,7 @@ impl LoadError {
             Self::Compile { .. } => "compile",
             Self::ModelTooLarge { .. } => "model_too_large",
             Self::Model { .. } => "model",
+            Self::SandboxDied { .. } => "sandbox_died",
         }
     }
 }
@@ -219,19 +264,13 @@ struct Shared {
     slots_used: AtomicU32,
 }
 
-/// Runs tasks. Cheap to clone: clones share everything.
+/// Runs tasks in threads of this process. Cheap to clone: clones share everything.
 #[derive(Clone)]
-pub struct Sandbox {
+struct ThreadSandbox {
     shared: Arc<Shared>,
 }
 
-impl std::fmt::Debug for Sandbox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sandbox").field("options", &self.shared.options).finish_non_exhaustive()
-    }
-}
-
-/// Pins the inference kernels of this process to `class`. [`Sandbox::new`] does it; nothing that infers may run before.
+/// Pins the inference kernels of this process to `class`. [`ThreadSandbox::new`] does it; nothing that infers may run before.
 fn pin_class(asked: CpuClass) -> Result<(), SandboxError> {
     static PINNED: OnceLock<CpuClass> = OnceLock::new();
     let pinned = *PINNED.get_or_init(|| {
@@ -244,16 +283,10 @@ fn pin_class(asked: CpuClass) -> Result<(), SandboxError> {
     Err(SandboxError::CpuClass { asked: asked.word().to_owned(), pinned: pinned.word().to_owned() })
 }
 
-impl Sandbox {
+impl ThreadSandbox {
     /// Builds the engine and reserves address space for the pool; memory is used as tasks use it.
-    ///
-    /// # Errors
-    /// When an option is out of bounds or the engine does not start.
-    pub fn new(options: SandboxOptions) -> Result<Self, SandboxError> {
-        check_option("memory_bytes_max", options.memory_bytes_max, PAGE_BYTES, limits::MEMORY_BYTES_MAX)?;
-        check_option("output_bytes_max", options.output_bytes_max, 0, limits::OUTPUT_BYTES_MAX)?;
-        check_option("scratch_bytes_max", options.scratch_bytes_max, 0, limits::SCRATCH_BYTES_MAX)?;
-        check_option("slots_max", options.slots_max.into(), 1, limits::SLOTS_MAX.into())?;
+    fn new(options: SandboxOptions) -> Result<Self, SandboxError> {
+        check_options(&options)?;
         let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
         pin_class(class)?;
         let engine = engine::build(&options, class)?;
@@ -289,33 +322,25 @@ impl Sandbox {
     }
 
     /// What it was built with.
-    pub fn options(&self) -> &SandboxOptions {
+    fn options(&self) -> &SandboxOptions {
         &self.shared.options
     }
 
     /// Names the conditions that results are reproducible under.
-    pub fn fingerprint(&self) -> EngineFingerprint {
+    fn fingerprint(&self) -> EngineFingerprint {
         self.shared.fingerprint
     }
 
     /// The text behind the fingerprint.
-    pub fn describe(&self) -> &EngineDescription {
+    fn describe(&self) -> &EngineDescription {
         &self.shared.description
-    }
-
-    /// Checks a module without compiling it.
-    ///
-    /// # Errors
-    /// Names the first rule that it breaks.
-    pub fn preflight(bytes: &[u8]) -> Result<ModuleInfo, Refusal> {
-        preflight(bytes)
     }
 
     /// Checks and compiles a module, once however many ask at once, and keeps it for [`Sandbox::run`].
     ///
     /// # Errors
     /// When the bytes are not those of `hash`, or the module may not run here.
-    pub fn load_module(&self, hash: ModuleHash, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
+    fn load_module(&self, hash: ModuleHash, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
         if let Some(loaded) = self.shared.modules.get(hash) {
             return Ok(loaded.info);
         }
@@ -335,7 +360,7 @@ impl Sandbox {
     }
 
     /// Whether a module is ready to run.
-    pub fn has_module(&self, hash: ModuleHash) -> bool {
+    fn has_module(&self, hash: ModuleHash) -> bool {
         self.shared.modules.get(hash).is_some()
     }
 
@@ -343,7 +368,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// When the bytes are not those of `hash`, or the backend cannot run the model.
-    pub fn load_model(&self, hash: ModelHash, bytes: &[u8]) -> Result<ModelInfo, LoadError> {
+    fn load_model(&self, hash: ModelHash, bytes: &[u8]) -> Result<ModelInfo, LoadError> {
         if let Some(loaded) = self.shared.models.get(hash) {
             return Ok(loaded.info());
         }
@@ -360,23 +385,30 @@ impl Sandbox {
     }
 
     /// Whether a model is ready to run.
-    pub fn has_model(&self, hash: ModelHash) -> bool {
+    fn has_model(&self, hash: ModelHash) -> bool {
         self.shared.models.get(hash).is_some()
     }
 
     /// Runs one task. Blocks: call it from a thread that may, with 2 MiB of stack or more.
-    pub fn run(&self, request: Request) -> Response {
+    fn run(&self, request: Request) -> Response {
         run::run(self, request, None)
     }
 
     /// As [`Sandbox::run`]; ends with [`HostFault::Cancelled`] soon after `cancel` is cancelled.
-    pub fn run_cancellable(&self, request: Request, cancel: &CancelToken) -> Response {
+    fn run_cancellable(&self, request: Request, cancel: &CancelToken) -> Response {
         run::run(self, request, Some(cancel.clone()))
     }
 }
 
 fn describe(engine: &Engine, profile: Profile, class: CpuClass, backend: &dyn Backend) -> EngineDescription {
     engine::describe(engine, profile, class, format!("{} {}", backend.name(), backend.version()))
+}
+
+fn check_options(options: &SandboxOptions) -> Result<(), SandboxError> {
+    check_option("memory_bytes_max", options.memory_bytes_max, PAGE_BYTES, limits::MEMORY_BYTES_MAX)?;
+    check_option("output_bytes_max", options.output_bytes_max, 0, limits::OUTPUT_BYTES_MAX)?;
+    check_option("scratch_bytes_max", options.scratch_bytes_max, 0, limits::SCRATCH_BYTES_MAX)?;
+    check_option("slots_max", options.slots_max.into(), 1, limits::SLOTS_MAX.into())
 }
 
 fn check_option(what: &str, value: u64, min: u64, max: u64) -> Result<(), SandboxError> {

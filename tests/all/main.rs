@@ -6,6 +6,7 @@
 //! - `users`: what task authors and teams do, by the command line.
 //! - `run`: one task on this machine, without a grid, and that it comes out as on one.
 //! - `replay`: records of receipts run again, with everything stopped.
+//! - `isolation`: what each layer around a task stops by itself, and what becomes of processes that are hurt.
 //! - `hostile`: peers, clients, modules and disks that mean harm; its modules are made in `bombs`.
 //! - `metrics`: what Prometheus reads.
 //! - `digits`: the main job's input, and what is true about it.
@@ -16,6 +17,7 @@ mod bombs;
 mod digits;
 mod grid;
 mod hostile;
+mod isolation;
 mod metrics;
 mod refusals;
 mod replay;
@@ -25,3 +27,5 @@ mod users;
 
 /// The program under test.
 const EXE: &str = env!("CARGO_BIN_EXE_quorate-under-test");
+/// The program that tries what it must not.
+const PROBE: &str = env!("CARGO_BIN_EXE_quorate-probe");

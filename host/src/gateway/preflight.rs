@@ -81,7 +81,10 @@ impl Preflight {
         let bytes = self.read(model.into(), limits::MODEL_BYTES_MAX).await?;
         let sandbox = self.sandbox.clone();
         let verdict = self.blocking(move || sandbox.load_model(model, &bytes).map(drop)).await?;
-        self.models.insert(model, verdict.clone());
+        // What befell a process here says nothing about the model for ever.
+        if !matches!(verdict, Err(LoadError::SandboxDied { .. })) {
+            self.models.insert(model, verdict.clone());
+        }
         Ok(verdict?)
     }
 

@@ -34,6 +34,13 @@ impl Words {
         let known = self.words.iter().position(|known| *known == word).and_then(|index| self.counters.get(index));
         known.unwrap_or(&self.other).inc();
     }
+
+    /// Raises the counters, in the order of their words, to what somebody else has counted.
+    pub(super) fn raise(&self, totals: &[u64]) {
+        for (counter, total) in self.counters.iter().zip(totals) {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+    }
 }
 
 pub(super) fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {

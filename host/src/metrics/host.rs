@@ -12,8 +12,9 @@ use super::{
     Metrics, SECONDS,
     family::{BlobMetrics, Words, counter, gauge, level},
     register,
-    words::{FAULTS, OUTCOMES},
+    words::{FAULTS, OUTCOMES, SANDBOX_ENDS},
 };
+use crate::sandbox::ProcessStats;
 
 /// A handle on what a host counts. Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +27,9 @@ pub struct HostMetrics {
     in_flight: IntGauge,
     connected: IntGauge,
     blobs: BlobMetrics,
+    sandboxes: IntGauge,
+    sandboxes_started: IntCounter,
+    sandboxes_ended: Words,
 }
 
 impl HostMetrics {
@@ -42,6 +46,14 @@ impl HostMetrics {
             in_flight: gauge(of, "quorate_host_in_flight", "Assignments that the host holds."),
             connected: gauge(of, "quorate_host_connected", "1 while the host is connected to its coordinator, else 0."),
             blobs: BlobMetrics::new(of, "host_"),
+            sandboxes: gauge(of, "quorate_host_sandboxes", "Sandbox processes."),
+            sandboxes_started: counter(of, "quorate_host_sandboxes_started_total", "Sandbox processes started."),
+            sandboxes_ended: words(
+                "quorate_host_sandboxes_ended_total",
+                "Sandbox processes ended.",
+                "end",
+                SANDBOX_ENDS,
+            ),
             metrics: metrics.clone(),
         }
     }
@@ -71,6 +83,15 @@ impl HostMetrics {
     /// Reads what the store says: once a scrape.
     pub fn set_blobs(&self, usage: Usage, stats: StoreStats) {
         self.blobs.set(usage, stats);
+    }
+
+    /// Reads what the sandbox says of its processes: once a scrape.
+    pub fn set_sandbox(&self, stats: ProcessStats) {
+        let ProcessStats { alive, started, idle, retired, deadline, cancelled, garbage, died } = stats;
+        self.sandboxes.set(level(alive));
+        self.sandboxes_started.inc_by(started.saturating_sub(self.sandboxes_started.get()));
+        // In the order of the words.
+        self.sandboxes_ended.raise(&[idle, retired, deadline, cancelled, garbage, died]);
     }
 
     /// The text format of the whole process, as Prometheus scrapes it.

@@ -52,6 +52,7 @@ pub(super) const FAULTS: &[&str] = &[
     "bad_request",
     "no_slot",
     "backend",
+    "sandbox_died",
     "internal",
     "host_restarted",
     "host_lost",
@@ -69,4 +70,6 @@ pub(super) const FAULTS: &[&str] = &[
     "attempts",
     "inconclusive",
 ];
+/// Why a sandbox process ended: see `sandbox::ProcessStats`.
+pub(super) const SANDBOX_ENDS: &[&str] = &["idle", "retired", "deadline", "cancelled", "garbage", "died"];
 pub(super) const PHASES: &[&str] = &["done", "failed", "cancelled"];

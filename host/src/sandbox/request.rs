@@ -197,6 +197,12 @@ pub enum HostFault {
         /// What it said.
         detail: String,
     },
+    /// The process that ran it ended, or said what makes no sense, and was replaced.
+    #[error("the task's sandbox process ended ({how}) and was replaced: retry, here or elsewhere")]
+    SandboxDied {
+        /// A signal's name, an exit code, or what was wrong with what it said.
+        how: String,
+    },
     /// The engine reported what cannot happen by the rules above.
     #[error("engine failed: {detail}")]
     Internal {
@@ -219,6 +225,7 @@ impl HostFault {
             Self::BadRequest { .. } => "bad_request",
             Self::NoSlot { .. } => "no_slot",
             Self::Backend { .. } => "backend",
+            Self::SandboxDied { .. } => "sandbox_died",
             Self::Internal { .. } => "internal",
         }
     }
@@ -226,7 +233,11 @@ impl HostFault {
 
 /// Stops a run from outside, at its next look at the fuel.
 #[derive(Debug, Clone, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
+pub struct CancelToken {
+    cancelled: Arc<AtomicBool>,
+    /// Who else may say so.
+    asks: Option<fn() -> bool>,
+}
 
 impl CancelToken {
     /// A token that is not cancelled.
@@ -234,13 +245,19 @@ impl CancelToken {
         Self::default()
     }
 
+    /// A token that is also cancelled when `asks` says so, which is asked at every look.
+    #[cfg(target_os = "linux")]
+    pub(super) fn asking(asks: fn() -> bool) -> Self {
+        Self { cancelled: Arc::default(), asks: Some(asks) }
+    }
+
     /// Stops every run that has this token; there is no way back.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Release);
+        self.cancelled.store(true, Ordering::Release);
     }
 
     /// Whether it was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.cancelled.load(Ordering::Acquire) || self.asks.is_some_and(|asks| asks())
     }
 }

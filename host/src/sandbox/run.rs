@@ -18,7 +18,7 @@ use registry::{
 use wasmtime::{PoolConcurrencyLimitError, Store};
 
 use super::{
-    LoadedModule, Sandbox, SandboxOptions, admit,
+    LoadedModule, SandboxOptions, ThreadSandbox as Sandbox, admit,
     fuel::Fuel,
     nn::{Inferences, NamedModel},
     preflight::PAGE_BYTES,
@@ -29,10 +29,10 @@ use super::{
 use crate::{clock::Stopwatch, limits};
 
 /// One slot of the pool, given back when dropped.
-struct Slot<'a>(&'a AtomicU32);
+pub(super) struct Slot<'a>(&'a AtomicU32);
 
 impl<'a> Slot<'a> {
-    fn take(used: &'a AtomicU32, slots_max: u32) -> Result<Self, HostFault> {
+    pub(super) fn take(used: &'a AtomicU32, slots_max: u32) -> Result<Self, HostFault> {
         let slot = Self(used);
         // The guard exists before the check, so that a refusal also gives the count back.
         if used.fetch_add(1, Ordering::AcqRel) < slots_max { Ok(slot) } else { Err(HostFault::NoSlot { slots_max }) }
@@ -187,7 +187,7 @@ fn collect(state: State, outcome: Outcome, fuel_used: u64) -> Finished {
 }
 
 /// The rules that a checked job keeps, and this host's bounds.
-fn check(request: &Request, options: &SandboxOptions) -> Result<(), HostFault> {
+pub(super) fn check(request: &Request, options: &SandboxOptions) -> Result<(), HostFault> {
     let Limits { memory_bytes_max, output_bytes_max, log_bytes_max, scratch_bytes_max, wall_ms_max, .. } =
         request.limits;
     let bounds = [

@@ -18,7 +18,7 @@ use super::RunArgs;
 use crate::{
     cli::{CliError, parse::Pair},
     limits,
-    sandbox::{Finished, HostFault, LoadError, Response, Sandbox},
+    sandbox::{Finished, HostFault, LoadError, Response, Sandbox, SandboxOptions},
     task::{self, Call, Unfit},
 };
 
@@ -94,14 +94,15 @@ fn ended(args: &RunArgs) -> Ended {
         Ok(content) => content,
         Err(reason) => return Ended::Rejected(reason),
     };
-    let sandbox = match Sandbox::new(task::alone()) {
+    let sandbox = match Sandbox::new(SandboxOptions { profile: args.profile, ..task::alone() }) {
         Ok(sandbox) => sandbox,
         Err(error) => return Ended::Fault(Reason::new("engine", error)),
     };
     let engine = Some(sandbox.fingerprint());
     match load(&sandbox, args, &content) {
         Ok(()) => execute(&sandbox, args, content),
-        Err(reason) => Ended::Rejected(Reason { engine, ..reason }),
+        Err(Failed::Rejected(reason)) => Ended::Rejected(Reason { engine, ..reason }),
+        Err(Failed::Fault(reason)) => Ended::Fault(Reason { engine, ..reason }),
     }
 }
 
@@ -182,14 +183,38 @@ fn read_from(from: impl Read, path: &Path, bytes_max: u64) -> Result<Vec<u8>, Re
     Ok(bytes)
 }
 
+/// Why something is not loaded.
+enum Failed {
+    /// Nobody would load it.
+    Rejected(Reason),
+    /// This machine could not.
+    Fault(Reason),
+}
+
+impl Failed {
+    fn of_file(path: &Path, error: &LoadError) -> Self {
+        let reason = Reason::of_file(path, error);
+        match error {
+            LoadError::SandboxDied { .. } => Self::Fault(reason),
+            _ => Self::Rejected(reason),
+        }
+    }
+}
+
+impl From<Unfit> for Failed {
+    fn from(unfit: Unfit) -> Self {
+        Self::Rejected(unfit.into())
+    }
+}
+
 /// Loads module and models into the sandbox, as a host does before it runs the first task of a job.
-fn load(sandbox: &Sandbox, args: &RunArgs, content: &Content) -> Result<(), Reason> {
+fn load(sandbox: &Sandbox, args: &RunArgs, content: &Content) -> Result<(), Failed> {
     let loaded = sandbox.load_module(content.spec.module, &content.module);
-    let info = loaded.map_err(|error| Reason::of_file(&args.module, &error))?;
+    let info = loaded.map_err(|error| Failed::of_file(&args.module, &error))?;
     task::check_memory(&info, &content.spec.limits)?;
     for pair in &args.models {
         if let (Some(hash), Some(bytes)) = (content.spec.models.get(&pair.name), content.models.get(&pair.name)) {
-            sandbox.load_model(*hash, bytes).map_err(|error| Reason::of_file(&pair.path(), &error))?;
+            sandbox.load_model(*hash, bytes).map_err(|error| Failed::of_file(&pair.path(), &error))?;
         }
     }
     Ok(())

@@ -1,0 +1,382 @@
+//! Tasks in processes of their own: a pool of them, this program executed again, each serving one task at a time and many in
+//! its life.
+//!
+//! ```text
+//! Request ─Pool::run► Member (an idle process, or a new one) ─wire► child: jail, ThreadSandbox ─wire► Response
+//! ```
+//! - [`wire`]: what host and process say to each other; [`content`]: bytes that they share.
+//! - [`child`]: the process: jails itself, then serves. [`member`]: the host's hold on one. [`keeper`]: the thread that starts
+//!   them, and ends those that have nothing to do.
+//!
+//! # Who owns what
+//! The pool owns idle members, and the content of modules and models within the bounds of the caches: as sealed memory files,
+//! so that every process maps the same pages. A running task owns its member. A member owns its process: whoever drops one has
+//! killed the process and waited for it.
+//!
+//! # Who trusts whom
+//! A process trusts its host. The host believes nothing of a process that has seen content of others: every frame, section and
+//! number is bounded, and one that says what makes no sense is killed and replaced. What it cannot see is whether a *result* is
+//! true; that is for audits and quorums, as with a host that lies.
+//!
+//! # What ends a process
+//! Its own crash; a layer of the jail; a deadline or a cancellation that it did not keep; nonsense; an hour of work; memory that
+//! it did not give back; a minute with nothing to do. The task at hand, if any, is a fault of the host, and the next task gets
+//! another process. When the host goes, however it goes, the kernel kills them all.
+
+pub mod child;
+mod content;
+mod keeper;
+mod member;
+mod wire;
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use registry::id::{EngineFingerprint, ModelHash, ModuleHash};
+
+use self::{
+    content::Content,
+    keeper::Keeper,
+    member::{Broken, Job, Member},
+};
+use super::{
+    CancelToken, CpuClass, EngineDescription, Finished, HostFault, LoadError, ModelInfo, ModuleInfo, ProcessStats,
+    Request, Response, SandboxError, SandboxOptions, cache::Cache, check_hash, check_options, run,
+};
+use crate::{clock::Stopwatch, limits};
+
+/// Why a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Idle,
+    Retired,
+    Deadline,
+    Cancelled,
+    Garbage,
+    Died,
+}
+
+/// How many processes were started, and why they ended.
+#[derive(Debug, Default)]
+struct Counters {
+    /// Those that are there, by the system's numbers.
+    alive: Mutex<BTreeSet<u32>>,
+    started: AtomicU64,
+    ended: [AtomicU64; 6],
+}
+
+impl Counters {
+    fn alive(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn started(&self, process: u32) {
+        self.alive().insert(process);
+        self.started.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn ended(&self, process: u32, end: End) {
+        self.alive().remove(&process);
+        self.ended[end as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> ProcessStats {
+        let [idle, retired, deadline, cancelled, garbage, died] =
+            std::array::from_fn(|at| self.ended[at].load(Ordering::Relaxed));
+        let started = self.started.load(Ordering::Relaxed);
+        let alive = self.alive().len() as u64;
+        ProcessStats { alive, started, idle, retired, deadline, cancelled, garbage, died }
+    }
+}
+
+/// What was loaded once, and can be handed to any process.
+struct Held<I> {
+    info: I,
+    content: Content,
+}
+
+/// Processes for tasks.
+pub(super) struct Pool {
+    options: SandboxOptions,
+    engine: EngineDescription,
+    fingerprint: EngineFingerprint,
+    keeper: Keeper,
+    idle: Mutex<Vec<Member>>,
+    modules: Cache<ModuleHash, Held<ModuleInfo>, LoadError>,
+    models: Cache<ModelHash, Held<ModelInfo>, LoadError>,
+    slots_used: AtomicU32,
+    loads: Loads,
+    counters: Arc<Counters>,
+}
+
+impl Pool {
+    /// Starts a first process, which shows that isolation works here, and tells what engine all have.
+    pub(super) fn start(options: SandboxOptions) -> Result<Arc<Self>, SandboxError> {
+        check_options(&options)?;
+        // All processes of a pool agree, whatever each would find best.
+        let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
+        let counters = Arc::new(Counters::default());
+        let own = SandboxOptions { cpu_class: Some(class), ..options.clone() };
+        let keeper = Keeper::start(own, Arc::clone(&counters))?;
+        let (first, engine, gaps) = keeper.member()?;
+        for gap in &gaps {
+            tracing::warn!(layer = %gap.layer, "sandbox processes are jailed in part: {}", gap.detail);
+        }
+        if let (true, Some(gap)) = (options.every_layer, gaps.first()) {
+            return Err(SandboxError::Isolation { detail: gap.to_string() });
+        }
+        let pool = Arc::new(Self {
+            fingerprint: engine.fingerprint(),
+            engine,
+            keeper,
+            idle: Mutex::new(vec![first]),
+            modules: Cache::new(options.module_cache_bytes_max),
+            models: Cache::new(options.model_cache_bytes_max),
+            slots_used: AtomicU32::new(0),
+            loads: Loads::default(),
+            counters,
+            options,
+        });
+        pool.keeper.watch(&pool);
+        Ok(pool)
+    }
+
+    pub(super) fn options(&self) -> &SandboxOptions {
+        &self.options
+    }
+
+    pub(super) fn fingerprint(&self) -> EngineFingerprint {
+        self.fingerprint
+    }
+
+    pub(super) fn describe(&self) -> &EngineDescription {
+        &self.engine
+    }
+
+    pub(super) fn stats(&self) -> ProcessStats {
+        self.counters.read()
+    }
+
+    pub(super) fn process_ids(&self) -> Vec<u32> {
+        self.counters.alive().iter().copied().collect()
+    }
+
+    pub(super) fn has_module(&self, hash: ModuleHash) -> bool {
+        self.modules.get(hash).is_some()
+    }
+
+    pub(super) fn has_model(&self, hash: ModelHash) -> bool {
+        self.models.get(hash).is_some()
+    }
+
+    pub(super) fn load_module(&self, hash: ModuleHash, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
+        if let Some(held) = self.modules.get(hash) {
+            return Ok(held.info);
+        }
+        check_hash(&hash, &ModuleHash::of(bytes))?;
+        let held = self.modules.get_or_make(hash, || {
+            let content = Content::seal(&[bytes]).map_err(failed)?;
+            let info = self.load(|member| member.load_module(hash, &content, None))?;
+            Ok((Held { info, content }, bytes.len() as u64))
+        })?;
+        Ok(held.info)
+    }
+
+    pub(super) fn load_model(&self, hash: ModelHash, bytes: &[u8]) -> Result<ModelInfo, LoadError> {
+        if let Some(held) = self.models.get(hash) {
+            return Ok(held.info.clone());
+        }
+        let length = bytes.len() as u64;
+        if length > limits::MODEL_BYTES_MAX {
+            return Err(LoadError::ModelTooLarge { bytes: length, bytes_max: limits::MODEL_BYTES_MAX });
+        }
+        check_hash(&hash, &ModelHash::of(bytes))?;
+        let held = self.models.get_or_make(hash, || {
+            let content = Content::seal(&[bytes]).map_err(failed)?;
+            let info = self.load(|member| member.load_model(hash, &content, None))?;
+            Ok((Held { info, content }, length))
+        })?;
+        Ok(held.info.clone())
+    }
+
+    /// Has a process load something for the first time.
+    fn load<I>(&self, load: impl FnOnce(&mut Member) -> Result<Result<I, LoadError>, Broken>) -> Result<I, LoadError> {
+        let _permit = self.loads.take();
+        let mut member = self.take(None).map_err(failed)?;
+        match load(&mut member) {
+            Ok(loaded) => {
+                self.give_back(member);
+                loaded
+            }
+            Err(broken) => Err(LoadError::SandboxDied { how: member.end(broken).how }),
+        }
+    }
+
+    pub(super) fn run(&self, request: Request, cancel: Option<&CancelToken>) -> Response {
+        let watch = Stopwatch::start();
+        match self.finish(request, cancel) {
+            Ok(finished) => {
+                let wall_micros = u64::try_from(watch.elapsed().as_micros()).unwrap_or(u64::MAX);
+                Response::Done(Finished { wall_micros, ..finished })
+            }
+            Err(fault) => Response::Fault(fault),
+        }
+    }
+
+    fn finish(&self, request: Request, cancel: Option<&CancelToken>) -> Result<Finished, HostFault> {
+        run::check(&request, &self.options)?;
+        let needs = self.needs(&request)?;
+        let _slot = run::Slot::take(&self.slots_used, self.options.slots_max)?;
+        if cancel.is_some_and(CancelToken::is_cancelled) {
+            return Err(HostFault::Cancelled);
+        }
+        let died = |error: SandboxError| HostFault::SandboxDied { how: error.to_string() };
+        let module = request.module;
+        let no_memory = |error: std::io::Error| HostFault::HostMemory { detail: error.to_string() };
+        let job = Job::new(request).map_err(no_memory)?;
+        let mut member = self.take(Some(module)).map_err(died)?;
+        match self.serve(&mut member, &job, &needs, cancel) {
+            Ok(ran) => {
+                member.worked(&job, &ran);
+                self.give_back(member);
+                ran
+            }
+            Err(broken) => Err(member.end(broken).fault(job.limits())),
+        }
+    }
+
+    /// Runs it in this process, which is given what it lacks.
+    fn serve(
+        &self,
+        member: &mut Member,
+        job: &Job,
+        needs: &Needs,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Result<Finished, HostFault>, Broken> {
+        if let Err(error) = needs.provide(member, cancel)? {
+            return Ok(Err(error));
+        }
+        let ran = member.run(job, cancel)?;
+        let Err(HostFault::ModuleMissing { .. } | HostFault::ModelMissing { .. }) = ran else { return Ok(ran) };
+        // Its caches had no room for everything.
+        member.forget();
+        match needs.provide(member, cancel)? {
+            Ok(()) => member.run(job, cancel),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    fn needs(&self, request: &Request) -> Result<Needs, HostFault> {
+        let module = self.modules.get(request.module);
+        let module = module.ok_or(HostFault::ModuleMissing { module: request.module })?;
+        let model = |(name, model): (&String, &ModelHash)| match self.models.get(*model) {
+            Some(held) => Ok((*model, held)),
+            None => Err(HostFault::ModelMissing { name: name.clone(), model: *model }),
+        };
+        let models = request.models.iter().map(model).collect::<Result<_, _>>()?;
+        Ok(Needs { module: (request.module, module), models })
+    }
+
+    /// An idle process, best one that has the module; or a new one.
+    fn take(&self, module: Option<ModuleHash>) -> Result<Member, SandboxError> {
+        loop {
+            let idle = {
+                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                let ready = module.and_then(|module| idle.iter().rposition(|member| member.has_module(module)));
+                ready.map(|at| idle.remove(at)).or_else(|| idle.pop())
+            };
+            let Some(mut member) = idle else { break };
+            if member.is_alive() {
+                return Ok(member);
+            }
+            // Somebody killed it while it had nothing to do.
+        }
+        let (member, engine, _) = self.keeper.member()?;
+        if engine != self.engine {
+            return Err(SandboxError::Isolation { detail: format!("program was replaced by one with {engine}") });
+        }
+        Ok(member)
+    }
+
+    fn give_back(&self, mut member: Member) {
+        member.rest();
+        if member.is_worn() {
+            member.retire(End::Retired);
+        } else {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(member);
+        }
+    }
+
+    /// Ends processes that have had nothing to do for so long.
+    fn reap(&self, idle_ms: u64) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<Member> = idle.extract_if(.., |member| member.idle_ms() >= idle_ms).collect();
+        drop(idle);
+        gone.into_iter().for_each(|member| member.retire(End::Idle));
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> LoadError {
+    LoadError::SandboxDied { how: error.to_string() }
+}
+
+/// What a request needs loaded.
+struct Needs {
+    module: (ModuleHash, Arc<Held<ModuleInfo>>),
+    models: Vec<(ModelHash, Arc<Held<ModelInfo>>)>,
+}
+
+impl Needs {
+    /// Gives a process what it lacks.
+    fn provide(&self, member: &mut Member, cancel: Option<&CancelToken>) -> Result<Result<(), HostFault>, Broken> {
+        // It was loaded once, so that only the machine can be why it is not again.
+        let fault = |error: LoadError| HostFault::Internal { detail: error.to_string() };
+        let (hash, held) = &self.module;
+        if !member.has_module(*hash)
+            && let Err(error) = member.load_module(*hash, &held.content, cancel)?
+        {
+            return Ok(Err(fault(error)));
+        }
+        for (hash, held) in &self.models {
+            if !member.has_model(*hash)
+                && let Err(error) = member.load_model(*hash, &held.content, cancel)?
+            {
+                return Ok(Err(fault(error)));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Lets [`limits::LOADS_MAX`] first loads through at a time: each takes much memory.
+#[derive(Default)]
+struct Loads {
+    running: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// A load that may go on, until it is dropped.
+struct Permit<'a>(&'a Loads);
+
+impl Loads {
+    fn take(&self) -> Permit<'_> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        while *running >= limits::LOADS_MAX {
+            running = self.freed.wait(running).unwrap_or_else(PoisonError::into_inner);
+        }
+        *running += 1;
+        Permit(self)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.0.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.freed.notify_one();
+    }
+}

@@ -1,0 +1,175 @@
+//! The process itself: jails itself before it reads anything of others, then serves one task after the other until the host
+//! closes the socket, which is its standard input.
+
+use std::{collections::VecDeque, os::fd::BorrowedFd, path::PathBuf, process::ExitCode, thread};
+
+use bytes::Bytes;
+use registry::id::{ModelHash, ModuleHash};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    net::{RecvFlags, recv},
+    stdio::stdin,
+};
+
+use super::wire::{self, Answer, Ask, Body, Bounds, Reader, Wait, WireError};
+use crate::{
+    limits,
+    sandbox::{
+        CancelToken, EngineDescription, Finished, HostFault, LoadError, ModelInfo, ModuleInfo, Request, Response,
+        SandboxError, SandboxOptions, ThreadSandbox,
+        jail::{self, Gap, Jail, Layers},
+    },
+};
+
+/// The argument by which the program knows that it is a sandbox process.
+pub(super) const VERB: &str = "sandbox-process";
+
+/// What the host may send: an input with all files is the longest.
+const BOUNDS: Bounds = Bounds {
+    head_bytes_max: limits::SANDBOX_HEAD_BYTES_MAX,
+    body_bytes_max: limits::STDIN_BYTES_MAX + limits::INPUT_FILES_BYTES_MAX,
+};
+
+/// Waits as long as it takes: a host that is gone has closed the socket.
+struct Forever;
+
+impl Wait for Forever {
+    fn wait(&mut self, socket: BorrowedFd<'_>, event: PollFlags) -> Result<(), WireError> {
+        loop {
+            match poll(&mut [PollFd::from_borrowed_fd(socket, event)], None) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+/// Serves as a sandbox process if the arguments say so, and gives the program's exit code. A program that starts sandboxes
+/// calls this first: before it opens anything or starts a thread.
+#[allow(clippy::print_stderr, reason = "the host logs what its sandbox processes say there")]
+pub fn run_if_asked() -> Option<ExitCode> {
+    if std::env::args_os().nth(1)? != VERB {
+        return None;
+    }
+    Some(match serve() {
+        // The host has no more questions.
+        Ok(()) | Err(WireError::Closed) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sandbox process ends: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn serve() -> Result<(), WireError> {
+    let mut reader = Reader::new(true);
+    let (ask, _) = reader.receive(stdin(), BOUNDS, &mut Forever)?;
+    let Ask::Hello { options, own_dir, data_bytes_max } = ask else { return Err(WireError::Sections) };
+    let (sandbox, engine, gaps) = match start(options, own_dir.into(), data_bytes_max) {
+        Ok(started) => started,
+        Err(error) => return answer(&Answer::Failed { error }, &[]),
+    };
+    answer(&Answer::Ready { engine, gaps }, &[])?;
+    // A guest's stack is larger than what a main thread is sure to have.
+    let task = thread::Builder::new().name("task".to_owned()).stack_size(limits::EXECUTOR_STACK_BYTES);
+    let task = task.spawn(move || serve_asks(&sandbox, &mut reader)).map_err(|_| WireError::Socket(Errno::AGAIN))?;
+    match task.join() {
+        Ok(served) => served,
+        // The panic said itself what it was, and nothing is known any more.
+        Err(_) => std::process::exit(PANICKED),
+    }
+}
+
+/// Exit code after a panic, as of any Rust program.
+const PANICKED: i32 = 101;
+
+type Started = (ThreadSandbox, EngineDescription, Vec<Gap>);
+
+fn start(options: SandboxOptions, own_dir: PathBuf, data_bytes_max: u64) -> Result<Started, SandboxError> {
+    let jail = Jail {
+        layers: Layers::ALL,
+        cpu_s_max: Some(limits::SANDBOX_CPU_S_MAX),
+        data_bytes_max: Some(data_bytes_max),
+        address_bytes_max: Some(limits::SANDBOX_ADDRESS_BYTES_MAX),
+        file_bytes_max: limits::SANDBOX_IMAGE_BYTES_MAX,
+        descriptors_max: limits::SANDBOX_DESCRIPTORS_MAX,
+        own_dir,
+        dies_with_parent: true,
+    };
+    let gaps = jail::enter(&jail).map_err(|error| SandboxError::Isolation { detail: error.to_string() })?;
+    let sandbox = ThreadSandbox::new(SandboxOptions { slots_max: 1, ..options })?;
+    let engine = sandbox.describe().clone();
+    Ok((sandbox, engine, gaps))
+}
+
+fn answer(answer: &Answer, body: &[&[u8]]) -> Result<(), WireError> {
+    wire::send(stdin(), answer, &Body::Inline(body), &mut Forever)
+}
+
+fn serve_asks(sandbox: &ThreadSandbox, reader: &mut Reader) -> Result<(), WireError> {
+    loop {
+        let (ask, body) = reader.receive(stdin(), BOUNDS, &mut Forever)?;
+        match ask {
+            Ask::Module { hash } => answer(&Answer::Module { loaded: load_module(sandbox, hash, body) }, &[])?,
+            Ask::Model { hash } => answer(&Answer::Model { loaded: load_model(sandbox, hash, body) }, &[])?,
+            Ask::Run { request, lengths } => {
+                let cancel = CancelToken::asking(is_cancelled);
+                if reader.is_ahead() {
+                    cancel.cancel();
+                }
+                run(sandbox, filled(request, wire::cut(body, &lengths)?)?, &cancel)?;
+            }
+            // Of a task that was done before it could be stopped.
+            Ask::Cancel => {}
+            Ask::Hello { .. } => return Err(WireError::Sections),
+        }
+    }
+}
+
+/// Whether there is something to read, which while a task runs is a cancellation, or the end of the host.
+fn is_cancelled() -> bool {
+    recv(stdin(), &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) != Err(Errno::AGAIN)
+}
+
+/// Loads a module from what the host handed over: its bytes, which are checked and compiled here.
+fn load_module(sandbox: &ThreadSandbox, hash: ModuleHash, content: Bytes) -> Result<ModuleInfo, LoadError> {
+    sandbox.load_module(hash, &content)
+}
+
+/// Loads a model from what the host handed over.
+fn load_model(sandbox: &ThreadSandbox, hash: ModelHash, content: Bytes) -> Result<ModelInfo, LoadError> {
+    sandbox.load_model(hash, &content)
+}
+
+/// The request with its bytes put back.
+fn filled(request: Request, mut sections: VecDeque<Bytes>) -> Result<Request, WireError> {
+    let mut request = Request { stdin: sections.pop_front().ok_or(WireError::Sections)?, ..request };
+    for file in request.files.values_mut() {
+        *file = sections.pop_front().ok_or(WireError::Sections)?;
+    }
+    Ok(request)
+}
+
+fn run(sandbox: &ThreadSandbox, request: Request, cancel: &CancelToken) -> Result<(), WireError> {
+    let finished = match sandbox.run_cancellable(request, cancel) {
+        Response::Done(finished) => finished,
+        Response::Fault(fault) => return fault_answer(fault),
+    };
+    let (finished, body) = emptied(finished);
+    let lengths = body.iter().map(|section| section.len() as u64).collect();
+    let pieces: Vec<&[u8]> = body.iter().map(|section| &**section).collect();
+    answer(&Answer::Ran { ran: Ok(Box::new(finished)), lengths }, &pieces)
+}
+
+fn fault_answer(fault: HostFault) -> Result<(), WireError> {
+    answer(&Answer::Ran { ran: Err(fault), lengths: Vec::new() }, &[])
+}
+
+/// The result with its bytes taken out.
+fn emptied(mut finished: Finished) -> (Finished, Vec<Bytes>) {
+    let mut body = vec![std::mem::take(&mut finished.stdout), std::mem::take(&mut finished.stderr)];
+    body.extend(finished.files.iter_mut().map(|(_, bytes)| std::mem::take(bytes)));
+    (finished, body)
+}

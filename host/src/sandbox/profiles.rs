@@ -1,0 +1,61 @@
+//! One sandbox for each engine profile. Few jobs ask for the portable one, so its sandbox starts with the first that does.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use grid::flow::Engines;
+use registry::job::Profile;
+
+use super::{Sandbox, SandboxError, SandboxOptions};
+
+/// The sandboxes of one host, by profile.
+#[derive(Debug)]
+pub struct Sandboxes {
+    native: Sandbox,
+    portable: OnceLock<Sandbox>,
+    starting: Mutex<()>,
+    engines: Engines,
+}
+
+impl Sandboxes {
+    /// Starts the native one.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn new(options: SandboxOptions) -> Result<Self, SandboxError> {
+        let portable = SandboxOptions { profile: Profile::Portable, ..options.clone() };
+        let portable = Sandbox::description_of(&portable)?.fingerprint();
+        let native = Sandbox::new(SandboxOptions { profile: Profile::Native, ..options })?;
+        let engines = Engines { native: native.fingerprint(), portable };
+        Ok(Self { native, portable: OnceLock::new(), starting: Mutex::new(()), engines })
+    }
+
+    /// The sandbox for jobs of this profile.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn of(&self, profile: Profile) -> Result<&Sandbox, SandboxError> {
+        if profile == Profile::Native {
+            return Ok(&self.native);
+        }
+        // One starts it, the others wait for that.
+        let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(portable) = self.portable.get() {
+            return Ok(portable);
+        }
+        let options = SandboxOptions { profile, ..self.native.options().clone() };
+        Ok(self.portable.get_or_init({
+            let portable = Sandbox::new(options)?;
+            || portable
+        }))
+    }
+
+    /// Those that are there.
+    pub fn started(&self) -> impl Iterator<Item = &Sandbox> {
+        std::iter::once(&self.native).chain(self.portable.get())
+    }
+
+    /// The engine of each profile.
+    pub fn engines(&self) -> Engines {
+        self.engines
+    }
+}
