@@ -27,6 +27,8 @@
 mod cache;
 mod engine;
 mod imports;
+#[cfg(target_os = "linux")]
+pub mod jail;
 mod limiter;
 mod nn;
 mod preflight;
