@@ -4,11 +4,13 @@
 //!   files are by default; `parse`: what arguments mean; `folder`: where a task's files go.
 //! - Verbs that ask a coordinator: `push submit jobs job results receipt nodes why cancel names yank`.
 //! - Verbs that need no grid: `run completions`, and `receipt verify`.
+//! - A verb that nobody types: `compile`, the child of a host that compiles one module.
 //! - Verbs that are a process of the grid: `up node demo`. Their arguments are values that `node` and `demo` take.
 //!
 //! Results go to standard output, everything else to standard error. With `--json` standard output is one JSON value.
 
 mod cancel;
+mod compile;
 mod completions;
 mod connect;
 pub mod demo;
@@ -90,6 +92,9 @@ enum Verb {
     Completions(completions::CompletionsArgs),
     /// Show a grid catch a liar, on this machine.
     Demo(demo::DemoArgs),
+    /// Compile one module for a host that started this process.
+    #[command(hide = true)]
+    Compile(compile::CompileArgs),
 }
 
 /// Runs the verb that the arguments name.
@@ -101,7 +106,11 @@ pub fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
-    let verb = Cli::parse().verb;
+    let verb = match Cli::parse().verb {
+        // It limits itself before it has threads.
+        Verb::Compile(args) => return exit::report(compile::run(&args)),
+        verb => verb,
+    };
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -128,6 +137,7 @@ async fn run(verb: Verb) -> Outcome {
         Verb::Yank(args) => yank::run(args).await,
         Verb::Completions(args) => completions::run(&args),
         Verb::Demo(args) => demo::run(args).await,
+        Verb::Compile(args) => compile::run(&args),
     }
 }
 

@@ -24,6 +24,33 @@ pub const MODULE_FUNCTION_BYTES_MAX: u32 = 512 << 10;
 pub const MODULE_CODE_BYTES_MAX: u32 = 6 << 20;
 /// Work of compiling a module, in about microseconds of two cores: see `sandbox::preflight`.
 pub const MODULE_WORK_MAX: u64 = 10_000_000;
+/// Processor time in seconds for compiling one module, unless the host's configuration says otherwise: about twice what a
+/// Python interpreter takes.
+pub const COMPILE_CPU_S: u64 = 120;
+/// Memory in bytes for the same.
+pub const COMPILE_MEMORY_BYTES: u64 = 2 << 30;
+/// Time in milliseconds for the same: twice the processor time, since tasks run meanwhile.
+pub const COMPILE_WALL_MS: u64 = 240_000;
+/// Most processor time in seconds that a host's configuration may give to compiling one module.
+pub const COMPILE_CPU_S_MAX: u64 = 3_600;
+/// Least memory in bytes that a compiler starts with.
+pub const COMPILE_MEMORY_BYTES_MIN: u64 = 64 << 20;
+/// Most memory in bytes that a host's configuration may give to compiling one module.
+pub const COMPILE_MEMORY_BYTES_MAX: u64 = 64 << 30;
+/// Most time in milliseconds that a host's configuration may give to compiling one module.
+pub const COMPILE_WALL_MS_MAX: u64 = 2 * 3_600 * 1000;
+/// Length in bytes of the machine code of one module.
+pub const ARTIFACT_BYTES_MAX: u64 = 512 << 20;
+/// Length in bytes of what is written with machine code about its module.
+pub const ARTIFACT_STATEMENT_BYTES_MAX: usize = 64 << 10;
+/// Machine code kept on disk in bytes, unless the host's configuration says otherwise.
+pub const COMPILED_BYTES_MAX: u64 = 4 << 30;
+/// Modules that do not compile which are remembered, so that their budget is not spent again.
+pub const COMPILE_REFUSALS_MAX: usize = 1024;
+/// Length in bytes of what is heard of a compiler.
+pub const COMPILER_WORDS_BYTES_MAX: usize = 16 << 10;
+/// Time in milliseconds between two looks at whether another process has compiled a module.
+pub const COMPILE_LOCK_POLL_MS: u64 = 10;
 /// Length in bytes of the expression for an initial value or offset.
 pub const MODULE_INITIAL_BYTES_MAX: u32 = 1 << 10;
 /// Elements of all element segments together: each costs about 20 us and 2 kB to compile.

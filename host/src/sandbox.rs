@@ -1,14 +1,15 @@
 //! Runs one task of an untrusted module, deterministically and within its limits.
 //!
 //! ```text
-//! bytes ─preflight► ModuleInfo ─load_module► compiled, cached by hash
+//! bytes ─load_module► preflight ─► compiled in a child, kept on disk ─► loaded, cached by hash
 //! Request ─run► checks ─instantiate► guest ⇄ WASI, wasi-nn ─► Response::Done | Response::Fault
 //! ```
 //!
 //! Reading order:
 //! - [`request`]: what goes in and what comes out, plain values.
 //! - [`preflight`], [`imports`]: what a module must be before a compiler sees it.
-//! - [`engine`]: the compiler's settings and their fingerprint; [`cache`]: what is loaded.
+//! - [`engine`]: the compiler's settings and their fingerprint; [`compile`]: from bytes to machine code, within a budget,
+//!   once; [`cache`]: what is loaded.
 //! - [`run`]: one execution; [`state`]: what it has, and how its calls of the host are charged; [`limiter`]: what it may grow.
 //! - [`wasi`]: the 46 functions of preview 1; [`nn`]: the six of wasi-nn and the seam for backends.
 //!
@@ -25,6 +26,7 @@
 //! [`Sandbox::run`] and is dropped after it, whatever happened. A crash loses nothing but work that can be run again.
 
 mod cache;
+pub(crate) mod compile;
 mod engine;
 mod imports;
 #[cfg(target_os = "linux")]
@@ -43,14 +45,16 @@ use std::sync::{Arc, OnceLock, atomic::AtomicU32};
 
 use registry::id::{EngineFingerprint, ModelHash, ModuleHash};
 use serde::{Deserialize, Serialize};
-use wasmtime::{Engine, InstancePre, Linker, Module};
+use wasmtime::{Engine, InstancePre, Linker};
 
 use self::{
     cache::Cache,
+    compile::{Artifact, Compiler},
     nn::{NamedModel, backend::Backend},
     state::State,
 };
 pub use self::{
+    compile::{Budget, CompileBudget, CompileCache, CompileOptions, CompileStats},
     engine::{CpuClass, EngineDescription, HOST_ABI},
     nn::{ModelInfo, TensorDecl},
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
@@ -72,6 +76,8 @@ pub struct SandboxOptions {
     pub slots_max: u32,
     /// Compiled modules kept, in bytes of code.
     pub module_cache_bytes_max: u64,
+    /// How modules are compiled, and where they are kept.
+    pub compile: CompileOptions,
     /// Models kept, in bytes of their files.
     pub model_cache_bytes_max: u64,
     /// Memory in bytes that each idle slot keeps, to be ready sooner.
@@ -89,6 +95,7 @@ impl Default for SandboxOptions {
             scratch_bytes_max: 256 << 20,
             slots_max: 64,
             module_cache_bytes_max: 512 << 20,
+            compile: CompileOptions::default(),
             model_cache_bytes_max: 1 << 30,
             keep_resident_bytes_max: 64 << 10,
             cpu_class: None,
@@ -155,6 +162,28 @@ pub enum LoadError {
         /// What the compiler said.
         detail: String,
     },
+    /// Compiling the module would take more than it may.
+    #[error("compiling the module passes the compile budget: {budget} is over {bound}: make the module smaller, or run it on a host that gives more")]
+    CompileBudget {
+        /// Which part of the budget.
+        budget: Budget,
+        /// As much as was given.
+        bound: u64,
+    },
+    /// The compiler crashed, which no module should bring about.
+    #[error("compiler crashed on the module: {detail}")]
+    CompilerCrashed {
+        /// How, and what it said last.
+        detail: String,
+    },
+    /// This host failed to compile the module, which is not to blame.
+    #[error("host failed to compile the module: {stage}: {detail}; try again")]
+    CompilerFailed {
+        /// What was tried.
+        stage: String,
+        /// What the system said.
+        detail: String,
+    },
     /// The model is longer than a model may be.
     #[error("model has {bytes} bytes, over the bound of {bytes_max}")]
     ModelTooLarge {
@@ -178,9 +207,21 @@ impl LoadError {
             Self::Hash { .. } => "hash",
             Self::Refused(refusal) => refusal.word(),
             Self::Compile { .. } => "compile",
+            Self::CompileBudget { .. } => "compile_budget",
+            Self::CompilerCrashed { .. } => "compiler_crashed",
+            Self::CompilerFailed { .. } => "compiler_failed",
             Self::ModelTooLarge { .. } => "model_too_large",
             Self::Model { .. } => "model",
         }
+    }
+
+    /// Whether the same content has the same end again, on this host.
+    pub const fn is_final(&self) -> bool {
+        // Wall time passes faster when the machine has other work.
+        !matches!(
+            self,
+            Self::Hash { .. } | Self::CompilerFailed { .. } | Self::CompileBudget { budget: Budget::WallMs, .. }
+        )
     }
 }
 
@@ -197,6 +238,7 @@ struct Shared {
     backend: Box<dyn Backend>,
     description: EngineDescription,
     fingerprint: EngineFingerprint,
+    compiler: Compiler,
     modules: Cache<ModuleHash, LoadedModule, LoadError>,
     models: Cache<ModelHash, NamedModel, LoadError>,
     slots_used: AtomicU32,
@@ -247,6 +289,7 @@ impl Sandbox {
         let description = engine::describe(&engine, class, format!("{} {}", backend.name(), backend.version()));
         engine::start_ticker(&engine)?;
         let shared = Shared {
+            compiler: Compiler::new(options.compile.clone(), class, &description),
             engine,
             linker,
             backend,
@@ -294,14 +337,30 @@ impl Sandbox {
         // Before anybody waits for it: whoever brings the right bytes at the same time must not share this failure.
         check_hash(&hash, &ModuleHash::of(bytes))?;
         let made = self.shared.modules.get_or_make(hash, || {
-            let info = preflight(bytes)?;
-            let module = Module::from_binary(&self.shared.engine, bytes).map_err(compile)?;
-            let code = module.image_range();
-            let code_bytes = (code.end as usize).saturating_sub(code.start as usize) as u64;
-            let pre = self.shared.linker.instantiate_pre(&module).map_err(compile)?;
-            Ok((LoadedModule { info, pre }, code_bytes.saturating_add(info.bytes)))
+            self.loaded(&self.shared.compiler.artifact(&self.shared.engine, hash, bytes)?)
         })?;
         Ok(made.info)
+    }
+
+    /// Loads a module that is kept on disk, without its bytes, if it is there.
+    pub fn load_compiled(&self, hash: ModuleHash) -> Option<ModuleInfo> {
+        if let Some(loaded) = self.shared.modules.get(hash) {
+            return Some(loaded.info);
+        }
+        let artifact = self.shared.compiler.cached(hash)?;
+        let made = self.shared.modules.get_or_make(hash, || self.loaded(&artifact));
+        made.inspect_err(|error| tracing::warn!(%error, "a compiled module is not loaded")).ok().map(|made| made.info)
+    }
+
+    /// What was compiled, and found compiled, since the start.
+    pub fn compile_stats(&self) -> CompileStats {
+        self.shared.compiler.stats()
+    }
+
+    fn loaded(&self, artifact: &Artifact) -> Result<(LoadedModule, u64), LoadError> {
+        let module = artifact.load(&self.shared.engine)?;
+        let pre = self.shared.linker.instantiate_pre(&module).map_err(compile)?;
+        Ok((LoadedModule { info: artifact.info(), pre }, artifact.code_bytes().saturating_add(artifact.info().bytes)))
     }
 
     /// Whether a module is ready to run.
@@ -360,6 +419,7 @@ fn check_hash<H: PartialEq + ToString>(expected: &H, found: &H) -> Result<(), Lo
     Err(LoadError::Hash { expected: expected.to_string(), found: found.to_string() })
 }
 
+/// Why a module does not link.
 fn compile(error: wasmtime::Error) -> LoadError {
     LoadError::Compile { detail: format!("{error:#}").chars().take(300).collect() }
 }
