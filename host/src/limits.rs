@@ -4,9 +4,9 @@
 /// Length in bytes of a task module.
 pub const MODULE_BYTES_MAX: u64 = 64 << 20;
 /// Functions that a module may define.
-pub const MODULE_FUNCTIONS_MAX: u32 = 50_000;
+pub const MODULE_FUNCTIONS_MAX: u32 = 200_000;
 /// Types that a module may define.
-pub const MODULE_TYPES_MAX: u32 = 2_000;
+pub const MODULE_TYPES_MAX: u32 = 20_000;
 /// Parameters and results of one type: each branch carries as many values.
 pub const TYPE_VALUES_MAX: u32 = 64;
 /// Imports that a module may have.
@@ -18,12 +18,13 @@ pub const MODULE_SEGMENTS_MAX: u32 = 100_000;
 /// Length in bytes of a model file.
 pub const MODEL_BYTES_MAX: u64 = 256 << 20;
 
-/// Length in bytes of the body of one function: a compiler's time on a body grows faster than its length.
-pub const MODULE_FUNCTION_BYTES_MAX: u32 = 512 << 10;
+/// Length in bytes of the body of one function: an interpreter's main loop takes some hundred thousand.
+pub const MODULE_FUNCTION_BYTES_MAX: u32 = 4 << 20;
 /// Length in bytes of all functions together.
-pub const MODULE_CODE_BYTES_MAX: u32 = 6 << 20;
-/// Work of compiling a module, in about microseconds of two cores: see `sandbox::preflight`.
-pub const MODULE_WORK_MAX: u64 = 10_000_000;
+pub const MODULE_CODE_BYTES_MAX: u32 = 48 << 20;
+/// Work of compiling a module, in about microseconds of processor time: see `sandbox::preflight`. What is surely over every
+/// host's budget is refused before anybody fetches it; what is near is for each host's [`COMPILE_CPU_S`] to say.
+pub const MODULE_WORK_MAX: u64 = 400_000_000;
 /// Processor time in seconds for compiling one module, unless the host's configuration says otherwise: about twice what a
 /// Python interpreter takes.
 pub const COMPILE_CPU_S: u64 = 120;
@@ -54,7 +55,7 @@ pub const COMPILE_LOCK_POLL_MS: u64 = 10;
 /// Length in bytes of the expression for an initial value or offset.
 pub const MODULE_INITIAL_BYTES_MAX: u32 = 1 << 10;
 /// Elements of all element segments together: each costs about 20 us and 2 kB to compile.
-pub const MODULE_ELEMENTS_MAX: u32 = 1 << 16;
+pub const MODULE_ELEMENTS_MAX: u32 = 1 << 19;
 /// Locals of one function.
 pub const MODULE_FUNCTION_LOCALS_MAX: u32 = 10_000;
 /// Globals that a module may define.

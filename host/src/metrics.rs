@@ -82,6 +82,7 @@ mod tests {
     use registry::receipt::Outcome;
 
     use super::*;
+    use crate::sandbox::CompileStats;
 
     fn used() -> Metrics {
         let metrics = Metrics::new();
@@ -95,6 +96,9 @@ mod tests {
         host.task_faulted("deadline");
         host.set_in_flight(2);
         host.set_connected(true);
+        let stats = CompileStats { compiled: 2, cached: 5, compile_micros: 1_500_000, ..CompileStats::default() };
+        host.set_compiles(stats);
+        host.set_compiles(stats);
         metrics
     }
 
@@ -109,6 +113,8 @@ mod tests {
             "quorate_host_fuel_total 1000",
             "quorate_host_faults_total{fault=\"deadline\"} 1",
             "quorate_host_connected 1",
+            "quorate_host_modules_total{result=\"cached\"} 5",
+            "quorate_host_compile_seconds_total 1.5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
         }

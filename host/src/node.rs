@@ -26,7 +26,7 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     client::{TOKEN_FILE, URL_FILE},
     clock,
-    config::{Config, ConfigError},
+    config::{CompileConfig, Config, ConfigError},
     coordinator::{Coordinator, StartError},
     gateway::{
         self, Gateway,
@@ -41,7 +41,7 @@ use crate::{
         endpoint::{self, EndpointError, EndpointOptions},
         server,
     },
-    sandbox::{Sandbox, SandboxError, SandboxOptions},
+    sandbox::{CompileCache, CompileOptions, Sandbox, SandboxError, SandboxOptions},
     worker::{self, Conduct, WorkerError, WorkerOptions},
 };
 
@@ -49,6 +49,8 @@ const NODE_KEY_FILE: &str = "node.key";
 const OPERATOR_KEY_FILE: &str = "operator.key";
 const JOURNAL_FILE: &str = "journal.db";
 const BLOBS_DIR: &str = "blobs";
+const COMPILED_DIR: &str = "compiled";
+const COMPILE_KEY_FILE: &str = "compile.key";
 
 /// How a coordinator is started.
 #[derive(Debug, Clone)]
@@ -275,12 +277,13 @@ pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<()
     let sandbox = Sandbox::new(SandboxOptions {
         memory_bytes_max: offer.memory_bytes_max,
         slots_max: offer.slots,
+        compile: compile_options(dir, offer.compile),
         ..SandboxOptions::default()
     })?;
     let metrics = HostMetrics::new(&Metrics::new());
     let (stop, stopping) = watch::channel(false);
     if let Some(addr) = options.metrics_listen {
-        serve_metrics(addr, metrics.clone(), store.clone(), stopping.clone()).await?;
+        serve_metrics(addr, metrics.clone(), store.clone(), sandbox.clone(), stopping.clone()).await?;
     }
     tracing::info!(node = %NodeId(key.public()).short(), engine = %sandbox.describe(), "host is up");
     ready(&json!({
@@ -311,6 +314,20 @@ pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<()
     Ok(ended?)
 }
 
+/// How the host whose data directory this is compiles.
+fn compile_options(dir: &Path, config: CompileConfig) -> CompileOptions {
+    let cache = CompileCache {
+        dir: dir.join(COMPILED_DIR),
+        key_file: dir.join(COMPILE_KEY_FILE),
+        bytes_max: config.cache_bytes_max,
+    };
+    CompileOptions {
+        program: CompileOptions::this_program(),
+        cache: (config.cache_bytes_max > 0).then_some(cache),
+        budget: config.budget(),
+    }
+}
+
 fn certify(node: &SecretKey, operator: &SecretKey) -> Signed<NodeCert> {
     Signed::seal(&NodeCert { node: NodeId(node.public()), issued_ms: clock::now_ms() }, operator)
 }
@@ -327,11 +344,13 @@ async fn serve_metrics(
     addr: SocketAddr,
     metrics: HostMetrics,
     store: Store,
+    sandbox: Sandbox,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), NodeError> {
     let listener = TcpListener::bind(addr).await.map_err(|source| NodeError::Listen { addr, source })?;
     let render = move || {
         metrics.set_blobs(store.usage(), store.stats());
+        metrics.set_compiles(sandbox.compile_stats());
         metrics.render()
     };
     tokio::spawn(gateway::serve_metrics(listener, render, told(stopping)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge};
+use prometheus::{Counter, Histogram, HistogramOpts, IntCounter, IntGauge};
 use registry::{
     receipt::Outcome,
     store::{StoreStats, Usage},
@@ -10,10 +10,11 @@ use registry::{
 
 use super::{
     Metrics, SECONDS,
-    family::{BlobMetrics, Words, counter, gauge, level},
+    family::{BlobMetrics, Words, counter, gauge, level, seconds_counter},
     register,
-    words::{FAULTS, OUTCOMES},
+    words::{COMPILES, FAULTS, OUTCOMES},
 };
+use crate::sandbox::CompileStats;
 
 /// A handle on what a host counts. Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub struct HostMetrics {
     in_flight: IntGauge,
     connected: IntGauge,
     blobs: BlobMetrics,
+    compiles: Words,
+    compile_seconds: Counter,
 }
 
 impl HostMetrics {
@@ -42,6 +45,17 @@ impl HostMetrics {
             in_flight: gauge(of, "quorate_host_in_flight", "Assignments that the host holds."),
             connected: gauge(of, "quorate_host_connected", "1 while the host is connected to its coordinator, else 0."),
             blobs: BlobMetrics::new(of, "host_"),
+            compiles: words(
+                "quorate_host_modules_total",
+                "Modules that the host made ready: compiled, found compiled on disk, refused, or failed by the host.",
+                "result",
+                COMPILES,
+            ),
+            compile_seconds: seconds_counter(
+                of,
+                "quorate_host_compile_seconds_total",
+                "Time that compilers of modules ran.",
+            ),
             metrics: metrics.clone(),
         }
     }
@@ -71,6 +85,16 @@ impl HostMetrics {
     /// Reads what the store says: once a scrape.
     pub fn set_blobs(&self, usage: Usage, stats: StoreStats) {
         self.blobs.set(usage, stats);
+    }
+
+    /// Reads what the sandbox says: once a scrape.
+    pub fn set_compiles(&self, stats: CompileStats) {
+        let CompileStats { compiled, cached, refused, failed, compile_micros } = stats;
+        for (word, total) in COMPILES.iter().zip([compiled, cached, refused, failed]) {
+            self.compiles.set(word, total);
+        }
+        let seconds = Duration::from_micros(compile_micros).as_secs_f64();
+        self.compile_seconds.inc_by((seconds - self.compile_seconds.get()).max(0.0));
     }
 
     /// The text format of the whole process, as Prometheus scrapes it.

@@ -61,7 +61,16 @@ impl Job {
             return Ok(());
         }
         let module = self.template.module;
-        if !shared.options.sandbox.has_module(module) {
+        let sandbox = &shared.options.sandbox;
+        if !sandbox.has_module(module) {
+            // What was compiled in an earlier life needs no fetching.
+            let load = move |shared: &Shared| {
+                let _ = shared.options.sandbox.load_compiled(module);
+                Ok(())
+            };
+            blocking(shared, load).await?;
+        }
+        if !sandbox.has_module(module) {
             let bytes = content(shared, module.into(), limits::MODULE_BYTES_MAX, lease).await?;
             blocking(shared, move |shared| shared.options.sandbox.load_module(module, &bytes).map(drop)).await?;
         }

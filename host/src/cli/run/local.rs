@@ -16,9 +16,9 @@ use registry::{
 
 use super::RunArgs;
 use crate::{
-    cli::{CliError, parse::Pair},
+    cli::{CliError, parse::Pair, paths},
     limits,
-    sandbox::{Finished, HostFault, LoadError, Response, Sandbox, SandboxOptions},
+    sandbox::{CompileCache, CompileOptions, Finished, HostFault, LoadError, Response, Sandbox, SandboxOptions},
     task::{self, Call, Unfit},
 };
 
@@ -52,18 +52,21 @@ pub(super) struct Reason {
     pub(super) detail: String,
     /// Of the sandbox, once there was one.
     pub(super) engine: Option<EngineFingerprint>,
+    /// Whether it may go well another time.
+    again: bool,
 }
 
 impl Reason {
     fn new(word: &'static str, detail: impl ToString) -> Self {
         // A backend may say several lines.
         let detail = detail.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        Self { word, detail, engine: None }
+        Self { word, detail, engine: None, again: false }
     }
 
     /// Why the content of a file is refused.
     fn of_file(path: &Path, error: &LoadError) -> Self {
-        Self::new(error.word(), format!("{}: {error}", path.display()))
+        let again = matches!(error, LoadError::CompilerFailed { .. });
+        Self { again, ..Self::new(error.word(), format!("{}: {error}", path.display())) }
     }
 }
 
@@ -100,6 +103,7 @@ fn ended(args: &RunArgs) -> Ended {
         output_bytes_max: limits::OUTPUT_BYTES_MAX,
         scratch_bytes_max: limits::SCRATCH_BYTES_MAX,
         slots_max: 1,
+        compile: compile_options(),
         ..SandboxOptions::default()
     };
     let sandbox = match Sandbox::new(options) {
@@ -109,8 +113,21 @@ fn ended(args: &RunArgs) -> Ended {
     let engine = Some(sandbox.fingerprint());
     match load(&sandbox, args, &content) {
         Ok(()) => execute(&sandbox, args, content),
+        // What failed is this machine, not what it was given.
+        Err(reason) if reason.again => Ended::Fault(Reason { engine, ..reason }),
         Err(reason) => Ended::Rejected(Reason { engine, ..reason }),
     }
+}
+
+/// As a host compiles, with what a host gives to it by default.
+fn compile_options() -> CompileOptions {
+    let dir = paths::cache_dir();
+    let cache = CompileCache {
+        dir: dir.join("compiled"),
+        key_file: dir.join("compile.key"),
+        bytes_max: limits::COMPILED_BYTES_MAX,
+    };
+    CompileOptions { program: CompileOptions::this_program(), cache: Some(cache), ..CompileOptions::default() }
 }
 
 /// Everything that the task needs, and the job that it would be the only shard of.
