@@ -163,7 +163,9 @@ pub enum LoadError {
         detail: String,
     },
     /// Compiling the module would take more than it may.
-    #[error("compiling the module passes the compile budget: {budget} is over {bound}: make the module smaller, or run it on a host that gives more")]
+    #[error(
+        "compiling the module passes the compile budget: {budget} is over {bound}: make the module smaller, or run it on a host that gives more"
+    )]
     CompileBudget {
         /// Which part of the budget.
         budget: Budget,
@@ -336,9 +338,10 @@ impl Sandbox {
         }
         // Before anybody waits for it: whoever brings the right bytes at the same time must not share this failure.
         check_hash(&hash, &ModuleHash::of(bytes))?;
-        let made = self.shared.modules.get_or_make(hash, || {
-            self.loaded(&self.shared.compiler.artifact(&self.shared.engine, hash, bytes)?)
-        })?;
+        let made = self
+            .shared
+            .modules
+            .get_or_make(hash, || self.loaded(&self.shared.compiler.artifact(&self.shared.engine, hash, bytes)?))?;
         Ok(made.info)
     }
 

@@ -100,7 +100,7 @@ fn modules_just_within_the_bounds_compile_within_the_usual_budget_or_are_stopped
         ("empty functions", Bomb::new().functions(199_000, 0, &[])),
         ("values over calls", Bomb::new().functions(49_999, 0, &bombs::alive(20))),
         ("long functions", Bomb::new().functions(12, 0, &bombs::chain(600_000))),
-        ("signatures", Bomb::new().signatures(19_000, 60)),
+        ("signatures", Bomb::new().signatures(9_900, 60)),
     ];
     for (what, bomb) in cases {
         let wasm = bomb.build();
@@ -165,8 +165,11 @@ async fn an_interpreter_of_26_megabytes_runs_and_starts_from_disk_the_next_time(
     let dir = tempfile::tempdir().unwrap();
     let cache = dir.path().join("cache");
     let script = dir.path().join("primes.py");
-    fs::write(&script, "import json\nprint(json.dumps([n for n in range(2, 30) if all(n % d for d in range(2, n))]))\n")
-        .unwrap();
+    fs::write(
+        &script,
+        "import json\nprint(json.dumps([n for n in range(2, 30) if all(n % d for d in range(2, n))]))\n",
+    )
+    .unwrap();
     let script = format!("primes.py={}", script.display());
     let args = [python.as_str(), "--in", &script, "--arg", "/in/primes.py"];
     let mut runs = Vec::new();

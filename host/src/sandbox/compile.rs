@@ -286,7 +286,8 @@ impl Compiler {
         }
         let budget = &self.options.budget;
         let (info, code) = precompile(engine, bytes, budget).map_err(|end| end.into_error(budget))?;
-        let file = os::memory_file("module", &code).map_err(|error| LoadError::failed("memory for the code", &error))?;
+        let file =
+            os::memory_file("module", &code).map_err(|error| LoadError::failed("memory for the code", &error))?;
         Artifact::made(file, info)
     }
 

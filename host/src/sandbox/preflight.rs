@@ -1,6 +1,7 @@
 //! Checks a module before a compiler sees it: cheap, in one pass and a validation, over hostile bytes.
 //!
-//! Compiling hostile input is not bounded by the compiler, so counts are. Imports are an allow-list with types, so that a
+//! Compiling hostile input is not bounded by the compiler. Counts refuse here what is over every budget; what is near is
+//! stopped by the budget of the process that compiles, see `compile`. Imports are an allow-list with types, so that a
 //! module which passes here links. Order: form, counts, memory, imports, exports, then full validation.
 
 use registry::id::ModuleHash;

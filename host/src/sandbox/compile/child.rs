@@ -63,7 +63,8 @@ fn carry_out(order: &Order) -> Answer {
     enter_jail(budget).map_err(|error| NoCode::failed("limits of the compiler", &error))?;
     // No instance is ever made: the smallest pool.
     let options = SandboxOptions { slots_max: 1, memory_bytes_max: PAGE_BYTES, ..SandboxOptions::default() };
-    let engine = engine::build(&options, order.class).map_err(|error| NoCode::failed("start of the compiler", &error))?;
+    let engine =
+        engine::build(&options, order.class).map_err(|error| NoCode::failed("start of the compiler", &error))?;
     let mut bytes = Vec::new();
     io::stdin().lock().read_to_end(&mut bytes).map_err(|error| NoCode::failed("reading the module", &error))?;
     let (info, code) = precompile(&engine, &bytes, budget)?;

@@ -249,7 +249,11 @@ fn each_way_in_which_a_compiler_ends_has_its_word() {
     let cases = [
         ("kill -XCPU $$".to_owned(), "compile_budget", "cpu_s is over 120"),
         ("kill -XFSZ $$".to_owned(), "compile_budget", "artifact_bytes is over"),
-        ("echo 'memory allocation of 64 bytes failed' >&2; kill -ABRT $$".to_owned(), "compile_budget", "memory_bytes is over"),
+        (
+            "echo 'memory allocation of 64 bytes failed' >&2; kill -ABRT $$".to_owned(),
+            "compile_budget",
+            "memory_bytes is over",
+        ),
         (answer(r#"{"Err":{"passed":"memory_bytes"}}"#), "compile_budget", "memory_bytes is over"),
         (answer(r#"{"Err":{"not_compiled":"why"}}"#), "compile", "why"),
         (answer(r#"{"Err":{"refused":"text"}}"#), "text", "WebAssembly text"),

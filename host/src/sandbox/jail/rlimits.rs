@@ -19,7 +19,8 @@ pub(super) fn enter(jail: &Jail) -> Result<(), JailError> {
         (Resource::As, "RLIMIT_AS", jail.address_bytes_max),
     ];
     for (resource, call, bound) in limits {
-        let Some(bound) = bound.map(|bound| if resource == Resource::Cpu { bound.saturating_add(1) } else { bound }) else {
+        let Some(bound) = bound.map(|bound| if resource == Resource::Cpu { bound.saturating_add(1) } else { bound })
+        else {
             continue;
         };
         // Who started the host may have been stricter, and that is not ours to raise.
