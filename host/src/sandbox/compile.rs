@@ -32,7 +32,8 @@ mod os;
 #[cfg(target_os = "linux")]
 mod parent;
 mod store;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 
 use std::{

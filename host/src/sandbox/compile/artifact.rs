@@ -62,10 +62,16 @@ pub(super) enum Damage {
 }
 
 impl Artifact {
-    /// Code that was compiled just now, in a file that nobody changes any more.
-    pub(super) fn made(file: File, info: ModuleInfo) -> Result<Self, LoadError> {
+    /// Code in a file that nobody changes any more: compiled just now, or handed over by the process of this host that has
+    /// checked it. Anything else must come through [`Artifact::read`].
+    pub(in crate::sandbox) fn made(file: File, info: ModuleInfo) -> Result<Self, LoadError> {
         let about = file.metadata().map_err(|error| LoadError::failed("length of the code", &error))?;
         Ok(Self { file, info, code_bytes: about.len() })
+    }
+
+    /// The code, to map or to hand to another process of this host: read-only, or sealed.
+    pub(in crate::sandbox) fn file(&self) -> &File {
+        &self.file
     }
 
     /// What preflight found.
@@ -88,7 +94,7 @@ impl Artifact {
                   carries the host's MAC, and nobody changes its file: sealed memory, or a file which is only ever replaced"
     )]
     pub(in crate::sandbox) fn load(&self, engine: &Engine) -> Result<Module, LoadError> {
-        let file = self.file.try_clone().map_err(|error| LoadError::failed("another handle on the code", &error))?;
+        let file = self.file().try_clone().map_err(|error| LoadError::failed("another handle on the code", &error))?;
         // SAFETY: see the reason above.
         let module = unsafe { Module::deserialize_open_file(engine, file) };
         module.map_err(|error| LoadError::failed("loading the code", &format_args!("{error:#}")))

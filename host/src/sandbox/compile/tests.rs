@@ -78,6 +78,8 @@ fn a_module_that_is_not_there_is_not_found() {
     assert_eq!(sandbox_with(CompileOptions::default()).load_compiled(ModuleHash::of(b"")), None);
 }
 
+type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 #[test]
 fn a_file_that_was_changed_anywhere_is_never_loaded_but_replaced() {
     let dir = tempfile::tempdir().unwrap();
@@ -85,7 +87,7 @@ fn a_file_that_was_changed_anywhere_is_never_loaded_but_replaced() {
     load(&sandbox(cache.clone()), &module);
     let path = files(&cache).remove(0);
     let good = fs::read(&path).unwrap();
-    let changes: [&dyn Fn(&mut Vec<u8>); 9] = [
+    let changes: [Change<'_>; 9] = [
         &|bytes| bytes[0] ^= 1,
         &|bytes| bytes[good.len() / 2] ^= 0x80,
         &|bytes| bytes[good.len() - 60] ^= 1,
