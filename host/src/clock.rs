@@ -8,6 +8,11 @@ pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Now, as files are stamped.
+pub fn file_time() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Measures one span on the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Instant);

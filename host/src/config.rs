@@ -12,6 +12,12 @@
 //! memory_bytes_max = 1073741824
 //! isolation = "process"       # or "thread": see `sandbox::Isolation`
 //! every_layer = false         # true: no node where the kernel lacks a part of `sandbox::jail`
+//!
+//! [host.compile]              # what compiling one module may take, and what is kept
+//! cpu_s_max = 120
+//! memory_bytes_max = 2147483648
+//! wall_ms_max = 240000
+//! cache_bytes_max = 4294967296
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -20,7 +26,7 @@ use serde::Deserialize;
 
 use crate::{
     limits,
-    sandbox::{Isolation, SandboxOptions},
+    sandbox::{CompileBudget, Isolation, SandboxOptions},
 };
 
 /// What a configuration file may say.
@@ -63,6 +69,37 @@ pub struct HostConfig {
     pub isolation: Isolation,
     /// Whether the node does not start where the kernel lacks a part of the jail.
     pub every_layer: bool,
+    /// How modules are compiled.
+    pub compile: CompileConfig,
+}
+
+/// What compiling one module may take, and how much is kept of what was compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompileConfig {
+    /// Processor time in seconds.
+    pub cpu_s_max: u64,
+    /// Memory in bytes.
+    pub memory_bytes_max: u64,
+    /// Time in milliseconds.
+    pub wall_ms_max: u64,
+    /// Machine code kept on disk, in bytes; 0 keeps none.
+    pub cache_bytes_max: u64,
+}
+
+impl Default for CompileConfig {
+    fn default() -> Self {
+        let CompileBudget { cpu_s_max, memory_bytes_max, wall_ms_max, .. } = CompileBudget::default();
+        Self { cpu_s_max, memory_bytes_max, wall_ms_max, cache_bytes_max: limits::COMPILED_BYTES_MAX }
+    }
+}
+
+impl CompileConfig {
+    /// As the sandbox takes it.
+    pub fn budget(self) -> CompileBudget {
+        let Self { cpu_s_max, memory_bytes_max, wall_ms_max, .. } = self;
+        CompileBudget { cpu_s_max, memory_bytes_max, wall_ms_max, ..CompileBudget::default() }
+    }
 }
 
 impl Default for HostConfig {
@@ -74,6 +111,7 @@ impl Default for HostConfig {
             memory_bytes_max: limits::TASK_MEMORY_BYTES_MAX,
             isolation: Isolation::Process,
             every_layer: false,
+            compile: CompileConfig::default(),
         }
     }
 }
@@ -143,10 +181,19 @@ impl HostConfig {
     /// # Errors
     /// Names the first that is not.
     pub fn check(&self) -> Result<(), ConfigError> {
+        let compile = &self.compile;
         let bounds = [
             ("host.slots", self.slots.into(), 1, limits::HOST_SLOTS_MAX.into()),
             ("host.queue_max", self.queue_max.into(), 0, limits::HOST_QUEUE_MAX.into()),
             ("host.memory_bytes_max", self.memory_bytes_max, 1 << 16, limits::MEMORY_BYTES_MAX),
+            ("host.compile.cpu_s_max", compile.cpu_s_max, 1, limits::COMPILE_CPU_S_MAX),
+            (
+                "host.compile.memory_bytes_max",
+                compile.memory_bytes_max,
+                limits::COMPILE_MEMORY_BYTES_MIN,
+                limits::COMPILE_MEMORY_BYTES_MAX,
+            ),
+            ("host.compile.wall_ms_max", compile.wall_ms_max, 1, limits::COMPILE_WALL_MS_MAX),
         ];
         match bounds.into_iter().find(|(_, value, min, max)| !(min..=max).contains(&value)) {
             Some((what, value, min, max)) => Err(ConfigError::Bound { what, value, min, max }),
@@ -173,6 +220,22 @@ mod tests {
         assert_eq!(config.store, StoreConfig::default());
         assert_eq!(config.host.sandbox().isolation, Isolation::Process, "nothing has to be said for that");
         assert_eq!(load("[host]\nisolation = \"thread\"\n").unwrap().host.sandbox().isolation, Isolation::Thread);
+    }
+
+    #[test]
+    fn what_compiling_may_take_is_told_within_bounds() {
+        let config = load("[host.compile]\ncpu_s_max = 9\ncache_bytes_max = 0\n").unwrap().host.compile;
+        assert_eq!((config.budget().cpu_s_max, config.cache_bytes_max), (9, 0));
+        assert_eq!(config.budget(), CompileBudget { cpu_s_max: 9, ..CompileBudget::default() });
+        for (text, expected) in [
+            ("cpu_s_max = 0", "host.compile.cpu_s_max is 0, outside the bounds of 1 to 3600"),
+            ("memory_bytes_max = 1000", "host.compile.memory_bytes_max is 1000, outside"),
+            ("wall_ms_max = 99999999", "host.compile.wall_ms_max is 99999999, outside"),
+            ("artifact = 1", "artifact"),
+        ] {
+            let refusal = load(&format!("[host.compile]\n{text}\n")).unwrap_err().to_string();
+            assert!(refusal.contains(expected), "{refusal}");
+        }
     }
 
     #[test]

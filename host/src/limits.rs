@@ -4,9 +4,9 @@
 /// Length in bytes of a task module.
 pub const MODULE_BYTES_MAX: u64 = 64 << 20;
 /// Functions that a module may define.
-pub const MODULE_FUNCTIONS_MAX: u32 = 50_000;
+pub const MODULE_FUNCTIONS_MAX: u32 = 200_000;
 /// Types that a module may define.
-pub const MODULE_TYPES_MAX: u32 = 2_000;
+pub const MODULE_TYPES_MAX: u32 = 20_000;
 /// Parameters and results of one type: each branch carries as many values.
 pub const TYPE_VALUES_MAX: u32 = 64;
 /// Imports that a module may have.
@@ -18,16 +18,44 @@ pub const MODULE_SEGMENTS_MAX: u32 = 100_000;
 /// Length in bytes of a model file.
 pub const MODEL_BYTES_MAX: u64 = 256 << 20;
 
-/// Length in bytes of the body of one function: a compiler's time on a body grows faster than its length.
-pub const MODULE_FUNCTION_BYTES_MAX: u32 = 512 << 10;
+/// Length in bytes of the body of one function: an interpreter's main loop takes some hundred thousand.
+pub const MODULE_FUNCTION_BYTES_MAX: u32 = 4 << 20;
 /// Length in bytes of all functions together.
-pub const MODULE_CODE_BYTES_MAX: u32 = 6 << 20;
-/// Work of compiling a module, in about microseconds of two cores: see `sandbox::preflight`.
-pub const MODULE_WORK_MAX: u64 = 10_000_000;
+pub const MODULE_CODE_BYTES_MAX: u32 = 48 << 20;
+/// Work of compiling a module, in about microseconds of processor time: see `sandbox::preflight`. What is surely over every
+/// host's budget is refused before anybody fetches it; what is near is for each host's [`COMPILE_CPU_S`] to say.
+pub const MODULE_WORK_MAX: u64 = 400_000_000;
+/// Processor time in seconds for compiling one module, unless the host's configuration says otherwise: about twice what a
+/// Python interpreter takes.
+pub const COMPILE_CPU_S: u64 = 120;
+/// Memory in bytes for the same.
+pub const COMPILE_MEMORY_BYTES: u64 = 2 << 30;
+/// Time in milliseconds for the same: twice the processor time, since tasks run meanwhile.
+pub const COMPILE_WALL_MS: u64 = 240_000;
+/// Most processor time in seconds that a host's configuration may give to compiling one module.
+pub const COMPILE_CPU_S_MAX: u64 = 3_600;
+/// Least memory in bytes that a compiler starts with.
+pub const COMPILE_MEMORY_BYTES_MIN: u64 = 64 << 20;
+/// Most memory in bytes that a host's configuration may give to compiling one module.
+pub const COMPILE_MEMORY_BYTES_MAX: u64 = 64 << 30;
+/// Most time in milliseconds that a host's configuration may give to compiling one module.
+pub const COMPILE_WALL_MS_MAX: u64 = 2 * 3_600 * 1000;
+/// Length in bytes of the machine code of one module.
+pub const ARTIFACT_BYTES_MAX: u64 = 512 << 20;
+/// Length in bytes of what is written with machine code about its module.
+pub const ARTIFACT_STATEMENT_BYTES_MAX: usize = 64 << 10;
+/// Machine code kept on disk in bytes, unless the host's configuration says otherwise.
+pub const COMPILED_BYTES_MAX: u64 = 4 << 30;
+/// Modules that do not compile which are remembered, so that their budget is not spent again.
+pub const COMPILE_REFUSALS_MAX: usize = 1024;
+/// Length in bytes of what is heard of a compiler.
+pub const COMPILER_WORDS_BYTES_MAX: usize = 16 << 10;
+/// Time in milliseconds between two looks at whether another process has compiled a module.
+pub const COMPILE_LOCK_POLL_MS: u64 = 10;
 /// Length in bytes of the expression for an initial value or offset.
 pub const MODULE_INITIAL_BYTES_MAX: u32 = 1 << 10;
 /// Elements of all element segments together: each costs about 20 us and 2 kB to compile.
-pub const MODULE_ELEMENTS_MAX: u32 = 1 << 16;
+pub const MODULE_ELEMENTS_MAX: u32 = 1 << 19;
 /// Locals of one function.
 pub const MODULE_FUNCTION_LOCALS_MAX: u32 = 10_000;
 /// Globals that a module may define.
@@ -90,6 +118,8 @@ pub const LOG_BYTES_MAX: u64 = 16 << 20;
 pub const SCRATCH_BYTES_MAX: u64 = 4 << 30;
 /// Time that any task may ask for, in milliseconds: one day.
 pub const WALL_MS_MAX: u64 = 24 * 3600 * 1000;
+/// Time in milliseconds between two looks at whether a task of a sandbox process was cancelled.
+pub const SANDBOX_POLL_MS: u64 = 10;
 /// Tasks that one sandbox may run at once.
 pub const SLOTS_MAX: u32 = 1024;
 

@@ -82,7 +82,7 @@ mod tests {
     use registry::receipt::Outcome;
 
     use super::*;
-    use crate::sandbox::ProcessStats;
+    use crate::sandbox::{CompileStats, ProcessStats};
 
     fn used() -> Metrics {
         let metrics = Metrics::new();
@@ -97,6 +97,9 @@ mod tests {
         host.set_in_flight(2);
         host.set_connected(true);
         host.set_sandbox(ProcessStats { alive: 2, started: 5, died: 3, ..ProcessStats::default() });
+        let stats = CompileStats { compiled: 2, cached: 5, compile_micros: 1_500_000, ..CompileStats::default() };
+        host.set_compiles(stats);
+        host.set_compiles(stats);
         metrics
     }
 
@@ -114,6 +117,8 @@ mod tests {
             "quorate_host_sandboxes 2",
             "quorate_host_sandboxes_started_total 5",
             "quorate_host_sandboxes_ended_total{end=\"died\"} 3",
+            "quorate_host_modules_total{result=\"cached\"} 5",
+            "quorate_host_compile_seconds_total 1.5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
         }

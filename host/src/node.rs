@@ -11,6 +11,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,7 +27,7 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     client::{TOKEN_FILE, URL_FILE},
     clock,
-    config::{Config, ConfigError},
+    config::{CompileConfig, Config, ConfigError},
     coordinator::{Coordinator, StartError},
     gateway::{
         self, Gateway,
@@ -41,7 +42,7 @@ use crate::{
         endpoint::{self, EndpointError, EndpointOptions},
         server,
     },
-    sandbox::{Sandbox, SandboxError, SandboxOptions},
+    sandbox::{CompileCache, CompileOptions, Sandbox, SandboxError, SandboxOptions, Sandboxes},
     worker::{self, Conduct, WorkerError, WorkerOptions},
 };
 
@@ -49,6 +50,8 @@ const NODE_KEY_FILE: &str = "node.key";
 const OPERATOR_KEY_FILE: &str = "operator.key";
 const JOURNAL_FILE: &str = "journal.db";
 const BLOBS_DIR: &str = "blobs";
+const COMPILED_DIR: &str = "compiled";
+const COMPILE_KEY_FILE: &str = "compile.key";
 
 /// How a coordinator is started.
 #[derive(Debug, Clone)]
@@ -163,8 +166,10 @@ fn file(path: &Path) -> impl FnOnce(io::Error) -> NodeError {
 }
 
 /// Starting a process, or an engine, takes its time.
-async fn new_sandbox(options: SandboxOptions) -> Result<Sandbox, NodeError> {
-    let started = tokio::task::spawn_blocking(move || Sandbox::new(options)).await;
+async fn starting<T: Send + 'static>(
+    start: impl FnOnce() -> Result<T, SandboxError> + Send + 'static,
+) -> Result<T, NodeError> {
+    let started = tokio::task::spawn_blocking(start).await;
     let panicked = |error: tokio::task::JoinError| SandboxError::Thread { detail: error.to_string() };
     Ok(started.map_err(panicked).and_then(|started| started)?)
 }
@@ -218,7 +223,8 @@ pub async fn up(options: UpOptions, ready: impl FnOnce(&Value)) -> Result<(), No
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
     let url = format!("http://{}", listener.local_addr().map_err(listen)?);
     // It runs no tasks, but looks into models.
-    let sandbox = new_sandbox(SandboxOptions { slots_max: 1, ..config.host.sandbox() }).await?;
+    let looking = SandboxOptions { slots_max: 1, ..config.host.sandbox() };
+    let sandbox = starting(move || Sandbox::new(looking)).await?;
     let gateway = Gateway::new(coordinator.clone(), store.clone(), sandbox, metrics, token, ticket.to_string());
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(gateway::serve(listener, gateway, told(stopping)));
@@ -280,17 +286,18 @@ pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<()
     };
     let store = open_store(dir, &config).await?;
     let endpoint = endpoint::bind(&key, options.net_listen, EndpointOptions::default()).await?;
-    let sandbox = new_sandbox(offer.sandbox()).await?;
+    let sandbox = SandboxOptions { compile: compile_options(dir, offer.compile), ..offer.sandbox() };
+    let sandboxes = Arc::new(starting(move || Sandboxes::new(sandbox)).await?);
     let metrics = HostMetrics::new(&Metrics::new());
     let (stop, stopping) = watch::channel(false);
     if let Some(addr) = options.metrics_listen {
-        serve_metrics(addr, metrics.clone(), store.clone(), sandbox.clone(), stopping.clone()).await?;
+        serve_metrics(addr, metrics.clone(), store.clone(), sandboxes.clone(), stopping.clone()).await?;
     }
-    tracing::info!(node = %NodeId(key.public()).short(), engine = %sandbox.describe(), "host is up");
+    tracing::info!(node = %NodeId(key.public()).short(), engine = %sandboxes.native().describe(), "host is up");
     ready(&json!({
         "node": NodeId(key.public()),
         "operator": OperatorId(operator.public()),
-        "engine": sandbox.fingerprint(),
+        "engines": sandboxes.engines(),
     }));
     let worker = WorkerOptions {
         ticket,
@@ -298,7 +305,7 @@ pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<()
         key,
         endpoint: endpoint.clone(),
         store: store.clone(),
-        sandbox,
+        sandboxes,
         slots: offer.slots,
         queue_max: offer.queue_max,
         memory_bytes_max: offer.memory_bytes_max,
@@ -313,6 +320,20 @@ pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<()
     store.shutdown().await?;
     endpoint.close().await;
     Ok(ended?)
+}
+
+/// How the host whose data directory this is compiles.
+fn compile_options(dir: &Path, config: CompileConfig) -> CompileOptions {
+    let cache = CompileCache {
+        dir: dir.join(COMPILED_DIR),
+        key_file: dir.join(COMPILE_KEY_FILE),
+        bytes_max: config.cache_bytes_max,
+    };
+    CompileOptions {
+        program: CompileOptions::this_program(),
+        cache: (config.cache_bytes_max > 0).then_some(cache),
+        budget: config.budget(),
+    }
 }
 
 fn certify(node: &SecretKey, operator: &SecretKey) -> Signed<NodeCert> {
@@ -331,13 +352,15 @@ async fn serve_metrics(
     addr: SocketAddr,
     metrics: HostMetrics,
     store: Store,
-    sandbox: Sandbox,
+    sandboxes: Arc<Sandboxes>,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), NodeError> {
     let listener = TcpListener::bind(addr).await.map_err(|source| NodeError::Listen { addr, source })?;
     let render = move || {
         metrics.set_blobs(store.usage(), store.stats());
-        metrics.set_sandbox(sandbox.process_stats());
+        let (processes, compiles) = sandboxes.stats();
+        metrics.set_sandbox(processes);
+        metrics.set_compiles(compiles);
         metrics.render()
     };
     tokio::spawn(gateway::serve_metrics(listener, render, told(stopping)));

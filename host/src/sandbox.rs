@@ -1,7 +1,7 @@
 //! Runs one task of an untrusted module, deterministically and within its limits.
 //!
 //! ```text
-//! bytes ─preflight► ModuleInfo ─load_module► compiled, cached by hash
+//! bytes ─load_module► preflight, admit, compiled in a child, kept on disk ─► loaded, cached by hash
 //! Request ─run► checks ─instantiate► guest ⇄ WASI, wasi-nn, hashing ─► Response::Done | Response::Fault
 //! ```
 //!
@@ -9,7 +9,8 @@
 //! - [`request`]: what goes in and what comes out, plain values.
 //! - [`preflight`], [`imports`]: what a module must be before a compiler sees it.
 //! - [`admit`]: the module is rewritten to meter itself; [`fuel`]: the host's side of that.
-//! - [`engine`]: the compiler's settings and their fingerprint; [`cache`]: what is loaded.
+//! - [`engine`]: the compiler's settings and their fingerprint; [`compile`]: from bytes to machine code, within a budget,
+//!   once; [`cache`]: what is loaded.
 //! - [`run`]: one execution; [`state`]: what it has, and how its calls of the host are charged; [`limiter`]: what it may grow.
 //! - [`wall`]: where tasks run, [`process`]: in processes of their own, [`jail`]: which the kernel locks in.
 //! - [`wasi`]: the 46 functions of preview 1; [`nn`]: the six of wasi-nn and the seam for backends; [`hash`]: two hash
@@ -30,6 +31,7 @@
 
 mod admit;
 mod cache;
+pub(crate) mod compile;
 mod engine;
 mod fuel;
 mod hash;
@@ -39,9 +41,9 @@ pub mod jail;
 mod limiter;
 mod nn;
 mod preflight;
-mod profiles;
 #[cfg(target_os = "linux")]
 mod process;
+mod profiles;
 mod request;
 mod run;
 mod state;
@@ -60,19 +62,22 @@ use registry::{
     job::Profile,
 };
 use serde::{Deserialize, Serialize};
-use wasmtime::{Engine, InstancePre, Linker, Module};
+use wasmtime::{Engine, InstancePre, Linker};
 
 #[cfg(target_os = "linux")]
 pub use self::process::child;
 use self::{
     cache::Cache,
+    compile::{Artifact, Compiler},
     nn::{NamedModel, backend::Backend},
     state::State,
 };
 pub use self::{
+    compile::{Budget, CompileBudget, CompileCache, CompileOptions, CompileStats},
     engine::{CpuClass, EngineDescription, HOST_ABI},
     nn::{ModelInfo, TensorDecl},
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
+    profiles::Sandboxes,
     request::{CancelToken, Finished, HostFault, Inference, Request, Response},
     wall::{Isolation, ProcessStats, Sandbox},
 };
@@ -92,6 +97,8 @@ pub struct SandboxOptions {
     pub slots_max: u32,
     /// Compiled modules kept, in bytes of code.
     pub module_cache_bytes_max: u64,
+    /// How modules are compiled, and where they are kept.
+    pub compile: CompileOptions,
     /// Models kept, in bytes of their files.
     pub model_cache_bytes_max: u64,
     /// Memory in bytes that each idle slot keeps, to be ready sooner.
@@ -132,6 +139,7 @@ impl Default for SandboxOptions {
             scratch_bytes_max: 256 << 20,
             slots_max: 64,
             module_cache_bytes_max: 512 << 20,
+            compile: CompileOptions::default(),
             model_cache_bytes_max: 1 << 30,
             keep_resident_bytes_max: 64 << 10,
             cpu_class: None,
@@ -210,6 +218,30 @@ pub enum LoadError {
         /// What the compiler said.
         detail: String,
     },
+    /// Compiling the module would take more than it may.
+    #[error(
+        "compiling the module passes the compile budget: {budget} is over {bound}: make the module smaller, or run it on a host that gives more"
+    )]
+    CompileBudget {
+        /// Which part of the budget.
+        budget: Budget,
+        /// As much as was given.
+        bound: u64,
+    },
+    /// The compiler crashed, which no module should bring about.
+    #[error("compiler crashed on the module: {detail}")]
+    CompilerCrashed {
+        /// How, and what it said last.
+        detail: String,
+    },
+    /// This host failed to compile the module, which is not to blame.
+    #[error("host failed to compile the module: {stage}: {detail}; try again")]
+    CompilerFailed {
+        /// What was tried.
+        stage: String,
+        /// What the system said.
+        detail: String,
+    },
     /// The model is longer than a model may be.
     #[error("model has {bytes} bytes, over the bound of {bytes_max}")]
     ModelTooLarge {
@@ -239,10 +271,22 @@ impl LoadError {
             Self::Hash { .. } => "hash",
             Self::Refused(refusal) => refusal.word(),
             Self::Compile { .. } => "compile",
+            Self::CompileBudget { .. } => "compile_budget",
+            Self::CompilerCrashed { .. } => "compiler_crashed",
+            Self::CompilerFailed { .. } => "compiler_failed",
             Self::ModelTooLarge { .. } => "model_too_large",
             Self::Model { .. } => "model",
             Self::SandboxDied { .. } => "sandbox_died",
         }
+    }
+
+    /// Whether the same content has the same end again, on this host.
+    pub const fn is_final(&self) -> bool {
+        // Wall time passes faster when the machine has other work.
+        !matches!(
+            self,
+            Self::Hash { .. } | Self::CompilerFailed { .. } | Self::CompileBudget { budget: Budget::WallMs, .. }
+        )
     }
 }
 
@@ -259,6 +303,7 @@ struct Shared {
     backend: Box<dyn Backend>,
     description: EngineDescription,
     fingerprint: EngineFingerprint,
+    compiler: Compiler,
     modules: Cache<ModuleHash, LoadedModule, LoadError>,
     models: Cache<ModelHash, NamedModel, LoadError>,
     slots_used: AtomicU32,
@@ -299,6 +344,7 @@ impl ThreadSandbox {
         let backend = nn::backends();
         let description = describe(&engine, options.profile, class, &*backend);
         let shared = Shared {
+            compiler: Compiler::new(&options, class)?,
             engine,
             linker,
             backend,
@@ -316,7 +362,7 @@ impl ThreadSandbox {
     ///
     /// # Errors
     /// When the engine would not start.
-    pub fn description_of(options: &SandboxOptions) -> Result<EngineDescription, SandboxError> {
+    fn description_of(options: &SandboxOptions) -> Result<EngineDescription, SandboxError> {
         let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
         Ok(describe(&engine::build(options, class)?, options.profile, class, &*nn::backends()))
     }
@@ -346,17 +392,41 @@ impl ThreadSandbox {
         }
         // Before anybody waits for it: whoever brings the right bytes at the same time must not share this failure.
         check_hash(&hash, &ModuleHash::of(bytes))?;
-        let made = self.shared.modules.get_or_make(hash, || {
-            let info = preflight(bytes)?;
-            let admitted = admit::admit(bytes, self.shared.options.profile)
-                .map_err(|error| Refusal::Invalid { detail: error.to_string() })?;
-            let module = Module::from_binary(&self.shared.engine, &admitted).map_err(compile)?;
-            let code = module.image_range();
-            let code_bytes = (code.end as usize).saturating_sub(code.start as usize) as u64;
-            let pre = self.shared.linker.instantiate_pre(&module).map_err(compile)?;
-            Ok((LoadedModule { info, pre }, code_bytes.saturating_add(info.bytes)))
-        })?;
+        let made =
+            self.shared.modules.get_or_make(hash, || self.loaded(&self.shared.compiler.artifact(hash, bytes)?))?;
         Ok(made.info)
+    }
+
+    /// Loads a module that is kept on disk, without its bytes, if it is there.
+    fn load_compiled(&self, hash: ModuleHash) -> Option<ModuleInfo> {
+        if let Some(loaded) = self.shared.modules.get(hash) {
+            return Some(loaded.info);
+        }
+        let artifact = self.shared.compiler.cached(hash)?;
+        let made = self.shared.modules.get_or_make(hash, || self.loaded(&artifact));
+        made.inspect_err(|error| tracing::warn!(%error, "a compiled module is not loaded")).ok().map(|made| made.info)
+    }
+
+    /// What was compiled, and found compiled, since the start.
+    fn compile_stats(&self) -> CompileStats {
+        self.shared.compiler.stats()
+    }
+
+    /// Loads code that the host of this process handed over.
+    #[cfg(target_os = "linux")]
+    fn load_code(&self, info: ModuleInfo, code: &[u8]) -> Result<(), LoadError> {
+        let made = self.shared.modules.get_or_make(info.hash, || {
+            let module = Artifact::load_bytes(&self.shared.engine, code)?;
+            let pre = self.shared.linker.instantiate_pre(&module).map_err(compile)?;
+            Ok((LoadedModule { info, pre }, code.len() as u64))
+        });
+        made.map(drop)
+    }
+
+    fn loaded(&self, artifact: &Artifact) -> Result<(LoadedModule, u64), LoadError> {
+        let module = artifact.load(&self.shared.engine)?;
+        let pre = self.shared.linker.instantiate_pre(&module).map_err(compile)?;
+        Ok((LoadedModule { info: artifact.info(), pre }, artifact.code_bytes().saturating_add(artifact.info().bytes)))
     }
 
     /// Whether a module is ready to run.
@@ -426,6 +496,7 @@ fn check_hash<H: PartialEq + ToString>(expected: &H, found: &H) -> Result<(), Lo
     Err(LoadError::Hash { expected: expected.to_string(), found: found.to_string() })
 }
 
+/// Why a module does not link.
 fn compile(error: wasmtime::Error) -> LoadError {
     LoadError::Compile { detail: format!("{error:#}").chars().take(300).collect() }
 }

@@ -44,7 +44,7 @@ use crate::{
     limits,
     metrics::HostMetrics,
     net::{client::LinkError, endpoint, node_id},
-    sandbox::Sandbox,
+    sandbox::Sandboxes,
 };
 
 /// What a worker is made of.
@@ -62,7 +62,7 @@ pub struct WorkerOptions {
     /// Where modules, models, inputs and large outputs lie.
     pub store: Store,
     /// Runs the tasks.
-    pub sandbox: Sandbox,
+    pub sandboxes: Arc<Sandboxes>,
     /// Tasks that run at a time.
     pub slots: u32,
     /// Assignments held besides those that run.
@@ -155,8 +155,8 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
 
 impl Shared {
     fn new(options: WorkerOptions) -> Result<Self, WorkerError> {
-        let slots_max = limits::SLOTS_MAX.min(options.sandbox.options().slots_max);
-        let memory_bytes_max = options.sandbox.options().memory_bytes_max;
+        let slots_max = limits::SLOTS_MAX.min(options.sandboxes.native().options().slots_max);
+        let memory_bytes_max = options.sandboxes.native().options().memory_bytes_max;
         within("slots", options.slots.into(), 1, slots_max.into())?;
         within("queue_max", options.queue_max.into(), 0, limits::HOST_QUEUE_MAX.into())?;
         within("memory_bytes_max", options.memory_bytes_max, 1, memory_bytes_max)?;
@@ -181,12 +181,12 @@ impl Shared {
     }
 
     fn offer(&self) -> Offer {
-        let WorkerOptions { slots, queue_max, memory_bytes_max, sandbox, .. } = &self.options;
+        let WorkerOptions { slots, queue_max, memory_bytes_max, sandboxes, .. } = &self.options;
         Offer {
             slots: *slots,
             queue_max: *queue_max,
             memory_bytes_max: *memory_bytes_max,
-            engine: sandbox.fingerprint(),
+            engines: sandboxes.engines(),
         }
     }
 

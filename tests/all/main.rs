@@ -1,5 +1,6 @@
 //! The integration tests: one binary, a module per subject.
 //!
+//! - `compile`: modules compiled by a child, within its budget, once for all processes.
 //! - `sandbox`: every task of `tasks`, and a program of somebody else, through the sandbox alone.
 //! - `grid`: the main job over real processes: results, liars, losses.
 //! - `refusals`: bad input over HTTP, on the command line and between hosts.
@@ -14,6 +15,7 @@
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 mod bombs;
+mod compile;
 mod digits;
 mod grid;
 mod hostile;

@@ -193,6 +193,8 @@ pub async fn cli(exe: impl AsRef<Path>, data_dir: Option<&Path>, args: &[&str], 
 
     let mut command = tokio::process::Command::new(exe.as_ref());
     command.args(args).env_remove("QUORATE_URL").env_remove("QUORATE_TOKEN_FILE");
+    // What `run` keeps of compiled modules is not the user's.
+    command.env("XDG_CACHE_HOME", std::env::temp_dir().join("quorate-tests"));
     if let Some(dir) = data_dir {
         command.arg("--data-dir").arg(dir);
     }

@@ -15,6 +15,11 @@ pub fn node_dir() -> PathBuf {
     base("XDG_DATA_HOME", ".local/share").join("quorate-node")
 }
 
+/// What can be made again: compiled modules.
+pub fn cache_dir() -> PathBuf {
+    base("XDG_CACHE_HOME", ".cache").join("quorate")
+}
+
 /// The key that names are published with.
 pub fn publisher_key() -> PathBuf {
     base("XDG_CONFIG_HOME", ".config").join("quorate/publisher.key")

@@ -160,7 +160,10 @@ impl From<Refusal> for ApiError {
 
 impl From<LoadError> for ApiError {
     fn from(error: LoadError) -> Self {
-        Self::unprocessable(error.word(), error)
+        match error {
+            LoadError::CompilerFailed { .. } => Self::later(StatusCode::SERVICE_UNAVAILABLE, error.word(), error),
+            error => Self::unprocessable(error.word(), error),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Counters and gauges over a closed set of words, and what both roles count of their blobs.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Counter, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use registry::store::{StoreStats, Usage};
 
 use super::register;
@@ -31,8 +31,18 @@ impl Words {
 
     /// Counts one.
     pub fn count(&self, word: &str) {
+        self.of(word).inc();
+    }
+
+    /// Counts what somebody else counted: as many as there were since the last time.
+    pub(super) fn set(&self, word: &str, total: u64) {
+        let counter = self.of(word);
+        counter.inc_by(total.saturating_sub(counter.get()));
+    }
+
+    fn of(&self, word: &str) -> &IntCounter {
         let known = self.words.iter().position(|known| *known == word).and_then(|index| self.counters.get(index));
-        known.unwrap_or(&self.other).inc();
+        known.unwrap_or(&self.other)
     }
 
     /// Raises the counters, in the order of their words, to what somebody else has counted.
@@ -45,6 +55,10 @@ impl Words {
 
 pub(super) fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     register(registry, IntCounter::new(name, help))
+}
+
+pub(super) fn seconds_counter(registry: &Registry, name: &str, help: &str) -> Counter {
+    register(registry, Counter::new(name, help))
 }
 
 pub(super) fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge};
+use prometheus::{Counter, Histogram, HistogramOpts, IntCounter, IntGauge};
 use registry::{
     receipt::Outcome,
     store::{StoreStats, Usage},
@@ -10,11 +10,11 @@ use registry::{
 
 use super::{
     Metrics, SECONDS,
-    family::{BlobMetrics, Words, counter, gauge, level},
+    family::{BlobMetrics, Words, counter, gauge, level, seconds_counter},
     register,
-    words::{FAULTS, OUTCOMES, SANDBOX_ENDS},
+    words::{COMPILES, FAULTS, OUTCOMES, SANDBOX_ENDS},
 };
-use crate::sandbox::ProcessStats;
+use crate::sandbox::{CompileStats, ProcessStats};
 
 /// A handle on what a host counts. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +30,8 @@ pub struct HostMetrics {
     sandboxes: IntGauge,
     sandboxes_started: IntCounter,
     sandboxes_ended: Words,
+    compiles: Words,
+    compile_seconds: Counter,
 }
 
 impl HostMetrics {
@@ -53,6 +55,17 @@ impl HostMetrics {
                 "Sandbox processes ended.",
                 "end",
                 SANDBOX_ENDS,
+            ),
+            compiles: words(
+                "quorate_host_modules_total",
+                "Modules that the host made ready: compiled, found compiled on disk, refused, or failed by the host.",
+                "result",
+                COMPILES,
+            ),
+            compile_seconds: seconds_counter(
+                of,
+                "quorate_host_compile_seconds_total",
+                "Time that compilers of modules ran.",
             ),
             metrics: metrics.clone(),
         }
@@ -92,6 +105,16 @@ impl HostMetrics {
         self.sandboxes_started.inc_by(started.saturating_sub(self.sandboxes_started.get()));
         // In the order of the words.
         self.sandboxes_ended.raise(&[idle, retired, deadline, cancelled, garbage, died]);
+    }
+
+    /// Reads what the sandbox says: once a scrape.
+    pub fn set_compiles(&self, stats: CompileStats) {
+        let CompileStats { compiled, cached, refused, failed, compile_micros } = stats;
+        for (word, total) in COMPILES.iter().zip([compiled, cached, refused, failed]) {
+            self.compiles.set(word, total);
+        }
+        let seconds = Duration::from_micros(compile_micros).as_secs_f64();
+        self.compile_seconds.inc_by((seconds - self.compile_seconds.get()).max(0.0));
     }
 
     /// The text format of the whole process, as Prometheus scrapes it.

@@ -40,7 +40,7 @@ pub(super) const EVENTS: &[&str] = &[
     "tick",
 ];
 pub(super) const OUTCOMES: &[&str] = &["ok", "exit", "trap", "fuel_out", "memory_out", "output_out"];
-/// Words of faults: those of `sandbox::HostFault`, of the dispatch, and of the worker.
+/// Words of faults: those of `sandbox::HostFault`, of the compiler, of the dispatch, and of the worker.
 pub(super) const FAULTS: &[&str] = &[
     "deadline",
     "cancelled",
@@ -59,6 +59,10 @@ pub(super) const FAULTS: &[&str] = &[
     "lease",
     "garbage",
     "content_missing",
+    "compile",
+    "compile_budget",
+    "compiler_crashed",
+    "compiler_failed",
     "evicted",
     "input_hash",
     "no_input",
@@ -72,4 +76,6 @@ pub(super) const FAULTS: &[&str] = &[
 ];
 /// Why a sandbox process ended: see `sandbox::ProcessStats`.
 pub(super) const SANDBOX_ENDS: &[&str] = &["idle", "retired", "deadline", "cancelled", "garbage", "died"];
+/// In the order of `sandbox::CompileStats`.
+pub(super) const COMPILES: &[&str] = &["compiled", "cached", "refused", "failed"];
 pub(super) const PHASES: &[&str] = &["done", "failed", "cancelled"];

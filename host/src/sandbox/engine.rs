@@ -146,15 +146,20 @@ pub(super) fn describe(engine: &Engine, profile: Profile, class: CpuClass, backe
         math: String::new(),
     };
     if profile == Profile::Native {
-        let mut settings = SettingsHasher(blake3::Hasher::new());
-        engine.precompile_compatibility_hash().hash(&mut settings);
-        description.settings = short(&settings.0);
+        description.settings = settings(engine);
         description.target = TARGET.to_owned();
         description.cpu_class = class.word().to_owned();
         description.backend = backend;
         description.math = math();
     }
     description
+}
+
+/// Hash of every setting that compiled code depends on.
+pub(super) fn settings(engine: &Engine) -> String {
+    let mut settings = SettingsHasher(blake3::Hasher::new());
+    engine.precompile_compatibility_hash().hash(&mut settings);
+    short(&settings.0)
 }
 
 /// Feeds what the engine says of itself to a hash that is the same in every process.

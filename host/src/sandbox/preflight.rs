@@ -1,6 +1,7 @@
 //! Checks a module before a compiler sees it: cheap, in one pass and a validation, over hostile bytes.
 //!
-//! Compiling hostile input is not bounded by the compiler, so counts are. Imports are an allow-list with types, so that a
+//! Compiling hostile input is not bounded by the compiler. Counts refuse here what is over every budget; what is near is
+//! stopped by the budget of the process that compiles, see `compile`. Imports are an allow-list with types, so that a
 //! module which passes here links. Order: form, counts, memory, imports, exports, then full validation.
 
 use registry::id::ModuleHash;
@@ -124,6 +125,9 @@ pub enum Refusal {
         /// What it has to be.
         expected: String,
     },
+    /// Infers, where nothing may depend on the processor.
+    #[error("module infers, and the bits of inference belong to a class of processors: take profile native")]
+    Inference,
     /// Not valid, or uses a feature that is switched off.
     #[error("module is not valid here: {detail}")]
     Invalid {
@@ -146,6 +150,7 @@ impl Refusal {
             Self::ImportType { .. } => "import_type",
             Self::ExportMissing { .. } => "export_missing",
             Self::ExportType { .. } => "export_type",
+            Self::Inference => "profile",
             Self::Invalid { .. } => "invalid",
         }
     }

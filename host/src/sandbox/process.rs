@@ -45,8 +45,12 @@ use self::{
     member::{Broken, Job, Member},
 };
 use super::{
-    CancelToken, CpuClass, EngineDescription, Finished, HostFault, LoadError, ModelInfo, ModuleInfo, ProcessStats,
-    Request, Response, SandboxError, SandboxOptions, cache::Cache, check_hash, check_options, run,
+    CancelToken, CompileOptions, CompileStats, CpuClass, EngineDescription, Finished, HostFault, LoadError, ModelInfo,
+    ModuleInfo, ProcessStats, Request, Response, SandboxError, SandboxOptions,
+    cache::Cache,
+    check_hash, check_options,
+    compile::{Artifact, Compiler},
+    run,
 };
 use crate::{clock::Stopwatch, limits};
 
@@ -112,6 +116,7 @@ pub(super) struct Pool {
     slots_used: AtomicU32,
     loads: Loads,
     counters: Arc<Counters>,
+    compiler: Compiler,
 }
 
 impl Pool {
@@ -122,6 +127,11 @@ impl Pool {
         let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
         let counters = Arc::new(Counters::default());
         let own = SandboxOptions { cpu_class: Some(class), ..options.clone() };
+        // Whoever keeps tasks apart keeps the compiler apart too.
+        let program = options.compile.program.clone().or_else(|| options.program.clone());
+        let compile =
+            CompileOptions { program: program.or_else(CompileOptions::this_program), ..options.compile.clone() };
+        let compiler = Compiler::new(&SandboxOptions { compile, ..own.clone() }, class)?;
         let keeper = Keeper::start(own, Arc::clone(&counters))?;
         let (first, engine, gaps) = keeper.member()?;
         for gap in &gaps {
@@ -140,6 +150,7 @@ impl Pool {
             slots_used: AtomicU32::new(0),
             loads: Loads::default(),
             counters,
+            compiler,
             options,
         });
         pool.keeper.watch(&pool);
@@ -179,12 +190,27 @@ impl Pool {
             return Ok(held.info);
         }
         check_hash(&hash, &ModuleHash::of(bytes))?;
-        let held = self.modules.get_or_make(hash, || {
-            let content = Content::seal(&[bytes]).map_err(failed)?;
-            let info = self.load(|member| member.load_module(hash, &content, None))?;
-            Ok((Held { info, content }, bytes.len() as u64))
-        })?;
+        let held = self.modules.get_or_make(hash, || self.held(&self.compiler.artifact(hash, bytes)?))?;
         Ok(held.info)
+    }
+
+    pub(super) fn load_compiled(&self, hash: ModuleHash) -> Option<ModuleInfo> {
+        if let Some(held) = self.modules.get(hash) {
+            return Some(held.info);
+        }
+        let artifact = self.compiler.cached(hash)?;
+        let held = self.modules.get_or_make(hash, || self.held(&artifact));
+        held.inspect_err(|error| tracing::warn!(%error, "a compiled module is not loaded")).ok().map(|held| held.info)
+    }
+
+    pub(super) fn compile_stats(&self) -> CompileStats {
+        self.compiler.stats()
+    }
+
+    /// Code as processes get it.
+    fn held(&self, artifact: &Artifact) -> Result<(Held<ModuleInfo>, u64), LoadError> {
+        let content = Content::seal(&[&artifact.bytes()?]).map_err(failed)?;
+        Ok((Held { info: artifact.info(), content }, artifact.code_bytes()))
     }
 
     pub(super) fn load_model(&self, hash: ModelHash, bytes: &[u8]) -> Result<ModelInfo, LoadError> {
@@ -338,7 +364,7 @@ impl Needs {
         let fault = |error: LoadError| HostFault::Internal { detail: error.to_string() };
         let (hash, held) = &self.module;
         if !member.has_module(*hash)
-            && let Err(error) = member.load_module(*hash, &held.content, cancel)?
+            && let Err(error) = member.load_module(held.info, &held.content, cancel)?
         {
             return Ok(Err(fault(error)));
         }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use grid::flow::Engines;
 use registry::job::Profile;
 
-use super::{Sandbox, SandboxError, SandboxOptions};
+use super::{CompileStats, ProcessStats, Sandbox, SandboxError, SandboxOptions};
 
 /// The sandboxes of one host, by profile.
 #[derive(Debug)]
@@ -49,9 +49,16 @@ impl Sandboxes {
         }))
     }
 
-    /// Those that are there.
-    pub fn started(&self) -> impl Iterator<Item = &Sandbox> {
-        std::iter::once(&self.native).chain(self.portable.get())
+    /// What became of sandbox processes, and of modules, since the start.
+    pub fn stats(&self) -> (ProcessStats, CompileStats) {
+        let all = std::iter::once(&self.native).chain(self.portable.get());
+        let each = all.map(|sandbox| (sandbox.process_stats(), sandbox.compile_stats()));
+        each.fold(Default::default(), |(processes, compiles), (more, compiled)| (processes + more, compiles + compiled))
+    }
+
+    /// The one that most jobs take.
+    pub fn native(&self) -> &Sandbox {
+        &self.native
     }
 
     /// The engine of each profile.

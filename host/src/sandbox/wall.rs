@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(target_os = "linux")]
 use super::process::Pool;
 use super::{
-    CancelToken, EngineDescription, LoadError, ModelInfo, ModuleInfo, Refusal, Request, Response, SandboxError,
-    SandboxOptions, ThreadSandbox, preflight,
+    CancelToken, CompileStats, EngineDescription, LoadError, ModelInfo, ModuleInfo, Refusal, Request, Response,
+    SandboxError, SandboxOptions, ThreadSandbox, preflight,
 };
 
 /// What a task that breaks out of WebAssembly, or a model that breaks a parser, would find itself in.
@@ -42,6 +42,23 @@ pub struct ProcessStats {
     pub garbage: u64,
     /// Ended by themselves: killed by a layer of the jail, crashed, or killed by somebody else.
     pub died: u64,
+}
+
+impl std::ops::Add for ProcessStats {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            alive: self.alive + more.alive,
+            started: self.started + more.started,
+            idle: self.idle + more.idle,
+            retired: self.retired + more.retired,
+            deadline: self.deadline + more.deadline,
+            cancelled: self.cancelled + more.cancelled,
+            garbage: self.garbage + more.garbage,
+            died: self.died + more.died,
+        }
+    }
 }
 
 /// Runs tasks. Cheap to clone: clones share everything.
@@ -131,6 +148,24 @@ impl Sandbox {
             Wall::Thread(sandbox) => sandbox.load_module(hash, bytes),
             #[cfg(target_os = "linux")]
             Wall::Process(pool) => pool.load_module(hash, bytes),
+        }
+    }
+
+    /// Loads a module that is kept on disk, without its bytes, if it is there.
+    pub fn load_compiled(&self, hash: ModuleHash) -> Option<ModuleInfo> {
+        match &self.0 {
+            Wall::Thread(sandbox) => sandbox.load_compiled(hash),
+            #[cfg(target_os = "linux")]
+            Wall::Process(pool) => pool.load_compiled(hash),
+        }
+    }
+
+    /// What was compiled, and found compiled, since the start.
+    pub fn compile_stats(&self) -> CompileStats {
+        match &self.0 {
+            Wall::Thread(sandbox) => sandbox.compile_stats(),
+            #[cfg(target_os = "linux")]
+            Wall::Process(pool) => pool.compile_stats(),
         }
     }
 

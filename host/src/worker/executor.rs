@@ -101,7 +101,7 @@ impl From<HostFault> for Stop {
 
 fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Kept, Stop> {
     let request = request(shared, task)?;
-    let finished = match shared.options.sandbox.run_cancellable(request, cancel) {
+    let finished = match task.job.sandbox(shared)?.run_cancellable(request, cancel) {
         Response::Done(finished) => shared.options.conduct.apply(finished, shared.node),
         Response::Fault(fault) => return Err(fault.into()),
     };
@@ -162,7 +162,11 @@ fn receipt(shared: &Shared, task: &Task, finished: &Finished, output: &Output) -
     Receipt {
         job: order.job,
         shard: order.shard,
-        execution: call(task).execution(shared.options.sandbox.fingerprint(), finished, output),
+        execution: call(task).execution(
+            shared.options.sandboxes.engines().of(task.job.template.profile),
+            finished,
+            output,
+        ),
         node: shared.node,
         operator: shared.operator,
         nonce: order.id.0,

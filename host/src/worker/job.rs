@@ -17,7 +17,11 @@ use registry::{
 };
 
 use super::{Lease, Shared, book::Task};
-use crate::{limits, net::wire::Stdin, sandbox::LoadError};
+use crate::{
+    limits,
+    net::wire::Stdin,
+    sandbox::{LoadError, Sandbox},
+};
 
 /// Times that a task's content may be fetched.
 const TRIES_MAX: u8 = 3;
@@ -47,9 +51,15 @@ impl Job {
         self.slot().clone()
     }
 
+    /// The sandbox for its profile.
+    pub(super) fn sandbox<'a>(&self, shared: &'a Shared) -> Result<&'a Sandbox, Fault> {
+        let sandbox = shared.options.sandboxes.of(self.template.profile);
+        sandbox.map_err(|error| Fault::new("internal", error.to_string()))
+    }
+
     /// Whether the sandbox and the memory have everything.
     fn is_ready(&self, shared: &Shared) -> bool {
-        let sandbox = &shared.options.sandbox;
+        let Ok(sandbox) = self.sandbox(shared) else { return false };
         self.slot().is_some()
             && sandbox.has_module(self.template.module)
             && self.template.models.values().all(|model| sandbox.has_model(*model))
@@ -61,14 +71,22 @@ impl Job {
             return Ok(());
         }
         let module = self.template.module;
-        if !shared.options.sandbox.has_module(module) {
+        let sandbox = self.sandbox(shared)?.clone();
+        if !sandbox.has_module(module) {
+            // What was compiled in an earlier life needs no fetching.
+            let load = sandbox.clone();
+            blocking(shared, move || Ok(load.load_compiled(module).map_or((), |_| ()))).await?;
+        }
+        if !sandbox.has_module(module) {
             let bytes = content(shared, module.into(), limits::MODULE_BYTES_MAX, lease).await?;
-            blocking(shared, move |shared| shared.options.sandbox.load_module(module, &bytes).map(drop)).await?;
+            let load = sandbox.clone();
+            blocking(shared, move || load.load_module(module, &bytes).map(drop)).await?;
         }
         for model in self.template.models.values().copied() {
-            if !shared.options.sandbox.has_model(model) {
+            if !sandbox.has_model(model) {
                 let bytes = content(shared, model.into(), limits::MODEL_BYTES_MAX, lease).await?;
-                blocking(shared, move |shared| shared.options.sandbox.load_model(model, &bytes).map(drop)).await?;
+                let load = sandbox.clone();
+                blocking(shared, move || load.load_model(model, &bytes).map(drop)).await?;
             }
         }
         let mut files = BTreeMap::new();
@@ -155,18 +173,14 @@ pub(super) fn unavailable(error: &StoreError) -> Fault {
 }
 
 /// Compiling takes seconds: not on a thread that carries connections.
-async fn blocking(
-    shared: &Arc<Shared>,
-    load: impl FnOnce(&Shared) -> Result<(), LoadError> + Send + 'static,
-) -> Result<(), Fault> {
-    let shared = shared.clone();
+async fn blocking(shared: &Shared, load: impl FnOnce() -> Result<(), LoadError> + Send + 'static) -> Result<(), Fault> {
     // The semaphore is never closed.
     let permit = shared.loads.clone().acquire_owned().await;
-    let load = move |shared: &Shared| {
+    let load = move || {
         let _permit = permit;
-        load(shared)
+        load()
     };
-    match tokio::task::spawn_blocking(move || load(&shared)).await {
+    match tokio::task::spawn_blocking(load).await {
         Ok(loaded) => loaded.map_err(|error| Fault::new(error.word(), error.to_string())),
         Err(_) => Err(Fault::new("internal", "loading a module or model panicked")),
     }

@@ -27,10 +27,9 @@ use crate::{
     sandbox::SandboxOptions,
 };
 
-fn sandbox() -> Sandbox {
-    static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
-    let options = SandboxOptions { slots_max: 32, ..SandboxOptions::default() };
-    SANDBOX.get_or_init(|| Sandbox::new(options).unwrap()).clone()
+fn sandboxes() -> Arc<Sandboxes> {
+    static SANDBOXES: OnceLock<Arc<Sandboxes>> = OnceLock::new();
+    SANDBOXES.get_or_init(|| Arc::new(Sandboxes::new(SandboxOptions::default()).unwrap())).clone()
 }
 
 /// Writes its input to its output.
@@ -73,7 +72,7 @@ impl Worker {
             key,
             endpoint,
             store: store.clone(),
-            sandbox: sandbox(),
+            sandboxes: sandboxes(),
             slots: 1,
             queue_max: 4096,
             memory_bytes_max: 64 << 20,
@@ -122,7 +121,7 @@ async fn a_task_runs_once_its_content_is_here_and_its_receipt_says_what_ran() {
     let receipt = delivered.receipt.receipt();
     assert_eq!((receipt.nonce, receipt.job, receipt.price_micro), (5, JobId([1; 32]), 0));
     assert_eq!((receipt.execution.outcome, receipt.execution.module), (Outcome::Ok, template.module));
-    assert_eq!(receipt.execution.engine, sandbox().fingerprint());
+    assert_eq!(receipt.execution.engine, sandboxes().engines().native);
     let shard = ShardInfo { stage: Stage::Map, index: 0, count: 1 };
     assert_eq!(receipt.execution.task, task_id(template.hash(), shard, BlobHash::of(b"hello 7")));
 

@@ -16,9 +16,11 @@ use registry::{
 
 use super::RunArgs;
 use crate::{
-    cli::{CliError, parse::Pair},
+    cli::{CliError, parse::Pair, paths},
     limits,
-    sandbox::{Finished, HostFault, LoadError, Response, Sandbox, SandboxOptions},
+    sandbox::{
+        CompileCache, CompileOptions, Finished, HostFault, Isolation, LoadError, Response, Sandbox, SandboxOptions,
+    },
     task::{self, Call, Unfit},
 };
 
@@ -52,18 +54,21 @@ pub(super) struct Reason {
     pub(super) detail: String,
     /// Of the sandbox, once there was one.
     pub(super) engine: Option<EngineFingerprint>,
+    /// Whether it may go well another time.
+    again: bool,
 }
 
 impl Reason {
     fn new(word: &'static str, detail: impl ToString) -> Self {
         // A backend may say several lines.
         let detail = detail.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        Self { word, detail, engine: None }
+        Self { word, detail, engine: None, again: false }
     }
 
     /// Why the content of a file is refused.
     fn of_file(path: &Path, error: &LoadError) -> Self {
-        Self::new(error.word(), format!("{}: {error}", path.display()))
+        let again = matches!(error, LoadError::CompilerFailed { .. } | LoadError::SandboxDied { .. });
+        Self { again, ..Self::new(error.word(), format!("{}: {error}", path.display())) }
     }
 }
 
@@ -94,16 +99,30 @@ fn ended(args: &RunArgs) -> Ended {
         Ok(content) => content,
         Err(reason) => return Ended::Rejected(reason),
     };
-    let sandbox = match Sandbox::new(SandboxOptions { profile: args.profile, ..task::alone() }) {
+    let options = SandboxOptions { profile: args.profile, compile: compile_options(), ..task::alone() };
+    let options = SandboxOptions { isolation: Isolation::Process, ..options };
+    let sandbox = match Sandbox::new(options) {
         Ok(sandbox) => sandbox,
         Err(error) => return Ended::Fault(Reason::new("engine", error)),
     };
     let engine = Some(sandbox.fingerprint());
     match load(&sandbox, args, &content) {
         Ok(()) => execute(&sandbox, args, content),
-        Err(Failed::Rejected(reason)) => Ended::Rejected(Reason { engine, ..reason }),
-        Err(Failed::Fault(reason)) => Ended::Fault(Reason { engine, ..reason }),
+        // What failed is this machine, not what it was given.
+        Err(reason) if reason.again => Ended::Fault(Reason { engine, ..reason }),
+        Err(reason) => Ended::Rejected(Reason { engine, ..reason }),
     }
+}
+
+/// As a host compiles, with what a host gives to it by default.
+fn compile_options() -> CompileOptions {
+    let dir = paths::cache_dir();
+    let cache = CompileCache {
+        dir: dir.join("compiled"),
+        key_file: dir.join("compile.key"),
+        bytes_max: limits::COMPILED_BYTES_MAX,
+    };
+    CompileOptions { program: CompileOptions::this_program(), cache: Some(cache), ..CompileOptions::default() }
 }
 
 /// Everything that the task needs, and the job that it would be the only shard of.
@@ -183,38 +202,15 @@ fn read_from(from: impl Read, path: &Path, bytes_max: u64) -> Result<Vec<u8>, Re
     Ok(bytes)
 }
 
-/// Why something is not loaded.
-enum Failed {
-    /// Nobody would load it.
-    Rejected(Reason),
-    /// This machine could not.
-    Fault(Reason),
-}
-
-impl Failed {
-    fn of_file(path: &Path, error: &LoadError) -> Self {
-        let reason = Reason::of_file(path, error);
-        match error {
-            LoadError::SandboxDied { .. } => Self::Fault(reason),
-            _ => Self::Rejected(reason),
-        }
-    }
-}
-
-impl From<Unfit> for Failed {
-    fn from(unfit: Unfit) -> Self {
-        Self::Rejected(unfit.into())
-    }
-}
-
 /// Loads module and models into the sandbox, as a host does before it runs the first task of a job.
-fn load(sandbox: &Sandbox, args: &RunArgs, content: &Content) -> Result<(), Failed> {
+fn load(sandbox: &Sandbox, args: &RunArgs, content: &Content) -> Result<(), Reason> {
     let loaded = sandbox.load_module(content.spec.module, &content.module);
-    let info = loaded.map_err(|error| Failed::of_file(&args.module, &error))?;
+    let info = loaded.map_err(|error| Reason::of_file(&args.module, &error))?;
     task::check_memory(&info, &content.spec.limits)?;
+    task::check_profile(&info, content.spec.profile)?;
     for pair in &args.models {
         if let (Some(hash), Some(bytes)) = (content.spec.models.get(&pair.name), content.models.get(&pair.name)) {
-            sandbox.load_model(*hash, bytes).map_err(|error| Failed::of_file(&pair.path(), &error))?;
+            sandbox.load_model(*hash, bytes).map_err(|error| Reason::of_file(&pair.path(), &error))?;
         }
     }
     Ok(())

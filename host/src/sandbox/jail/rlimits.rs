@@ -19,10 +19,15 @@ pub(super) fn enter(jail: &Jail) -> Result<(), JailError> {
         (Resource::As, "RLIMIT_AS", jail.address_bytes_max),
     ];
     for (resource, call, bound) in limits {
-        let Some(bound) = bound else { continue };
+        let Some(bound) = bound.map(|bound| if resource == Resource::Cpu { bound.saturating_add(1) } else { bound })
+        else {
+            continue;
+        };
         // Who started the host may have been stricter, and that is not ours to raise.
         let bound = getrlimit(resource).maximum.map_or(bound, |maximum| maximum.min(bound));
-        let limit = Rlimit { current: Some(bound), maximum: Some(bound) };
+        // At the soft limit of time the signal is one of its own, which tells it from being killed by anybody else.
+        let soft = if resource == Resource::Cpu { bound.saturating_sub(1).max(1) } else { bound };
+        let limit = Rlimit { current: Some(soft), maximum: Some(bound) };
         setrlimit(resource, limit).map_err(refused(Layer::Rlimits, call))?;
     }
     Ok(())

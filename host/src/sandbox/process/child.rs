@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, os::fd::BorrowedFd, path::PathBuf, process::ExitCode, thread};
 
 use bytes::Bytes;
-use registry::id::{ModelHash, ModuleHash};
+use registry::id::ModelHash;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -16,8 +16,8 @@ use super::wire::{self, Answer, Ask, Body, Bounds, Reader, Wait, WireError};
 use crate::{
     limits,
     sandbox::{
-        CancelToken, EngineDescription, Finished, HostFault, LoadError, ModelInfo, ModuleInfo, Request, Response,
-        SandboxError, SandboxOptions, ThreadSandbox,
+        CancelToken, EngineDescription, Finished, HostFault, LoadError, ModelInfo, Request, Response, SandboxError,
+        SandboxOptions, ThreadSandbox, compile,
         jail::{self, Gap, Jail, Layers},
     },
 };
@@ -46,18 +46,28 @@ impl Wait for Forever {
     }
 }
 
-/// Serves as a sandbox process if the arguments say so, and gives the program's exit code. A program that starts sandboxes
-/// calls this first: before it opens anything or starts a thread.
+/// Serves as a sandbox process, or as a compiler, if the arguments say so, and gives the program's exit code. A program that
+/// starts sandboxes calls this first: before it opens anything or starts a thread.
 #[allow(clippy::print_stderr, reason = "the host logs what its sandbox processes say there")]
 pub fn run_if_asked() -> Option<ExitCode> {
-    if std::env::args_os().nth(1)? != VERB {
+    let mut args = std::env::args_os().skip(1);
+    let verb = args.next()?;
+    let served = if verb == VERB {
+        match serve() {
+            // The host has no more questions.
+            Ok(()) | Err(WireError::Closed) => Ok(()),
+            Err(error) => Err(format!("sandbox process ends: {error}")),
+        }
+    } else if verb == compile::child::VERB {
+        let order = args.next().unwrap_or_default();
+        compile::child::serve(&order.to_string_lossy()).map_err(|error| error.to_string())
+    } else {
         return None;
-    }
-    Some(match serve() {
-        // The host has no more questions.
-        Ok(()) | Err(WireError::Closed) => ExitCode::SUCCESS,
+    };
+    Some(match served {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sandbox process ends: {error}");
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     })
@@ -112,7 +122,7 @@ fn serve_asks(sandbox: &ThreadSandbox, reader: &mut Reader) -> Result<(), WireEr
     loop {
         let (ask, body) = reader.receive(stdin(), BOUNDS, &mut Forever)?;
         match ask {
-            Ask::Module { hash } => answer(&Answer::Module { loaded: load_module(sandbox, hash, body) }, &[])?,
+            Ask::Module { info } => answer(&Answer::Module { loaded: sandbox.load_code(info, &body) }, &[])?,
             Ask::Model { hash } => answer(&Answer::Model { loaded: load_model(sandbox, hash, body) }, &[])?,
             Ask::Run { request, lengths } => {
                 let cancel = CancelToken::asking(is_cancelled);
@@ -131,11 +141,6 @@ fn serve_asks(sandbox: &ThreadSandbox, reader: &mut Reader) -> Result<(), WireEr
 /// Whether there is something to read, which while a task runs is a cancellation, or the end of the host.
 fn is_cancelled() -> bool {
     recv(stdin(), &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) != Err(Errno::AGAIN)
-}
-
-/// Loads a module from what the host handed over: its bytes, which are checked and compiled here.
-fn load_module(sandbox: &ThreadSandbox, hash: ModuleHash, content: Bytes) -> Result<ModuleInfo, LoadError> {
-    sandbox.load_module(hash, &content)
 }
 
 /// Loads a model from what the host handed over.

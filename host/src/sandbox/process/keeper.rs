@@ -103,7 +103,7 @@ fn keep(orders: &mpsc::Receiver<Order>) {
     let mut watched: Option<(Weak<Pool>, u64)> = None;
     loop {
         let pause = watched.as_ref().map_or(limits::SANDBOX_IDLE_MS, |(_, idle_ms)| idle_ms / 4);
-        match orders.recv_timeout(Duration::from_millis(pause.max(limits::EPOCH_MS))) {
+        match orders.recv_timeout(Duration::from_millis(pause.max(limits::SANDBOX_POLL_MS))) {
             // Whoever asked may have given up.
             Ok(Order::Start { program, say }) => drop(say.send(launch(&program))),
             Ok(Order::Watch { pool, idle_ms }) => watched = Some((pool, idle_ms)),

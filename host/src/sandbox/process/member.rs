@@ -178,18 +178,18 @@ impl Member {
         self.models.clear();
     }
 
-    /// Has it load a module.
+    /// Has it load the code of a module.
     pub(super) fn load_module(
         &mut self,
-        hash: ModuleHash,
+        info: ModuleInfo,
         content: &Content,
         cancel: Option<&CancelToken>,
-    ) -> Result<Result<ModuleInfo, LoadError>, Broken> {
-        let Answer::Module { loaded } = self.load(&Ask::Module { hash }, content, cancel)? else {
+    ) -> Result<Result<(), LoadError>, Broken> {
+        let Answer::Module { loaded } = self.load(&Ask::Module { info }, content, cancel)? else {
             return Err(Broken::garbage("not about a module"));
         };
         if loaded.is_ok() {
-            self.modules.insert(hash);
+            self.modules.insert(info.hash);
             self.modules_loaded += 1;
         }
         Ok(loaded)
@@ -446,7 +446,7 @@ impl Wait for Patience<'_> {
             if left == 0 {
                 return Err(WireError::Deadline { ms_max: self.ms_max });
             }
-            let left = if self.cancel.is_some() { left.min(limits::EPOCH_MS) } else { left };
+            let left = if self.cancel.is_some() { left.min(limits::SANDBOX_POLL_MS) } else { left };
             let left = Timespec::try_from(Duration::from_millis(left)).ok();
             match poll(&mut [PollFd::from_borrowed_fd(socket, event)], left.as_ref()) {
                 Ok(0) | Err(Errno::INTR) => {}

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use registry::{
     canon::{self, CanonError},
-    id::{ModelHash, ModuleHash},
+    id::ModelHash,
 };
 use rustix::{
     cmsg_space,
@@ -46,7 +46,7 @@ pub(super) enum Ask {
     /// Enter the jail and start the engine: the first question. [`Answer::Ready`] or [`Answer::Failed`].
     Hello { options: SandboxOptions, own_dir: String, data_bytes_max: u64 },
     /// Load the module that is the body. [`Answer::Module`].
-    Module { hash: ModuleHash },
+    Module { info: ModuleInfo },
     /// Load the model that is the body. [`Answer::Model`].
     Model { hash: ModelHash },
     /// Run. The request has its bytes taken out; standard input and files, in order, are the body. [`Answer::Ran`].
@@ -67,7 +67,7 @@ pub(super) enum Answer {
         error: SandboxError,
     },
     Module {
-        loaded: Result<ModuleInfo, LoadError>,
+        loaded: Result<(), LoadError>,
     },
     Model {
         loaded: Result<ModelInfo, LoadError>,
@@ -334,11 +334,11 @@ mod tests {
             let (ours, theirs) = pair().unwrap();
             let mut reader = Reader::new(true);
             // Two frames at once: the second is read from what the first left.
-            for ask in [Ask::Module { hash: ModuleHash::of(b"") }, Ask::Cancel] {
+            for ask in [Ask::Model { hash: ModelHash::of(b"") }, Ask::Cancel] {
                 send(ours.as_fd(), &ask, &body, &mut Now).unwrap();
             }
             let (first, body): (Ask, _) = reader.receive(theirs.as_fd(), BOUNDS, &mut Now).unwrap();
-            assert!(matches!(first, Ask::Module { .. }) && body == expected, "{first:?} {body:?}");
+            assert!(matches!(first, Ask::Model { .. }) && body == expected, "{first:?} {body:?}");
             let (second, body): (Ask, _) = reader.receive(theirs.as_fd(), BOUNDS, &mut Now).unwrap();
             assert!(matches!(second, Ask::Cancel) && body == expected && !reader.is_ahead(), "{second:?} {body:?}");
         }
