@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use grid::flow::{AssignmentId, Fault, Offer};
+use grid::flow::{AssignmentId, Engines, Fault, Offer};
 use host::{
     client::{ClientError, TOKEN_FILE, URL_FILE},
     clock::Stopwatch,
@@ -19,10 +19,10 @@ use host::{
         frame,
         wire::{self, Done, Hello, Order, ToCoordinator, ToHost},
     },
-    sandbox::{Sandbox, SandboxOptions},
+    sandbox::{SandboxOptions, Sandboxes},
 };
 use registry::{
-    id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId, TaskId},
+    id::{BlobHash, JobId, NodeId, OperatorId, TaskId},
     job::{Class, Policy, ShardInfo, Stage},
     membership::{NodeCert, Ticket},
     receipt::{Execution, Outcome, Output, Receipt},
@@ -49,8 +49,8 @@ struct Peer {
     _endpoint: Box<dyn std::any::Any + Send>,
 }
 
-fn engine() -> EngineFingerprint {
-    Sandbox::new(SandboxOptions { slots_max: 1, ..SandboxOptions::default() }).unwrap().fingerprint()
+fn engines() -> Engines {
+    Sandboxes::new(SandboxOptions { slots_max: 1, ..SandboxOptions::default() }).unwrap().engines()
 }
 
 impl Peer {
@@ -63,7 +63,7 @@ impl Peer {
         let hello = Hello {
             version: wire::VERSION,
             cert: Signed::seal(&cert, &operator),
-            offer: Offer { slots: 4, queue_max: 64, memory_bytes_max: 1 << 30, engine: engine() },
+            offer: Offer { slots: 4, queue_max: 64, memory_bytes_max: 1 << 30, engines: engines() },
             holding: vec![AssignmentId(1), AssignmentId(u64::MAX)],
             agent: agent.to_owned(),
         };
@@ -82,7 +82,7 @@ impl Peer {
             task,
             module: BlobHash::of(b"module").into(),
             class: Class::Exact,
-            engine: engine(),
+            engine: engines().native,
             outcome: Outcome::Ok,
             fuel_used: 1,
             output: output.hash(),
