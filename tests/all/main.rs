@@ -5,7 +5,7 @@
 //! - `refusals`: bad input over HTTP, on the command line and between hosts.
 //! - `users`: what task authors and teams do, by the command line.
 //! - `run`: one task on this machine, without a grid, and that it comes out as on one.
-//! - `hostile`: peers, clients, modules and disks that mean harm; its modules are made in `bombs`.
+//! - `wasi`: preview 1 as the public test suite means it, and the table of what is supported.
 //! - `metrics`: what Prometheus reads.
 //! - `digits`: the main job's input, and what is true about it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -20,6 +20,7 @@ mod refusals;
 mod run;
 mod sandbox;
 mod users;
+mod wasi;
 
 /// The program under test.
 const EXE: &str = env!("CARGO_BIN_EXE_quorate-under-test");
