@@ -5,12 +5,15 @@
 //! - `refusals`: bad input over HTTP, on the command line and between hosts.
 //! - `users`: what task authors and teams do, by the command line.
 //! - `run`: one task on this machine, without a grid, and that it comes out as on one.
+//! - `hostile`: peers, clients, modules and disks that mean harm; its modules, and those of `bad_input`, are made in `bombs`.
 //! - `wasi`: preview 1 as the public test suite means it, and the table of what is supported.
+//! - `bad_input`: every kind of bad module and bad behaviour, each with its outcome, as one table.
 //! - `metrics`: what Prometheus reads.
 //! - `digits`: the main job's input, and what is true about it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
+mod bad_input;
 mod bombs;
 mod digits;
 mod grid;
