@@ -110,10 +110,7 @@ pub fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
-    let verb = match Cli::parse().verb {
-        // It limits itself before it has threads.
-        verb => verb,
-    };
+    let verb = Cli::parse().verb;
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

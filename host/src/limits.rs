@@ -95,12 +95,14 @@ pub const HASH_SHA256_FUEL_PER_BLOCK: u64 = 1024;
 pub const HASH_PIECE_BYTES: usize = 256 << 10;
 /// Open file descriptors of a task, the standard ones and the root among them.
 pub const FDS_MAX: usize = 256;
-/// Files and directories of a task beside its inputs.
+/// Names of files, directories and links of a task beside its inputs.
 pub const NODES_MAX: usize = 4096;
 /// Length in bytes of a path that a task may name.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Length in bytes of one component of a path.
 pub const PATH_NAME_BYTES_MAX: usize = 255;
+/// Symbolic links that one path may lead through.
+pub const LINKS_FOLLOWED_MAX: u32 = 40;
 /// Buffers of one scattered read or gathered write.
 pub const IOVECS_MAX: u32 = 1024;
 /// Subscriptions of one `poll_oneoff`.

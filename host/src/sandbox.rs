@@ -481,6 +481,11 @@ fn check_options(options: &SandboxOptions) -> Result<(), SandboxError> {
     check_option("slots_max", options.slots_max.into(), 1, limits::SLOTS_MAX.into())
 }
 
+/// The functions of WASI preview 1 that a module may import, sorted.
+pub fn wasi_functions() -> impl Iterator<Item = &'static str> {
+    imports::WASI.into_iter().map(|(name, _)| name)
+}
+
 fn check_option(what: &str, value: u64, min: u64, max: u64) -> Result<(), SandboxError> {
     if (min..=max).contains(&value) {
         Ok(())

@@ -1,12 +1,13 @@
 //! Hands out the compiled tasks, and the data that the examples run on.
 //!
-//! One file of `src/bin` is one task is one [`TaskModule`]. There are three kinds:
+//! One file of `src/bin` is one task is one [`TaskModule`]. There are four kinds:
 //!
 //! - examples, to copy from: `digits` (a model), `wordcount` (map and reduce), `mandelbrot` (typed values, floats),
 //!   `digest` (hashing by the host), `echo`;
 //! - hostile ones, each after one wall of the sandbox: `spin`, `hog`, `flood`, `deep`, `trap`, `exit`, `clock`,
 //!   `bad-nn`;
-//! - one to measure by: `kernel`, which runs any of [`kernels`].
+//! - one to measure by: `kernel`, which runs any of [`kernels`];
+//! - one to check WASI by: `wasi-suite`, the meaning of its public test suite.
 //!
 //! The list is made by `build.rs` from the directory, so a new task is a new file and nothing else, but for its test:
 //!

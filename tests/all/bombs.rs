@@ -1,4 +1,4 @@
-//! Modules that cost as much as they may: what `hostile` throws at the preflight and at the compiler.
+//! Modules that cost as much as they may, and more: what `bad_input` and `hostile` throw at the preflight and the compiler.
 
 /// Appends an unsigned LEB128 number.
 fn number(bytes: &mut Vec<u8>, mut value: u64) {

@@ -8,12 +8,15 @@
 //! - `run`: one task on this machine, without a grid, and that it comes out as on one.
 //! - `replay`: records of receipts run again, with everything stopped.
 //! - `isolation`: what each layer around a task stops by itself, and what becomes of processes that are hurt.
-//! - `hostile`: peers, clients, modules and disks that mean harm; its modules are made in `bombs`.
+//! - `hostile`: peers, clients, modules and disks that mean harm; its modules, and those of `bad_input`, are made in `bombs`.
+//! - `wasi`: preview 1 as the public test suite means it, and the table of what is supported.
+//! - `bad_input`: every kind of bad module and bad behaviour, each with its outcome, as one table.
 //! - `metrics`: what Prometheus reads.
 //! - `digits`: the main job's input, and what is true about it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
+mod bad_input;
 mod bombs;
 mod compile;
 mod digits;
@@ -26,6 +29,7 @@ mod replay;
 mod run;
 mod sandbox;
 mod users;
+mod wasi;
 
 /// The program under test.
 const EXE: &str = env!("CARGO_BIN_EXE_quorate-under-test");

@@ -14,13 +14,17 @@ use registry::{
 };
 use support::{Cluster, Conduct, cli};
 
-use crate::EXE;
+use crate::{
+    EXE,
+    bombs::{self, Bomb},
+};
 
 const UNKNOWN_IMPORT: &str =
     r#"(module (import "env" "launch" (func)) (memory (export "memory") 1) (func (export "_start")))"#;
 const NO_ENTRY: &str = r#"(module (memory (export "memory") 1) (func (export "main")))"#;
 const WRONG_ENTRY: &str = r#"(module (memory (export "memory") 1) (func (export "_start") (param i32)))"#;
 const NO_MEMORY: &str = r#"(module (func (export "_start")))"#;
+const TOO_MUCH_MEMORY: &str = r#"(module (memory (export "memory") 65536) (func (export "_start")))"#;
 
 /// Status, word and text of a refusal.
 fn refusal<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> (u16, String, String) {
@@ -33,13 +37,15 @@ fn refusal<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> (u16, String, 
 #[tokio::test]
 async fn a_module_that_cannot_run_is_refused_before_anything_runs() {
     let cluster = Cluster::start(EXE, &[Conduct::Honest]).await;
-    let cases: [(&str, Vec<u8>, &str); 6] = [
+    let cases: [(&str, Vec<u8>, &str); 8] = [
         ("garbage", b"not wasm at all".to_vec(), "not"),
         ("cut short", tasks::ECHO.wasm[..200].to_vec(), ""),
         ("unknown import", wat::parse_str(UNKNOWN_IMPORT).unwrap(), "env"),
         ("no entry", wat::parse_str(NO_ENTRY).unwrap(), "_start"),
         ("wrong entry", wat::parse_str(WRONG_ENTRY).unwrap(), "_start"),
         ("no memory", wat::parse_str(NO_MEMORY).unwrap(), "memory"),
+        ("too much memory", wat::parse_str(TOO_MUCH_MEMORY).unwrap(), "over limits.memory_bytes_max"),
+        ("compile bomb", Bomb::new().functions(1, 0, &bombs::blocks(50_000)).build(), "work of compiling"),
     ];
     for (what, wasm, expected) in cases {
         let module = cluster.publish(wasm).await;

@@ -10,7 +10,8 @@ use registry::{
 };
 use tasks::TaskModule;
 
-static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
+/// One for all tests of this binary.
+pub(crate) static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
     let sandbox = Sandbox::new(SandboxOptions::default()).expect("a sandbox");
     let model = tasks::data::DIGITS_MODEL;
     sandbox.load_model(ModelHash::of(model), model).expect("the digit classifier loads");
@@ -144,8 +145,7 @@ mod claims {
 
     #[test]
     pub(super) fn deep() {
-        let ended = run(&request(&tasks::DEEP, b"", &[]));
-        assert_eq!(ended.outcome, Outcome::Trap(Trap::StackOverflow));
+        assert_eq!(run(&request(&tasks::DEEP, b"", &[])).outcome, Outcome::Trap(Trap::StackOverflow));
     }
 
     #[test]
@@ -175,6 +175,8 @@ mod claims {
             assert_eq!(done.stdout, expected.as_bytes(), "{}", kernel.name);
         }
     }
+
+    pub(super) use crate::wasi::every_case_of_the_guest_is_a_test as wasi_suite;
 
     #[test]
     pub(super) fn bad_nn() {

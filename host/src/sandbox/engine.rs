@@ -20,7 +20,7 @@ use super::{Optimisation, SandboxError, SandboxOptions, admit};
 use crate::limits;
 
 /// Version of what the host gives to guests: WASI semantics, hashing, fuel prices, virtual clock, randomness, tensor hashes.
-pub const HOST_ABI: u32 = 2;
+pub const HOST_ABI: u32 = 3;
 
 /// A named set of processor instructions: the most that compiled code and inference kernels use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

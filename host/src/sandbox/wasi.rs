@@ -2,7 +2,8 @@
 //!
 //! Standard input is bytes, standard output and error are bounded buffers, arguments and variables come from the task, the
 //! [`tree`] of files is in memory, the clock follows fuel and sleeping, randomness follows the task's seed. There is one
-//! preopened directory, `/` as descriptor 3, with `in`, `out` and `tmp` in it. Sockets and links do not exist.
+//! preopened directory, `/` as descriptor 3, with `in`, `out` and `tmp` in it. Sockets do not exist. What each function does
+//! is a table in `docs/WASI.md`.
 
 pub(super) mod clock;
 pub(super) mod errno;
@@ -13,6 +14,7 @@ mod path;
 mod poll;
 mod proc;
 pub(super) mod random;
+mod sock;
 mod stat;
 pub(super) mod tree;
 
@@ -20,7 +22,7 @@ use guest_sdk::abi::WASI_MODULE;
 use wasmtime::{Caller, Linker};
 
 use self::errno::Errno;
-use super::state::{Call, Fail, State, Stop, call};
+use super::state::{State, Stop, call};
 
 /// Links functions by name: each is a plain function over [`Call`] and its arguments.
 macro_rules! link {
@@ -44,10 +46,10 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         "clock_time_get" => clock::clock_time_get, (id: u32, precision: u64, out: u32);
         "random_get" => random::random_get, (buffer: u32, len: u32);
         "poll_oneoff" => poll::poll_oneoff, (subscriptions: u32, events: u32, count: u32, written: u32);
-        "sock_accept" => no_accept, (fd: u32, flags: u32, out: u32);
-        "sock_recv" => no_recv, (fd: u32, iovs: u32, iovs_len: u32, flags: u32, out_len: u32, out_flags: u32);
-        "sock_send" => no_send, (fd: u32, iovs: u32, iovs_len: u32, flags: u32, out_len: u32);
-        "sock_shutdown" => no_shutdown, (fd: u32, how: u32);
+        "sock_accept" => sock::accept, (fd: u32, flags: u32, out: u32);
+        "sock_recv" => sock::recv, (fd: u32, iovs: u32, iovs_len: u32, flags: u32, out_len: u32, out_flags: u32);
+        "sock_send" => sock::send, (fd: u32, iovs: u32, iovs_len: u32, flags: u32, out_len: u32);
+        "sock_shutdown" => sock::shutdown, (fd: u32, how: u32);
     );
     link!(linker,
         "fd_read" => io::fd_read, (fd: u32, iovs: u32, iovs_len: u32, out: u32);
@@ -91,20 +93,4 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         Err(Stop::Exit(code).into())
     })?;
     Ok(())
-}
-
-fn no_accept(_: &mut Call<'_>, _: u32, _: u32, _: u32) -> Result<(), Fail> {
-    Err(Errno::NotSup.into())
-}
-
-fn no_recv(_: &mut Call<'_>, _: u32, _: u32, _: u32, _: u32, _: u32, _: u32) -> Result<(), Fail> {
-    Err(Errno::NotSup.into())
-}
-
-fn no_send(_: &mut Call<'_>, _: u32, _: u32, _: u32, _: u32, _: u32) -> Result<(), Fail> {
-    Err(Errno::NotSup.into())
-}
-
-fn no_shutdown(_: &mut Call<'_>, _: u32, _: u32) -> Result<(), Fail> {
-    Err(Errno::NotSup.into())
 }

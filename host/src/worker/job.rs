@@ -75,7 +75,11 @@ impl Job {
         if !sandbox.has_module(module) {
             // What was compiled in an earlier life needs no fetching.
             let load = sandbox.clone();
-            blocking(shared, move || Ok(load.load_compiled(module).map_or((), |_| ()))).await?;
+            blocking(shared, move || {
+                let _ = load.load_compiled(module);
+                Ok(())
+            })
+            .await?;
         }
         if !sandbox.has_module(module) {
             let bytes = content(shared, module.into(), limits::MODULE_BYTES_MAX, lease).await?;

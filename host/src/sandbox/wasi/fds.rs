@@ -10,12 +10,16 @@ pub(super) const RIGHT_READ: u64 = 1 << 1;
 pub(super) const RIGHT_WRITE: u64 = 1 << 6;
 const RIGHT_ALLOCATE: u64 = 1 << 8;
 const RIGHT_SET_SIZE: u64 = 1 << 22;
+/// Of a directory: emptying files while they are opened.
+pub(super) const RIGHT_PATH_SET_SIZE: u64 = 1 << 19;
 /// Rights that only writing needs.
 pub(super) const RIGHTS_WRITE: u64 = RIGHT_WRITE | RIGHT_ALLOCATE | RIGHT_SET_SIZE;
 /// All thirty rights of the specification.
 pub(super) const RIGHTS_ALL: u64 = (1 << 30) - 1;
 /// Seeking and telling: a stream has neither, which is how libc knows it from a file.
 const RIGHTS_SEEK: u64 = 1 << 2 | 1 << 5;
+/// What a directory can be opened with.
+pub(super) const RIGHTS_DIR: u64 = RIGHTS_ALL & !(RIGHT_READ | RIGHTS_WRITE | RIGHTS_SEEK);
 /// Flag of a descriptor that always writes at the end.
 pub(super) const FLAG_APPEND: u16 = 1;
 
@@ -58,7 +62,7 @@ impl Fds {
             kind: Kind::Dir(tree::ROOT),
             at: 0,
             flags: 0,
-            rights: RIGHTS_ALL & !(RIGHT_READ | RIGHTS_WRITE | RIGHTS_SEEK),
+            rights: RIGHTS_DIR,
             inheriting: RIGHTS_ALL,
             preopened: true,
         };

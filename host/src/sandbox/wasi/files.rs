@@ -92,11 +92,11 @@ fn file(call: &Call<'_>, fd: u32) -> Result<(Fd, Ino), Errno> {
 }
 
 fn written(call: &Call<'_>, fd: u32) -> Result<Ino, Errno> {
-    let (open, ino) = file(call, fd).map_err(|_| Errno::Inval)?;
-    if open.rights & RIGHTS_WRITE == 0 { Err(Errno::Inval) } else { Ok(ino) }
+    let (open, ino) = file(call, fd)?;
+    if open.rights & RIGHTS_WRITE == 0 { Err(Errno::BadF) } else { Ok(ino) }
 }
 
-/// Lists a directory: `.`, `..`, then the entries in the order they came into being. A cookie follows from the entry's
+/// Lists a directory: `.`, `..`, then the names in the order they came into being. A cookie follows from the name's
 /// number, so that removing what was listed does not skip what was not.
 pub(super) fn fd_readdir(
     call: &mut Call<'_>,
@@ -108,10 +108,10 @@ pub(super) fn fd_readdir(
 ) -> Result<(), Fail> {
     let Kind::Dir(dir) = call.state.fds.get(fd)?.kind else { return Err(Errno::NotDir.into()) };
     call.memory.slice(buffer, len)?;
-    let parent = call.tree().node(dir)?.parent;
+    let parent = call.tree().parent(dir)?;
     let mut list = vec![(0, dir, 3, ".".to_owned()), (1, parent, 3, "..".to_owned())];
-    for (ino, name) in call.tree().list(dir)? {
-        list.push((ino.saturating_add(2), ino, 0, name.to_owned()));
+    for (serial, ino, name) in call.tree().list(dir)? {
+        list.push((serial.saturating_add(2), ino, 0, name.to_owned()));
     }
     call.pay(list.len() as u64)?;
     let mut bytes = Vec::new();

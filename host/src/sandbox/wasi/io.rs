@@ -126,14 +126,14 @@ fn write_file(call: &mut Call<'_>, ino: Ino, at: u64, len: u64, iovs: u32, iovs_
 /// Makes a file `size` bytes long, new bytes being zero: takes or gives room, and charges for the zeros.
 pub(super) fn resize(call: &mut Call<'_>, ino: Ino, size: u64) -> Result<(), Fail> {
     let node = call.tree().node(ino)?;
-    let (zone, old) = (node.zone, node.bytes().len() as u64);
+    let (zone, copies, old) = (node.zone, node.copies(), node.bytes().len() as u64);
     call.tree().writable(ino)?;
     if size > old {
-        // Fuel first: a refused size has cost nothing, and zeros are work.
+        // Room first: a refused size costs nothing. Zeros are work.
+        call.state.quota.take(zone, (size - old).saturating_mul(copies))?;
         call.pay_bytes(size - old)?;
-        call.state.quota.take(zone, size - old)?;
     } else {
-        call.state.quota.give(zone, old - size);
+        call.state.quota.give(zone, (old - size).saturating_mul(copies));
     }
     let size = usize::try_from(size).map_err(|_| Errno::FBig)?;
     call.tree().writable(ino)?.resize(size, 0);
