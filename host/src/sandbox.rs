@@ -424,6 +424,7 @@ impl ThreadSandbox {
     }
 
     fn loaded(&self, artifact: &Artifact) -> Result<(LoadedModule, u64), LoadError> {
+        check_start(&artifact.info(), &self.shared.options)?;
         let module = artifact.load(&self.shared.engine)?;
         let pre = self.shared.linker.instantiate_pre(&module).map_err(compile)?;
         Ok((LoadedModule { info: artifact.info(), pre }, artifact.code_bytes().saturating_add(artifact.info().bytes)))
@@ -472,6 +473,16 @@ impl ThreadSandbox {
 
 fn describe(engine: &Engine, profile: Profile, class: CpuClass, backend: &dyn Backend) -> EngineDescription {
     engine::describe(engine, profile, class, format!("{} {}", backend.name(), backend.version()))
+}
+
+/// A module that starts with more memory than any task gets here would never run.
+fn check_start(info: &ModuleInfo, options: &SandboxOptions) -> Result<(), LoadError> {
+    let value = info.memory_pages_min.saturating_mul(PAGE_BYTES);
+    if value <= options.memory_bytes_max {
+        return Ok(());
+    }
+    let what = "initial memory in bytes".to_owned();
+    Err(Refusal::TooLarge { what, value, bound: options.memory_bytes_max }.into())
 }
 
 fn check_options(options: &SandboxOptions) -> Result<(), SandboxError> {

@@ -126,7 +126,7 @@ fn endless() -> Vec<Row> {
         asking("memory bomb", tasks::HOG.wasm, |request| request.limits.memory_bytes_max = 16 << 20, "memory_out"),
         row("memory bomb", wat(&format!(r#"(module (memory (export "memory") 8192) {START})"#)), "memory_out"),
         // More than this host gives to any task.
-        row("memory bomb", wat(&format!(r#"(module (memory (export "memory") 65536) {START})"#)), "refused(compile)"),
+        row("memory bomb", wat(&format!(r#"(module (memory (export "memory") 65536) {START})"#)), "refused(too_large)"),
         row("memory bomb", guest("", "(loop $more (drop (memory.grow (i32.const 1))) (br $more))"), "fuel_out"),
         row("memory bomb", wat(&format!(r#"(module (memory (export "memory") i64 1) {START})"#)), "refused(memory)"),
         row("table bomb", wat(&format!("(module {BEGIN} {START} (table 10000000 funcref))")), "refused(too_large)"),

@@ -45,7 +45,7 @@ async fn a_module_that_cannot_run_is_refused_before_anything_runs() {
         ("wrong entry", wat::parse_str(WRONG_ENTRY).unwrap(), "_start"),
         ("no memory", wat::parse_str(NO_MEMORY).unwrap(), "memory"),
         ("too much memory", wat::parse_str(TOO_MUCH_MEMORY).unwrap(), "over limits.memory_bytes_max"),
-        ("compile bomb", Bomb::new().functions(1, 0, &bombs::blocks(50_000)).build(), "work of compiling"),
+        ("compile bomb", Bomb::new().functions(1, 0, &bombs::blocks(250_000)).build(), "work of compiling"),
     ];
     for (what, wasm, expected) in cases {
         let module = cluster.publish(wasm).await;

@@ -48,7 +48,7 @@ use super::{
     CancelToken, CompileOptions, CompileStats, CpuClass, EngineDescription, Finished, HostFault, LoadError, ModelInfo,
     ModuleInfo, ProcessStats, Request, Response, SandboxError, SandboxOptions,
     cache::Cache,
-    check_hash, check_options,
+    check_hash, check_options, check_start,
     compile::{Artifact, Compiler},
     run,
 };
@@ -209,6 +209,7 @@ impl Pool {
 
     /// Code as processes get it.
     fn held(&self, artifact: &Artifact) -> Result<(Held<ModuleInfo>, u64), LoadError> {
+        check_start(&artifact.info(), &self.options)?;
         let content = Content::seal(&[&artifact.bytes()?]).map_err(failed)?;
         Ok((Held { info: artifact.info(), content }, artifact.code_bytes()))
     }
