@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use registry::{
     canon,
     id::{BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, TaskId},
-    job::{Class, JobInput, JobSpec, Limits, Policy, Reduce, ShardInfo, Split, Stage, task_id},
+    job::{Class, JobInput, JobSpec, Limits, Policy, Profile, Reduce, ShardInfo, Split, Stage, task_id},
     manifest::{
         Lint, LintCondition, LintDifference, LintRun, LintSubject, Manifest, ModelEncoding, ModelManifest, TaskManifest,
     },
@@ -86,6 +86,12 @@ fn short_values_byte_for_byte() {
         ]
         .concat()
     );
+    // What jobs take unless they ask takes no byte.
+    let native = JobSpec::new(ModuleHash([1; 32]), 7);
+    let portable = JobSpec { profile: Profile::Portable, ..native.clone() };
+    let said = hex(&canon::encode(&"profile")) + &hex(&canon::encode(&"portable"));
+    assert!(!hex(&canon::encode(&native)).contains(&said) && hex(&canon::encode(&portable)).contains(&said));
+    assert_eq!(canon::encode(&portable).len(), canon::encode(&native).len() + said.len() / 2);
     let cert = NodeCert { node: NodeId([1; 32]), issued_ms: 5 };
     assert_eq!(hex(&canon::encode(&cert)), format!("a2646e6f64655820{}696973737565645f6d7305", "01".repeat(32)));
 }

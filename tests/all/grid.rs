@@ -1,7 +1,10 @@
 //! The main job over real processes: results, liars, losses.
 
 use host::gateway::wire::{InputRequest, JobRequest};
-use registry::job::{Policy, Reduce, Split};
+use registry::{
+    job::{Policy, Profile, Reduce, Split},
+    receipt::Record,
+};
 use support::{Cluster, Conduct};
 
 use crate::{EXE, digits};
@@ -60,6 +63,35 @@ async fn a_coordinator_killed_between_jobs_remembers_them() {
     cluster.joined(2).await;
     let job = digits::submit(&cluster, 300).await;
     assert_eq!(cluster.result(job).await, digits::truth());
+}
+
+#[tokio::test]
+async fn a_portable_job_runs_on_engines_that_know_no_processor() {
+    let cluster = Cluster::start(EXE, &[Conduct::Honest; 2]).await;
+    let module = cluster.publish(tasks::KERNEL.wasm).await;
+    let request = |profile| JobRequest {
+        module: module.clone(),
+        args: vec!["nbody".to_owned(), "1000".to_owned()],
+        policy: Policy::Quorum(2),
+        profile,
+        ..JobRequest::default()
+    };
+    let nodes: Vec<serde_json::Value> = cluster.client.get("/v1/nodes").await.unwrap();
+    let mut results = Vec::new();
+    for profile in [Profile::Native, Profile::Portable] {
+        let job = cluster.submit(&request(profile)).await;
+        results.push(cluster.result(job).await);
+        let bytes =
+            cluster.client.download(&format!("/v1/jobs/{job}/receipts/0")).await.unwrap().collect().await.unwrap();
+        let signed = Record::from_bytes(&bytes).unwrap().check().unwrap().execution.engine;
+        assert!(nodes.iter().all(|node| node["engines"][profile.word()] == signed.to_string()), "{nodes:?}");
+    }
+    assert!(!results[0].is_empty() && results[0] == results[1]);
+    // Inference takes what the processor has.
+    let module = cluster.publish(tasks::DIGITS.wasm).await;
+    let request = JobRequest { module, args: Vec::new(), ..request(Profile::Portable) };
+    let refused = cluster.client.submit(&request).await.unwrap_err();
+    assert!(refused.to_string().contains("take profile native"), "{refused}");
 }
 
 #[tokio::test]
