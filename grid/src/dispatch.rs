@@ -183,7 +183,8 @@ pub enum Effect {
 impl Effect {
     /// Whether somebody may rely on the effect, so that its event has to be on disk first.
     pub fn waits_for_journal(&self) -> bool {
-        matches!(self, Self::Acknowledge { .. } | Self::Notify { .. } | Self::Forget { .. })
+        // The outputs that are joined may be rows of the very commit that their acceptance is in.
+        matches!(self, Self::Acknowledge { .. } | Self::Notify { .. } | Self::Forget { .. } | Self::Concat { .. })
     }
 }
 

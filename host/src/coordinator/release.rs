@@ -26,6 +26,8 @@ pub(super) enum Held {
     Cancelled(oneshot::Sender<bool>, bool),
     /// Somebody hears what they asked about the state.
     Answer(Answer),
+    /// The outputs of a job are joined: the last of them may be rows of this very batch.
+    Concat(Answer),
     /// A name is published.
     Named(oneshot::Sender<()>),
     /// A job's blobs need not be kept for it any more.
@@ -60,7 +62,7 @@ fn release(held: Held, notices: &broadcast::Sender<(JobId, Notice)>) {
         Held::Taken(reply, job) => drop(reply.send(Ok(job))),
         Held::Ended(reply, view) => drop(reply.send(Ok(*view))),
         Held::Cancelled(reply, was_open) => drop(reply.send(was_open)),
-        Held::Answer(answer) => answer(),
+        Held::Answer(answer) | Held::Concat(answer) => answer(),
         Held::Named(reply) => drop(reply.send(())),
         Held::Forget(store, job, blobs) => drop(tokio::spawn(unpin(store, job, blobs))),
     }

@@ -298,15 +298,16 @@ impl Loop {
         }
     }
 
-    fn concat(&self, job: JobId, parts: Vec<Part>) {
+    fn concat(&mut self, job: JobId, parts: Vec<Part>) {
         let (journal, store, commands) = (self.journal.clone(), self.store.clone(), self.commands.clone());
-        tokio::spawn(async move {
+        let concat = async move {
             let event = match concatenated(&journal, &store, &parts).await {
                 Ok((input, bytes)) => Event::Concatenated { job, input, bytes },
                 Err(detail) => Event::Broken { job, fault: grid::flow::Fault::new("output_missing", detail) },
             };
             let _ = commands.send(Command::Event(Box::new(event))).await;
-        });
+        };
+        self.round.held.push(Held::Concat(Box::new(move || drop(tokio::spawn(concat)))));
     }
 
     /// Hands the round to the journal, and what relies on it to the releaser.
