@@ -30,6 +30,9 @@ mod admit;
 mod cache;
 mod engine;
 mod fuel;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod imports;
 mod limiter;

@@ -51,7 +51,7 @@ impl<'a> Context<'a> {
 }
 
 fn val_type(ty: wasmparser::ValType) -> Result<ValType, AdmitError> {
-    Ok(ValType::try_from(ty).map_err(wasm_encoder::reencode::Error::<std::convert::Infallible>::from)?)
+    Ok(ValType::try_from(ty)?)
 }
 
 /// A function as it goes into the new module.
