@@ -12,6 +12,7 @@
 //! - [`gateway`]: HTTP, the only user of axum. [`client`]: its other end.
 //! - [`node`]: wires the parts into processes. [`launch`]: starts such processes. [`demo`]: the main job, on one machine.
 //! - [`cli`]: what people type.
+//! - `fuzzing` (feature, and tests): what must hold of any module and any frame.
 
 pub mod cli;
 pub mod client;
@@ -19,6 +20,9 @@ pub mod clock;
 pub mod config;
 pub mod coordinator;
 pub mod demo;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod journal;
 pub mod keys;

@@ -34,6 +34,9 @@ mod cache;
 pub(crate) mod compile;
 mod engine;
 mod fuel;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod imports;
 #[cfg(target_os = "linux")]

@@ -40,7 +40,7 @@ use super::preflight::FEATURES;
 use crate::limits;
 
 /// Version of the rewriting: prices, places of checks, stack estimates, canonicalisation.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Module of what a rewritten module imports.
 pub(super) const MODULE: &str = "quorate";
 /// `(debt: i64)`: the slice is spent; debt is what was charged for operators that are still to come.

@@ -198,8 +198,16 @@ fn math() -> String {
 
 /// Builds the engine.
 pub(super) fn build(options: &SandboxOptions, class: CpuClass) -> Result<Engine, SandboxError> {
+    Engine::new(&config(options, class)?).map_err(setup)
+}
+
+fn setup(error: wasmtime::Error) -> SandboxError {
+    SandboxError::Engine { detail: format!("{error:#}") }
+}
+
+/// Its settings.
+pub(super) fn config(options: &SandboxOptions, class: CpuClass) -> Result<Config, SandboxError> {
     let mut config = Config::new();
-    let setup = |error: wasmtime::Error| SandboxError::Engine { detail: format!("{error:#}") };
     config.target(TARGET).map_err(setup)?;
     set_instructions(&mut config, class);
     config
@@ -231,7 +239,7 @@ pub(super) fn build(options: &SandboxOptions, class: CpuClass) -> Result<Engine,
         .generate_address_map(false)
         .native_unwind_info(false)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
-    Engine::new(&config).map_err(setup)
+    Ok(config)
 }
 
 fn pool(options: &SandboxOptions) -> PoolingAllocationConfig {

@@ -18,11 +18,19 @@ pub(super) struct Fuel {
     slice: Option<Global>,
     /// What is not with the guest.
     rest: u64,
+    /// The most that a slice has.
+    slice_max: u64,
 }
 
 impl Fuel {
     pub(super) fn new(fuel_max: u64) -> Self {
-        Self { slice: None, rest: fuel_max }
+        Self { slice: None, rest: fuel_max, slice_max: limits::FUEL_SLICE }
+    }
+
+    /// The same in other slices, of which a guest must not see anything.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn in_slices_of(self, slice_max: u64) -> Self {
+        Self { slice_max, ..self }
     }
 
     /// Hands the first slice to an instance.
@@ -56,7 +64,7 @@ impl Fuel {
 
     /// Replaces all that is left.
     pub(super) fn give(&mut self, store: &mut impl AsContextMut, left: u64) -> wasmtime::Result<()> {
-        let slice = left.min(limits::FUEL_SLICE);
+        let slice = left.min(self.slice_max);
         self.rest = left - slice;
         match self.slice {
             Some(global) => global.set(store, Val::I64(slice.cast_signed())),

@@ -68,6 +68,13 @@ pub(super) const NN: [Import; 6] = [
 /// The hash functions.
 pub(super) const HASH: [Import; 2] = [("blake3", "iii>i"), ("sha256", "iii>i")];
 
+/// The whole list: module, name and type.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let lists: [(&str, &[Import]); 3] = [(abi::WASI_MODULE, &WASI), (abi::nn::MODULE, &NN), (abi::hash::MODULE, &HASH)];
+    lists.into_iter().flat_map(|(module, list)| list.iter().map(move |(name, signature)| (module, *name, *signature)))
+}
+
 /// The type of an allowed import, or none when it is not on the list.
 pub(super) fn signature(module: &str, name: &str) -> Option<&'static str> {
     let list: &[Import] = match module {

@@ -257,6 +257,8 @@ struct Step<'a> {
     operator: Operator<'a>,
     pops: u32,
     pushes: u32,
+    /// Operands that belong to blocks around: code that is never reached may take more than there is, and leaves these.
+    base: u32,
     /// Operands on the stack afterwards.
     height: u32,
 }
@@ -275,9 +277,10 @@ fn arities<'a>(
     while !reader.eof() {
         let (operator, offset) = reader.read_with_offset()?;
         let (pops, pushes) = operator.operator_arity(&validator).unwrap_or((0, 0));
+        let base = validator.get_control_frame(0).map_or(0, |frame| frame.height as u32);
         validator.op(offset, &operator)?;
         floats |= matches!(role(&operator), Role::Arithmetic { .. });
-        operators.push(Step { operator, pops, pushes, height: validator.operand_stack_height() });
+        operators.push(Step { operator, pops, pushes, base, height: validator.operand_stack_height() });
     }
     let arities = Arities { locals: validator.len_locals(), operators };
     Ok((arities, floats, validator.into_allocations()))
@@ -296,8 +299,9 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn function(&mut self, arities: &Arities<'_>) {
         for (at, step) in (0u32..).zip(&arities.operators) {
-            let kept = self.stack.len().saturating_sub(step.pops as usize);
-            let popped = self.stack.split_off(kept);
+            let height = self.stack.len();
+            let kept = height.saturating_sub(step.pops as usize).max(step.base as usize);
+            let popped = self.stack.split_off(kept.min(height));
             let pushed = self.step(at, role(&step.operator), &popped);
             let below = step.height.saturating_sub(step.pushes) as usize;
             self.stack.resize(below, Operand::Exact);
