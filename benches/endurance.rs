@@ -43,7 +43,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     }
     let bytes = wat::parse_str(NOOP)?;
     let hash = ModuleHash::of(&bytes);
-    let mut rows = vec![row!["isolation", "process", "MiB after 10 %", "MiB at the end", "bytes a task", "descriptors"]];
+    let mut rows =
+        vec![row!["isolation", "process", "MiB after 10 %", "MiB at the end", "bytes a task", "descriptors"]];
     for (name, isolation) in [("thread", Isolation::Thread), ("process", Isolation::Process)] {
         let sandbox = Sandbox::new(SandboxOptions { isolation, slots_max: 1, ..SandboxOptions::default() })?;
         sandbox.load_module(hash, &bytes)?;

@@ -18,6 +18,7 @@ use std::{
 
 use host::{
     clock::Stopwatch,
+    fuzzing::campaign::{self, Oracles},
     sandbox::{CancelToken, Finished, HostFault, Isolation, Request, Response, Sandbox, SandboxError, SandboxOptions},
 };
 use registry::{
@@ -464,6 +465,15 @@ fn a_program_that_is_no_sandbox_is_refused_at_the_start() {
         let refusal = Sandbox::new(SandboxOptions { program: Some(program.into()), ..options() }).unwrap_err();
         assert!(matches!(refusal, SandboxError::Isolation { .. }), "{program}: {refusal}");
     }
+}
+
+/// Generated modules, beside the seeds of the fuzzing campaign, which has no program to execute.
+#[test]
+fn a_task_ends_the_same_in_a_process_as_in_a_thread_whatever_it_does() {
+    let oracles = Oracles::new().unwrap().and_processes(EXE.as_ref()).unwrap();
+    let reached = campaign::run(0..150, |u| oracles.task(u)).unwrap_or_else(|failures| panic!("{failures}"));
+    assert_eq!(reached.values().sum::<u64>(), 150, "{reached:?}");
+    assert!(reached.len() > 2, "all end alike: {reached:?}");
 }
 
 #[test]

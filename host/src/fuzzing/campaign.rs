@@ -108,6 +108,16 @@ impl Oracles {
         Ok(Self { differential: Differential::new()?, native, portable })
     }
 
+    /// Tasks run in processes of their own too, which execute `program`.
+    ///
+    /// # Errors
+    /// When one does not start.
+    #[cfg(target_os = "linux")]
+    pub fn and_processes(self, program: &std::path::Path) -> Result<Self, String> {
+        let (native, portable) = (self.native.and_processes(program)?, self.portable.and_processes(program)?);
+        Ok(Self { native, portable, ..self })
+    }
+
     /// A rewritten module against wasmtime's own switches; says how it ended.
     ///
     /// # Errors

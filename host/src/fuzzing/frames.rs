@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arbitrary::Unstructured;
 use bytes::Bytes;
 use futures::FutureExt;
-use grid::flow::{AssignmentId, Fault, Offer};
+use grid::flow::{AssignmentId, Engines, Fault, Offer};
 use registry::{
     canon,
     id::{BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, TaskId},
@@ -301,7 +301,12 @@ fn registry_samples(key: &SecretKey) -> Vec<Vec<u8>> {
 
 fn messages_samples(key: &SecretKey) -> (Vec<ToCoordinator>, Vec<ToHost>) {
     let Witness { receipt, cert } = witness(key, Outcome::Ok);
-    let offer = Offer { slots: 2, queue_max: 8, memory_bytes_max: 1 << 30, engine: EngineFingerprint([4; 32]) };
+    let offer = Offer {
+        slots: 2,
+        queue_max: 8,
+        memory_bytes_max: 1 << 30,
+        engines: Engines { native: EngineFingerprint([4; 32]), portable: EngineFingerprint([5; 32]) },
+    };
     let holding = vec![AssignmentId(1), AssignmentId(u64::MAX)];
     let stdout = Some(Bytes::from_static(b"out\n"));
     let order = |stdin| Order {

@@ -1,6 +1,7 @@
 //! Modules from a fuzzer's bytes: what wasm-smith makes within the features that preflight allows, with an entry.
 
 use arbitrary::Unstructured;
+use guest_sdk::abi;
 use registry::{
     id::ModuleHash,
     job::{Limits, Profile},
@@ -90,7 +91,7 @@ pub fn damaged(mut wasm: Vec<u8>, u: &mut Unstructured<'_>) -> arbitrary::Result
 }
 
 fn module(profile: Profile, imports: &Imports, u: &mut Unstructured<'_>) -> arbitrary::Result<Vec<u8>> {
-    let config = config(profile == Profile::Native, imports, u)?;
+    let config = config(profile, imports, u)?;
     let module = wasm_smith::Module::new(config, u)?;
     entry::add(&module.to_bytes(), u).map_err(|error| match error {
         EntryError::Arbitrary(error) => error,
@@ -98,14 +99,16 @@ fn module(profile: Profile, imports: &Imports, u: &mut Unstructured<'_>) -> arbi
     })
 }
 
-fn config(canonicalize_nans: bool, imports: &Imports, u: &mut Unstructured<'_>) -> arbitrary::Result<Config> {
+fn config(profile: Profile, imports: &Imports, u: &mut Unstructured<'_>) -> arbitrary::Result<Config> {
     let mut offered = Vec::new();
     match imports {
         Imports::Stubs if u.ratio(3, 4)? => {}
         Imports::Stubs => offered.extend(STUBS),
         Imports::All => {
             for function in imports::all() {
-                if u.ratio(1, 4)? {
+                // The portable profile has no inference.
+                let is_offered = function.0 != abi::nn::MODULE || profile == Profile::Native;
+                if is_offered && u.ratio(1, 4)? {
                     offered.push(function);
                 }
             }
@@ -115,7 +118,7 @@ fn config(canonicalize_nans: bool, imports: &Imports, u: &mut Unstructured<'_>) 
     Ok(Config {
         available_imports: (max_imports > 0).then(|| importing(&offered)),
         max_imports,
-        canonicalize_nans,
+        canonicalize_nans: profile == Profile::Native,
         // What traps soon computes little.
         disallow_traps: !u.ratio(1, 5)?,
         simd_enabled: u.arbitrary()?,

@@ -3,17 +3,37 @@
 //! All give the same outcome, fuel, output, log, files and inferences, and never a fault: what a module does is its own
 //! result, whatever it does. And what preflight takes loads.
 
+#[cfg(target_os = "linux")]
+use std::path::Path;
+
 use registry::{id::ModuleHash, job::Profile};
 
+#[cfg(target_os = "linux")]
+use super::super::Isolation;
 use super::super::{Finished, LoadError, Optimisation, Request, Response, Sandbox, SandboxOptions, preflight};
+use crate::limits;
 
 /// Code in bytes that stays compiled: a module is run here and never again.
 const CACHE_BYTES: u64 = 1 << 20;
 
-/// One way to run a task. Another, as in a process of its own, is one more line in [`Ways::new`].
+/// One way to run a task.
 struct Way {
     name: &'static str,
     sandbox: Sandbox,
+}
+
+fn way(name: &'static str, options: SandboxOptions) -> Result<Way, String> {
+    Sandbox::new(options).map(|sandbox| Way { name, sandbox }).map_err(|error| error.to_string())
+}
+
+/// As much memory as preflight lets a module start with.
+fn options() -> SandboxOptions {
+    SandboxOptions {
+        memory_bytes_max: limits::MEMORY_BYTES_MAX,
+        slots_max: 8,
+        module_cache_bytes_max: CACHE_BYTES,
+        ..SandboxOptions::default()
+    }
 }
 
 /// All ways, for one profile.
@@ -25,17 +45,22 @@ impl Ways {
     /// # Errors
     /// When one does not start.
     pub fn new(profile: Profile) -> Result<Self, String> {
-        let sandbox = |name, optimisation| {
-            let options = SandboxOptions {
-                profile,
-                optimisation,
-                slots_max: 8,
-                module_cache_bytes_max: CACHE_BYTES,
-                ..SandboxOptions::default()
-            };
-            Sandbox::new(options).map(|sandbox| Way { name, sandbox }).map_err(|error| error.to_string())
-        };
-        Ok(Self(vec![sandbox("optimised", Optimisation::Speed)?, sandbox("not optimised", Optimisation::None)?]))
+        let options = |optimisation| SandboxOptions { profile, optimisation, ..options() };
+        let optimised = way("optimised", options(Optimisation::Speed))?;
+        Ok(Self(vec![optimised, way("not optimised", options(Optimisation::None))?]))
+    }
+
+    /// One way more: in processes of their own, which execute `program`.
+    ///
+    /// # Errors
+    /// When one does not start.
+    #[cfg(target_os = "linux")]
+    pub fn and_processes(mut self, program: &Path) -> Result<Self, String> {
+        let Some(Way { sandbox, .. }) = self.0.first() else { return Ok(self) };
+        let program = Some(program.to_owned());
+        let options = SandboxOptions { isolation: Isolation::Process, program, ..sandbox.options().clone() };
+        self.0.insert(1, way("in a process", options)?);
+        Ok(self)
     }
 
     /// Whether preflight takes these bytes; a module that it takes must load.
