@@ -65,7 +65,7 @@ use registry::{
     job::Profile,
 };
 use serde::{Deserialize, Serialize};
-use wasmtime::{Engine, InstancePre, Linker};
+use wasmtime::{Engine, InstancePre, Linker, Module, ModuleExport};
 
 #[cfg(target_os = "linux")]
 pub use self::process::child;
@@ -297,6 +297,25 @@ impl LoadError {
 struct LoadedModule {
     info: ModuleInfo,
     pre: InstancePre<State>,
+    /// Where its exports are: finding one by its name takes longer than a short task.
+    exports: Exports,
+}
+
+/// What of a rewritten module is used by the host.
+struct Exports {
+    fuel: ModuleExport,
+    start: Option<ModuleExport>,
+    entry: ModuleExport,
+}
+
+impl LoadedModule {
+    fn new(shared: &Shared, info: ModuleInfo, module: &Module) -> Result<Self, LoadError> {
+        let pre = shared.linker.instantiate_pre(module).map_err(compile)?;
+        let find = |name| module.get_export_index(name);
+        let missing = || LoadError::Compile { detail: "module was rewritten without its exports".to_owned() };
+        let (fuel, entry) = find(admit::FUEL).zip(find("_start")).ok_or_else(missing)?;
+        Ok(Self { info, pre, exports: Exports { fuel, start: find(admit::START), entry } })
+    }
 }
 
 struct Shared {
@@ -420,8 +439,7 @@ impl ThreadSandbox {
     fn load_code(&self, info: ModuleInfo, code: &[u8]) -> Result<(), LoadError> {
         let made = self.shared.modules.get_or_make(info.hash, || {
             let module = Artifact::load_bytes(&self.shared.engine, code)?;
-            let pre = self.shared.linker.instantiate_pre(&module).map_err(compile)?;
-            Ok((LoadedModule { info, pre }, code.len() as u64))
+            Ok((LoadedModule::new(&self.shared, info, &module)?, code.len() as u64))
         });
         made.map(drop)
     }
@@ -429,8 +447,8 @@ impl ThreadSandbox {
     fn loaded(&self, artifact: &Artifact) -> Result<(LoadedModule, u64), LoadError> {
         check_start(&artifact.info(), &self.shared.options)?;
         let module = artifact.load(&self.shared.engine)?;
-        let pre = self.shared.linker.instantiate_pre(&module).map_err(compile)?;
-        Ok((LoadedModule { info: artifact.info(), pre }, artifact.code_bytes().saturating_add(artifact.info().bytes)))
+        let loaded = LoadedModule::new(&self.shared, artifact.info(), &module)?;
+        Ok((loaded, artifact.code_bytes().saturating_add(artifact.info().bytes)))
     }
 
     /// Whether a module is ready to run.

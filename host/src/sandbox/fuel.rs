@@ -3,7 +3,7 @@
 //! The slice is a global of the rewritten module ([`super::admit`]), which its functions count down; the guest comes here when
 //! it is spent. Whoever wants to know what is left adds the two.
 
-use wasmtime::{AsContextMut, Caller, Global, Instance, Linker, Val};
+use wasmtime::{AsContextMut, Caller, Global, Linker, Val};
 
 use super::{
     admit,
@@ -33,10 +33,8 @@ impl Fuel {
         Self { slice_max, ..self }
     }
 
-    /// Hands the first slice to an instance.
-    pub(super) fn start(store: &mut impl AsContextMut<Data = State>, instance: Instance) -> wasmtime::Result<()> {
-        let slice = instance.get_global(&mut *store, admit::FUEL);
-        let slice = slice.ok_or_else(|| wasmtime::Error::msg("module was rewritten without a global for its fuel"))?;
+    /// Hands the first slice to an instance, whose [`admit::FUEL`] this is.
+    pub(super) fn start(store: &mut impl AsContextMut<Data = State>, slice: Global) -> wasmtime::Result<()> {
         let mut fuel = store.as_context().data().fuel;
         fuel.slice = Some(slice);
         let all = fuel.rest;

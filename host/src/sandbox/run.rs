@@ -15,10 +15,10 @@ use registry::{
     job::{self, Limits},
     receipt::{Outcome, Trap},
 };
-use wasmtime::{PoolConcurrencyLimitError, Store};
+use wasmtime::{Extern, PoolConcurrencyLimitError, Store};
 
 use super::{
-    LoadedModule, SandboxOptions, ThreadSandbox as Sandbox, admit,
+    LoadedModule, SandboxOptions, ThreadSandbox as Sandbox,
     fuel::Fuel,
     nn::{Inferences, NamedModel},
     preflight::PAGE_BYTES,
@@ -98,11 +98,15 @@ fn finish(
 fn execute(store: &mut Store<State>, module: &LoadedModule) -> wasmtime::Result<()> {
     store.limiter(|state| &mut state.limiter);
     let instance = module.pre.instantiate(&mut *store)?;
-    Fuel::start(store, instance)?;
-    if let Some(start) = instance.get_func(&mut *store, admit::START) {
-        start.typed::<(), ()>(&store)?.call(&mut *store, ())?;
+    let export = |store: &mut Store<State>, export| instance.get_module_export(store, export);
+    let missing = || wasmtime::Error::msg("module was rewritten without its exports");
+    let fuel = export(store, &module.exports.fuel).and_then(Extern::into_global).ok_or_else(missing)?;
+    Fuel::start(store, fuel)?;
+    for function in module.exports.start.iter().chain([&module.exports.entry]) {
+        let function = export(store, function).and_then(Extern::into_func).ok_or_else(missing)?;
+        function.typed::<(), ()>(&*store)?.call(&mut *store, ())?;
     }
-    instance.get_typed_func::<(), ()>(&mut *store, "_start")?.call(&mut *store, ())
+    Ok(())
 }
 
 /// How an error ends the task: a result, or a fault of the host.

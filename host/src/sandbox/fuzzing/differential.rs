@@ -316,7 +316,8 @@ impl Loaded<'_> {
             Ok(instance) => instance,
             Err(error) => return Ok(Run { end: end(&error)?, fuel_used: 0, memory: Vec::new() }),
         };
-        Fuel::start(&mut store, instance).map_err(text)?;
+        let fuel = instance.get_global(&mut store, admit::FUEL).ok_or("no global for fuel")?;
+        Fuel::start(&mut store, fuel).map_err(text)?;
         let ended = call(&mut store, instance);
         let fuel = store.data().fuel;
         let end = match ended {
