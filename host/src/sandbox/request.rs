@@ -163,7 +163,8 @@ pub enum HostFault {
         /// What the engine said.
         detail: String,
     },
-    /// The guest used up its stack; where that happens depends on compiled code, so it is no result.
+    /// The guest used up its native stack before the module's own count of it ended the recursion; where that happens depends
+    /// on compiled code, so it is no result.
     #[error("task overflowed its stack of {stack_bytes_max} bytes")]
     StackOverflow {
         /// The bound.
