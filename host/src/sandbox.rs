@@ -9,7 +9,7 @@
 //! - [`request`]: what goes in and what comes out, plain values.
 //! - [`preflight`], [`imports`]: what a module must be before a compiler sees it.
 //! - [`admit`]: the module is rewritten to meter itself; [`fuel`]: the host's side of that.
-//! - [`engine`]: the compiler's settings and their fingerprint; [`compile`]: from bytes to machine code, within a budget,
+//! - [`engine`]: the compiler's settings and their fingerprint; [`mod@compile`]: from bytes to machine code, within a budget,
 //!   once; [`cache`]: what is loaded.
 //! - [`run`]: one execution; [`state`]: what it has, and how its calls of the host are charged; [`limiter`]: what it may grow.
 //! - [`wall`]: where tasks run, [`process`]: in processes of their own, [`jail`]: which the kernel locks in.

@@ -13,7 +13,7 @@
 //! - Fuel after a trap: operators are paid ahead, and a trap leaves some of them undone.
 //! - Places of checks. Stock looks at the fuel in each function and at each loop; a rewritten function that neither loops
 //!   nor calls does not look, and a bulk operation of constant length does. So near the limit one may stop for fuel where the
-//!   other ends, and [`Differential::settle`] runs both again with more fuel than there is between two checks. What a task
+//!   other ends, and `settle` runs both again with more fuel than there is between two checks. What a task
 //!   uses decides alone: more than the limit is always out of fuel, less never is, and what uses the limit exactly is out
 //!   of fuel if it looks once more.
 //! - Stack. Recursion is counted, so it ends where the count says and not where the native stack does, which is later.
