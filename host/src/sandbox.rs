@@ -42,6 +42,7 @@ mod imports;
 #[cfg(target_os = "linux")]
 pub mod jail;
 mod limiter;
+mod memory_file;
 mod nn;
 mod preflight;
 #[cfg(target_os = "linux")]
@@ -366,7 +367,7 @@ impl ThreadSandbox {
         let backend = nn::backends();
         let description = describe(&engine, options.profile, class, &*backend);
         let shared = Shared {
-            compiler: Compiler::new(&options, class)?,
+            compiler: Compiler::new(&options, class, engine.clone()),
             engine,
             linker,
             backend,

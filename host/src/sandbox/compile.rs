@@ -6,7 +6,6 @@
 //! - [`artifact`]: a file of machine code and what is known of its module, under a code that only this host can make.
 //! - [`store`]: the directory of such files: bounded, the least recently used leave first, one process compiles at a time.
 //! - [`child`]: the process that compiles, from within; [`parent`]: the same from outside.
-//! - [`os`]: memory that is a file.
 //!
 //! **Compiling hostile input is not bounded by the compiler.** Preflight refuses what is known to be dear; everything else
 //! is stopped by a [`CompileBudget`] in processor time, memory, wall time and length of the result. A budget is enforced on
@@ -28,7 +27,6 @@
 mod artifact;
 #[cfg(target_os = "linux")]
 pub(crate) mod child;
-mod os;
 #[cfg(target_os = "linux")]
 mod parent;
 mod store;
@@ -54,6 +52,7 @@ use self::store::Store;
 use super::{
     LoadError, Optimisation, SandboxError, SandboxOptions, admit,
     engine::{self, CpuClass},
+    memory_file,
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
 };
 use crate::{clock::Stopwatch, limits};
@@ -194,7 +193,7 @@ struct Counters {
 /// Compiles modules, and remembers them.
 pub(super) struct Compiler {
     options: CompileOptions,
-    /// Has the settings that code is compiled for, and never an instance.
+    /// Has the settings that code is compiled for.
     engine: Engine,
     target: Target,
     settings: Settings,
@@ -235,10 +234,16 @@ struct Settings {
 }
 
 impl Compiler {
-    /// Opens the directory, if one is given; without one that can be used, says so in the log and does without.
-    pub(super) fn new(options: &SandboxOptions, class: CpuClass) -> Result<Self, SandboxError> {
+    /// One with an engine of its own, for a process that runs no tasks.
+    pub(super) fn alone(options: &SandboxOptions, class: CpuClass) -> Result<Self, SandboxError> {
+        let engine = Target { class, profile: options.profile }.engine(options.optimisation)?;
+        Ok(Self::new(options, class, engine))
+    }
+
+    /// Opens the directory, if one is given; without one that can be used, says so in the log and does without. `engine` has the
+    /// settings of these options.
+    pub(super) fn new(options: &SandboxOptions, class: CpuClass, engine: Engine) -> Self {
         let target = Target { class, profile: options.profile };
-        let engine = target.engine(options.optimisation)?;
         let mut compile = options.compile.clone();
         // Children know one.
         if options.optimisation != Optimisation::Speed {
@@ -254,7 +259,7 @@ impl Compiler {
         });
         let settings = Settings { engine: engine::settings(&engine), target, admission: admit::VERSION };
         let (refused, counters) = Default::default();
-        Ok(Self { options, engine, target, settings, store, refused, counters })
+        Self { options, engine, target, settings, store, refused, counters }
     }
 
     /// Names what a module is compiled to.
@@ -324,8 +329,8 @@ impl Compiler {
         let budget = &self.options.budget;
         let (info, code) =
             precompile(&self.engine, self.target.profile, bytes, budget).map_err(|end| end.into_error(budget))?;
-        let file =
-            os::memory_file("module", &code).map_err(|error| LoadError::failed("memory for the code", &error))?;
+        let file = memory_file::constant("module", &[&code])
+            .map_err(|error| LoadError::failed("memory for the code", &error))?;
         Artifact::made(file, info)
     }
 

@@ -38,40 +38,32 @@ impl Fuel {
         let mut fuel = store.as_context().data().fuel;
         fuel.slice = Some(slice);
         let all = fuel.rest;
-        fuel.give(store, all)?;
+        fuel.give(store, all, 0)?;
         store.as_context_mut().data_mut().fuel = fuel;
         Ok(())
     }
 
-    /// All that is left, none when more was spent than there was.
-    pub(super) fn left(&self, store: &mut impl AsContextMut) -> u64 {
-        self.left_after(store, 0)
-    }
-
-    /// Whether more was spent than there was.
-    pub(super) fn is_overdrawn(&self, store: &mut impl AsContextMut) -> bool {
+    /// All that is left; negative when more was spent than there was.
+    pub(super) fn balance(&self, store: &mut impl AsContextMut) -> i128 {
         let slice = self.slice.map_or(0, |slice| slice.get(store).i64().unwrap_or(0));
-        self.rest.checked_add_signed(slice).is_none()
+        i128::from(self.rest) + i128::from(slice)
     }
 
-    /// The same, if `debt` of what the guest was charged is still to be done.
-    fn left_after(&self, store: &mut impl AsContextMut, debt: i64) -> u64 {
-        let slice = self.slice.map_or(0, |slice| slice.get(store).i64().unwrap_or(0));
-        self.rest.saturating_add_signed(slice.saturating_add(debt))
-    }
-
-    /// Replaces all that is left.
-    pub(super) fn give(&mut self, store: &mut impl AsContextMut, left: u64) -> wasmtime::Result<()> {
+    /// Replaces all that is left, of which `debt` was charged already for what is still to be done.
+    pub(super) fn give(&mut self, store: &mut impl AsContextMut, left: u64, debt: i64) -> wasmtime::Result<()> {
+        let Some(global) = self.slice else {
+            self.rest = left;
+            return Ok(());
+        };
         let slice = left.min(self.slice_max);
         self.rest = left - slice;
-        match self.slice {
-            Some(global) => global.set(store, Val::I64(slice.cast_signed())),
-            None => {
-                self.rest = left;
-                Ok(())
-            }
-        }
+        global.set(store, Val::I64(slice.cast_signed().saturating_sub(debt)))
     }
+}
+
+/// A balance as what may still be spent.
+pub(super) fn left(balance: i128) -> u64 {
+    u64::try_from(balance.max(0)).unwrap_or(u64::MAX)
 }
 
 /// Links what rewritten modules call.
@@ -86,21 +78,14 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 /// The slice is spent: the next one, or the end.
 fn refuel(mut caller: Caller<'_, State>, debt: i64) -> wasmtime::Result<()> {
     let mut fuel = caller.data().fuel;
-    if fuel.left_after(&mut caller, debt) == 0 {
+    let left = left(fuel.balance(&mut caller) + i128::from(debt));
+    if left == 0 {
         return Err(Stop::Fuel.into());
     }
     if let Some(stop) = caller.data().interrupted() {
         return Err(stop.into());
     }
-    let left = fuel.left_after(&mut caller, debt);
-    fuel.give(&mut caller, left)?;
-    // What was charged ahead stays charged.
-    if debt != 0
-        && let Some(slice) = fuel.slice
-    {
-        let given = slice.get(&mut caller).i64().unwrap_or(0);
-        slice.set(&mut caller, Val::I64(given.saturating_sub(debt)))?;
-    }
+    fuel.give(&mut caller, left, debt)?;
     caller.data_mut().fuel = fuel;
     Ok(())
 }

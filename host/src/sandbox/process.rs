@@ -126,12 +126,14 @@ impl Pool {
         // All processes of a pool agree, whatever each would find best.
         let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
         let counters = Arc::new(Counters::default());
-        let own = SandboxOptions { cpu_class: Some(class), ..options.clone() };
+        // They get code, and compile nothing.
+        let compile = CompileOptions::default();
+        let own = SandboxOptions { cpu_class: Some(class), compile, ..options.clone() };
         // Whoever keeps tasks apart keeps the compiler apart too.
         let program = options.compile.program.clone().or_else(|| options.program.clone());
         let compile =
             CompileOptions { program: program.or_else(CompileOptions::this_program), ..options.compile.clone() };
-        let compiler = Compiler::new(&SandboxOptions { compile, ..own.clone() }, class)?;
+        let compiler = Compiler::alone(&SandboxOptions { compile, ..own.clone() }, class)?;
         let keeper = Keeper::start(own, Arc::clone(&counters))?;
         let (first, engine, gaps) = keeper.member()?;
         for gap in &gaps {
@@ -210,7 +212,7 @@ impl Pool {
     /// Code as processes get it.
     fn held(&self, artifact: &Artifact) -> Result<(Held<ModuleInfo>, u64), LoadError> {
         check_start(&artifact.info(), &self.options)?;
-        let content = Content::seal(&[&artifact.bytes()?]).map_err(failed)?;
+        let content = Content::code(artifact).map_err(failed)?;
         Ok((Held { info: artifact.info(), content }, artifact.code_bytes()))
     }
 

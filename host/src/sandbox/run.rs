@@ -19,7 +19,7 @@ use wasmtime::{Extern, PoolConcurrencyLimitError, Store};
 
 use super::{
     LoadedModule, SandboxOptions, ThreadSandbox as Sandbox,
-    fuel::Fuel,
+    fuel::{self, Fuel},
     nn::{Inferences, NamedModel},
     preflight::PAGE_BYTES,
     request::{CancelToken, Finished, HostFault, Request, Response},
@@ -78,11 +78,11 @@ fn finish(
     let ended =
         stacker::maybe_grow(limits::TASK_STACK_BYTES, limits::TASK_STACK_BYTES, || execute(&mut store, &module));
     let fuel = store.data().fuel;
-    let (fuel_left, overdrawn) = (fuel.left(&mut store), fuel.is_overdrawn(&mut store));
+    let balance = fuel.balance(&mut store);
     let state = store.into_data();
     let outcome = match ended {
         // What ends between two checks may have spent more than there was.
-        Ok(()) if overdrawn => Outcome::FuelOut,
+        Ok(()) if balance < 0 => Outcome::FuelOut,
         Ok(()) => Outcome::Ok,
         Err(error) => outcome(&error, &state)?,
     };
@@ -91,7 +91,7 @@ fn finish(
         outcome => outcome,
     };
     let fuel_used =
-        if outcome == Outcome::FuelOut { limits.fuel_max } else { limits.fuel_max.saturating_sub(fuel_left) };
+        if outcome == Outcome::FuelOut { limits.fuel_max } else { limits.fuel_max.saturating_sub(fuel::left(balance)) };
     Ok(collect(state, outcome, fuel_used))
 }
 

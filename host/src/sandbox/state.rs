@@ -11,7 +11,7 @@ use registry::job::Limits;
 use wasmtime::{Caller, Extern, Memory};
 
 use super::{
-    fuel::Fuel,
+    fuel::{self, Fuel},
     limiter::Limiter,
     nn::Inferences,
     request::{CancelToken, Request},
@@ -223,7 +223,7 @@ pub(super) fn call(
     body: impl FnOnce(&mut Call<'_>) -> Result<(), Fail>,
 ) -> wasmtime::Result<u32> {
     let mut fuel = caller.data().fuel;
-    let left = fuel.left(&mut caller);
+    let left = fuel::left(fuel.balance(&mut caller));
     let memory = match caller.data().memory {
         Some(memory) => memory,
         None => {
@@ -237,7 +237,7 @@ pub(super) fn call(
     let mut call = Call { memory: Guest(bytes), state, fuel: left };
     let result = call.pay(limits::HOST_CALL_FUEL).map_err(Fail::from).and_then(|()| body(&mut call));
     let left = call.fuel;
-    fuel.give(&mut caller, left)?;
+    fuel.give(&mut caller, left, 0)?;
     caller.data_mut().fuel = fuel;
     match result {
         Ok(()) => Ok(0),

@@ -18,10 +18,9 @@ use registry::canon;
 use serde::{Deserialize, Serialize};
 use wasmtime::{Engine, Module};
 
-use super::os;
 use crate::{
     limits,
-    sandbox::{LoadError, preflight::ModuleInfo},
+    sandbox::{LoadError, memory_file, preflight::ModuleInfo},
 };
 
 const MAGIC: &[u8; 8] = b"QRTcode1";
@@ -79,14 +78,9 @@ impl Artifact {
         self.info
     }
 
-    /// The file as it is.
-    pub(in crate::sandbox) fn bytes(&self) -> Result<Vec<u8>, LoadError> {
-        let failed = |error| LoadError::failed("reading the code", &error);
-        let mut bytes = Vec::with_capacity(usize::try_from(self.code_bytes).unwrap_or_default());
-        let mut file = &self.file;
-        file.rewind().map_err(failed)?;
-        file.read_to_end(&mut bytes).map_err(failed)?;
-        Ok(bytes)
+    /// The file as it is, in memory and constant: to be handed to other processes.
+    pub(in crate::sandbox) fn copy(&self) -> io::Result<File> {
+        memory_file::copy("module", &self.file)
     }
 
     /// Memory in bytes that the loaded module may take.
@@ -167,7 +161,7 @@ impl Artifact {
 
     /// The same in memory, for where code cannot be mapped from.
     pub(super) fn copied(self) -> io::Result<Self> {
-        Ok(Self { file: os::copy("module", &self.file)?, ..self })
+        Ok(Self { file: self.copy()?, ..self })
     }
 }
 

@@ -17,12 +17,11 @@ use rustix::{
 use super::{
     Artifact, Budget, CompileBudget, Target,
     child::{Answer, Order, VERB},
-    os,
 };
 use crate::{
     clock::Stopwatch,
     limits,
-    sandbox::{LoadError, preflight::ModuleInfo},
+    sandbox::{LoadError, memory_file, preflight::ModuleInfo},
 };
 
 /// What the standard library says before it aborts for want of memory.
@@ -36,7 +35,7 @@ pub(super) fn compile(
     bytes: &[u8],
 ) -> Result<Artifact, LoadError> {
     let failed = |stage: &'static str| move |error| LoadError::failed(stage, &error);
-    let code = os::empty("module").map_err(failed("memory for the code"))?;
+    let code = memory_file::empty("module").map_err(failed("memory for the code"))?;
     let order = Order { target, budget };
     let mut child = start(program, &order, bytes, &code).map_err(failed("start of the compiler"))?;
     let ended = watch(&mut child, budget.wall_ms_max);
@@ -44,12 +43,12 @@ pub(super) fn compile(
     let _ = child.kill();
     let status = child.wait().map_err(failed("end of the compiler"))?;
     let info = judge(&ended.map_err(failed("watch of the compiler"))?, status, &budget)?;
-    os::seal(&code).map_err(failed("memory for the code"))?;
+    memory_file::seal(&code).map_err(failed("memory for the code"))?;
     Artifact::made(code, info)
 }
 
 fn start(program: &Path, order: &Order, bytes: &[u8], code: &File) -> io::Result<Child> {
-    let mut module = os::empty("source")?;
+    let mut module = memory_file::empty("source")?;
     module.write_all(bytes)?;
     module.rewind()?;
     Command::new(program)

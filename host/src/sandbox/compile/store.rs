@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Artifact, CompileCache, artifact::Damage, os};
+use super::{Artifact, CompileCache, artifact::Damage};
 use crate::{
     clock::{self, Stopwatch},
     keys::{self, KeyError},
@@ -79,7 +79,7 @@ impl Store {
         builder.create(&cache.dir).map_err(failed("making it"))?;
         let dir = File::open(&cache.dir).map_err(failed("opening it"))?;
         check_mode(&dir.metadata().map_err(failed("looking at it"))?)?;
-        let allows_code = os::allows_code(&dir).map_err(failed("looking at it"))?;
+        let allows_code = allows_code(&dir).map_err(failed("looking at it"))?;
         let key = keys::load_or_create(&cache.key_file)?;
         let mac_key = blake3::derive_key("quorate 2026 compiled modules", &key.to_bytes());
         Ok(Self { dir: cache.dir.clone(), bytes_max: cache.bytes_max, mac_key, allows_code })
@@ -226,4 +226,15 @@ fn same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
 #[cfg(not(unix))]
 fn same_file(_one: &fs::Metadata, _other: &fs::Metadata) -> bool {
     true
+}
+
+/// Whether code of files there can be run: some file systems are mounted so that it cannot.
+#[cfg(target_os = "linux")]
+fn allows_code(dir: &File) -> io::Result<bool> {
+    Ok(!rustix::fs::fstatvfs(dir)?.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allows_code(_dir: &File) -> io::Result<bool> {
+    Ok(true)
 }

@@ -132,7 +132,7 @@ fn a_file_of_another_module_key_or_setting_is_not_taken_for_it() {
     assert_eq!(compiled_and_cached(&foreign), (1, 0));
     // Another engine, profile or admission has another name for the same module.
     let options = SandboxOptions { slots_max: 1, ..SandboxOptions::default() };
-    let compiler = Compiler::new(&options, CpuClass::detect()).unwrap();
+    let compiler = Compiler::alone(&options, CpuClass::detect()).unwrap();
     let key = |change: &dyn Fn(&mut Settings)| {
         let mut settings = compiler.settings.clone();
         change(&mut settings);

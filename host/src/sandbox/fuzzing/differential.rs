@@ -321,11 +321,11 @@ impl Loaded<'_> {
         let ended = call(&mut store, instance);
         let fuel = store.data().fuel;
         let end = match ended {
-            Ok(()) if fuel.is_overdrawn(&mut store) => End::Fuel,
+            Ok(()) if fuel.balance(&mut store) < 0 => End::Fuel,
             Ok(()) => End::Ok,
             Err(error) => end(&error)?,
         };
-        let left = if end == End::Fuel { 0 } else { fuel.left(&mut store) };
+        let left = if end == End::Fuel { 0 } else { fuel::left(fuel.balance(&mut store)) };
         Ok(Run { end, fuel_used: fuel_max.saturating_sub(left), memory: memory(&mut store, instance) })
     }
 }

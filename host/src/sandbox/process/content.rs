@@ -2,17 +2,15 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use bytes::Bytes;
 use memmap2::MmapOptions;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
+use rustix::fs::fstat;
 
-/// What makes a memory file constant. There never is a writable mapping, so that the seal on future writes is one on all; the
-/// seal on present ones would wait for pages that the kernel still has in hand, and give up.
-const SEALS: SealFlags = SealFlags::FUTURE_WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
+use crate::sandbox::{compile::Artifact, memory_file};
 
 /// Why content does not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -32,13 +30,13 @@ pub(super) struct Content {
 impl Content {
     /// A file of these pieces, one after the other.
     pub(super) fn seal(pieces: &[&[u8]]) -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let mut file = File::from(memfd_create("quorate-content", flags)?);
-        for piece in pieces {
-            file.write_all(piece)?;
-        }
-        fcntl_add_seals(&file, SEALS)?;
-        Ok(Self { file, bytes: pieces.iter().map(|piece| piece.len() as u64).sum() })
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Ok(Self { file: memory_file::constant("content", pieces)?, bytes })
+    }
+
+    /// The code of a module.
+    pub(super) fn code(artifact: &Artifact) -> io::Result<Self> {
+        Ok(Self { file: artifact.copy()?, bytes: artifact.code_bytes() })
     }
 
     /// Its length in bytes.
@@ -54,7 +52,7 @@ impl Content {
     /// The bytes of a file that came from the other side.
     #[allow(unsafe_code, reason = "a mapping has no safe form, since files change; this one cannot")]
     pub(super) fn map(file: OwnedFd, bytes: u64) -> Result<Bytes, ContentError> {
-        if !fcntl_get_seals(&file).map_err(io::Error::from)?.contains(SEALS) {
+        if !memory_file::is_constant(&file)? {
             return Err(ContentError::NotSealed);
         }
         // By its own call: what the standard library asks with could name other files too, and a jail has none of it.
@@ -73,12 +71,14 @@ impl Content {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
     fn a_file_that_may_change_is_not_mapped() {
-        let open = memfd_create("open", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-        assert!(matches!(Content::map(open, 0), Err(ContentError::NotSealed)));
+        let open = memory_file::empty("open").unwrap();
+        assert!(matches!(Content::map(open.into(), 0), Err(ContentError::NotSealed)));
     }
 
     #[test]

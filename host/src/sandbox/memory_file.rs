@@ -1,4 +1,4 @@
-//! Memory that is a file: it can be mapped, handed to another process, and made unchangeable.
+//! Memory that is a file: it can be mapped, handed to another process, and made constant.
 
 use std::{
     fs::File,
@@ -23,10 +23,12 @@ pub(super) fn empty(name: &str) -> io::Result<File> {
     Ok(file)
 }
 
-/// A file in memory with this content, which stays as it is.
-pub(super) fn memory_file(name: &str, content: &[u8]) -> io::Result<File> {
+/// A file in memory of these pieces, one after the other, which stays as it is.
+pub(super) fn constant(name: &str, pieces: &[&[u8]]) -> io::Result<File> {
     let mut file = empty(name)?;
-    file.write_all(content)?;
+    for piece in pieces {
+        file.write_all(piece)?;
+    }
     seal(&file)?;
     Ok(file)
 }
@@ -40,25 +42,27 @@ pub(super) fn copy(name: &str, mut from: &File) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a file of [`empty`] unchangeable, by anybody.
+/// What makes a memory file constant. Nobody maps one to write, so that the seal on future writes is one on all; the seal on
+/// present ones would wait for pages that the kernel still has in hand, and give up.
+#[cfg(target_os = "linux")]
+const SEALS: rustix::fs::SealFlags = rustix::fs::SealFlags::FUTURE_WRITE
+    .union(rustix::fs::SealFlags::SHRINK)
+    .union(rustix::fs::SealFlags::GROW)
+    .union(rustix::fs::SealFlags::SEAL);
+
+/// Makes a file of [`empty`] constant, for everybody.
 #[cfg(target_os = "linux")]
 pub(super) fn seal(file: &File) -> io::Result<()> {
-    use rustix::fs::{SealFlags, fcntl_add_seals};
-    Ok(fcntl_add_seals(file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?)
+    Ok(rustix::fs::fcntl_add_seals(file, SEALS)?)
+}
+
+/// Whether nobody can change a file any more.
+#[cfg(target_os = "linux")]
+pub(super) fn is_constant(file: impl std::os::fd::AsFd) -> io::Result<bool> {
+    Ok(rustix::fs::fcntl_get_seals(file)?.contains(SEALS))
 }
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn seal(_file: &File) -> io::Result<()> {
     Ok(())
-}
-
-/// Whether code of files there can be run: some file systems are mounted so that it cannot.
-#[cfg(target_os = "linux")]
-pub(super) fn allows_code(dir: &File) -> io::Result<bool> {
-    Ok(!rustix::fs::fstatvfs(dir)?.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn allows_code(_dir: &File) -> io::Result<bool> {
-    Ok(true)
 }
