@@ -364,7 +364,7 @@ impl ThreadSandbox {
             .and_then(|()| hash::link(&mut linker))
             .and_then(|()| fuel::link(&mut linker));
         linked.map_err(|error| SandboxError::Engine { detail: format!("{error:#}") })?;
-        let backend = nn::backends();
+        let backend = nn::start();
         let description = describe(&engine, options.profile, class, &*backend);
         let shared = Shared {
             compiler: Compiler::new(&options, class, engine.clone()),
@@ -387,7 +387,7 @@ impl ThreadSandbox {
     /// When the engine would not start.
     fn description_of(options: &SandboxOptions) -> Result<EngineDescription, SandboxError> {
         let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
-        Ok(describe(&engine::build(options, class)?, options.profile, class, &*nn::backends()))
+        Ok(describe(&engine::build(options, class)?, options.profile, class, &*nn::start()))
     }
 
     /// What it was built with.
@@ -472,7 +472,8 @@ impl ThreadSandbox {
         check_hash(&hash, &ModelHash::of(bytes))?;
         let made = self.shared.models.get_or_make(hash, || {
             let graph = nn::load(&*self.shared.backend, bytes).map_err(|detail| LoadError::Model { detail })?;
-            Ok((NamedModel { hash, bytes: length, graph }, length))
+            let held = length.saturating_add(graph.held_bytes());
+            Ok((NamedModel { hash, bytes: length, graph }, held))
         })?;
         Ok(made.info())
     }

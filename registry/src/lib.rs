@@ -7,6 +7,7 @@
 //! - [`sign`]: domain-separated ed25519 signatures over the exact bytes.
 //! - [`name`]: `publisher/name@version`, signed, immutable, yankable.
 //! - [`manifest`]: what a publisher says of a task module or a model.
+//! - [`device`]: what inference runs on.
 //! - [`job`]: what a submitter asks for, and the task, one pure function call, that a host runs.
 //! - [`membership`]: an operator's certificate for its machine; the ticket that leads to a grid.
 //! - [`receipt`]: what a host signs about one execution, and evidence against a host that signed a wrong one.
@@ -15,6 +16,7 @@
 //! Without the feature `store` the crate has no I/O and no async runtime: an auditor needs nothing more to check receipts.
 
 pub mod canon;
+pub mod device;
 pub mod id;
 pub mod job;
 pub mod manifest;

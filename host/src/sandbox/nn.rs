@@ -4,10 +4,10 @@
 //! to close anything, so handles, shapes and tensor bytes have quotas. Bad pointers, tensors and names are error numbers.
 //! `load` from guest bytes is not supported yet. A backend that panics ends the task as a fault of the host.
 //!
-//! **Fuel.** An inference costs [`limits::NN_INFERENCE_FUEL`] and the model's work: one unit for each multiply-accumulate
-//! and for each element that an operation produces, counted on the model with concrete shapes before any kernel is chosen.
-//! The first use of a graph with a shape costs [`limits::NN_SHAPE_FUEL_PER_BYTE`] for each byte of the file more, whether or
-//! not the host has the shape compiled. All of it is charged before anything runs.
+//! **Fuel.** An inference costs [`limits::NN_INFERENCE_FUEL`] and the model's work, and the first use of a graph with a shape
+//! costs more, whether or not the host has the shape compiled. A native backend counts one unit for each multiply-accumulate
+//! and each element that an operation produces, on the model with concrete shapes before any kernel is chosen, and
+//! [`limits::NN_SHAPE_FUEL_PER_BYTE`] for each byte of the file; nothing runs that the fuel left does not pay for.
 
 pub(super) mod backend;
 pub(super) mod tract;
@@ -23,15 +23,15 @@ use registry::id::{BlobHash, ModelHash};
 use serde::{Deserialize, Serialize};
 use wasmtime::{Caller, Linker};
 
-use self::backend::{Backend, BackendError, Graph, Tensor};
+use self::backend::{Backend, BackendError, Graph, Signature, Tensor, signature};
 use super::{
     request::Inference,
     state::{Call, Fail, State, Stop, call},
 };
 use crate::limits;
 
-/// The backend that is used: one line for each, the first that fits.
-pub(super) fn backends() -> Box<dyn Backend> {
+/// Starts the backend that a sandbox infers with: one line for each.
+pub(super) fn start() -> Box<dyn Backend> {
     Box::new(tract::Tract)
 }
 
@@ -95,8 +95,8 @@ pub(super) fn load(backend: &dyn Backend, bytes: &[u8]) -> Result<Arc<dyn Graph>
 /// A graph that a task opened.
 struct Opened {
     model: Arc<NamedModel>,
-    /// Input shapes that it ran with in this task.
-    shapes: Vec<Vec<Vec<u32>>>,
+    /// What it was opened for in this task, and whether it could be.
+    open: Vec<(Signature, Result<(), Errno>)>,
 }
 
 /// An execution context.
@@ -197,7 +197,7 @@ fn load_by_name(call: &mut Call<'_>, name: u32, name_len: u32, out: u32) -> Resu
     let nn = &mut call.state.nn;
     let model = Arc::clone(nn.models.get(name).ok_or(Errno::NotFound)?);
     let handle = handle(nn.graphs.len())?;
-    nn.graphs.push(Opened { model, shapes: Vec::new() });
+    nn.graphs.push(Opened { model, open: Vec::new() });
     Ok(call.memory.write_u32(out, handle)?)
 }
 
@@ -267,21 +267,17 @@ fn read_tensor(call: &mut Call<'_>, at: u32) -> Result<Tensor, Fail> {
 fn compute(call: &mut Call<'_>, context: u32) -> Result<(), Fail> {
     call.pay(limits::NN_INFERENCE_FUEL)?;
     let nn = &mut call.state.nn;
-    let open = nn.context(context)?;
-    let inputs: Option<Vec<Tensor>> = open.inputs.iter().cloned().collect();
-    let (inputs, graph) = (inputs.ok_or(Errno::InvalidArgument)?, open.graph);
+    let Context { graph, inputs, .. } = nn.context(context)?;
+    let graph = *graph;
+    let inputs = inputs.iter().cloned().collect::<Option<Vec<Tensor>>>().ok_or(Errno::InvalidArgument)?;
     if nn.record.len() >= limits::NN_INFERENCES_MAX {
         return Err(Errno::TooLarge.into());
     }
-    let shape_fuel = open_shape(nn, graph, &inputs)?;
-    let model = Arc::clone(&nn.graphs.get(graph).ok_or(Errno::InvalidArgument)?.model);
-    call.pay(shape_fuel)?;
     if let Some(stop) = call.state.interrupted() {
         return Err(stop.into());
     }
-    let work = guarded(|| model.graph.work(&inputs)).map_err(failed)?;
-    call.pay(work)?;
-    let outputs = guarded(|| model.graph.run(&inputs)).map_err(failed)?;
+    let model = opened(call, graph, signature(&inputs))?;
+    let outputs = guarded(|| model.graph.run(&inputs, call.fuel())).map_err(failed)?;
 
     let nn = &mut call.state.nn;
     nn.record.push(Inference { model: model.hash, input: hash(&inputs), output: hash(&outputs) });
@@ -291,27 +287,38 @@ fn compute(call: &mut Call<'_>, context: u32) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Fuel that this shape costs: something the first time that the task uses it, nothing after.
-fn open_shape(nn: &mut Inferences, graph: usize, inputs: &[Tensor]) -> Result<u64, Errno> {
-    let opened = nn.graphs.get_mut(graph).ok_or(Errno::InvalidArgument)?;
-    let shape: Vec<Vec<u32>> = inputs.iter().map(|input| input.dims.clone()).collect();
-    if opened.shapes.contains(&shape) {
-        return Ok(0);
+/// The model of a graph, ready for inputs of this signature. One that it cannot be made ready for is tried once.
+fn opened(call: &mut Call<'_>, graph: usize, signature: Signature) -> Result<Arc<NamedModel>, Fail> {
+    let opened = call.state.nn.graphs.get(graph).ok_or(Errno::InvalidArgument)?;
+    let model = Arc::clone(&opened.model);
+    if let Some((_, ready)) = opened.open.iter().find(|(open, _)| *open == signature) {
+        return Ok(ready.map(|()| model)?);
     }
-    if opened.shapes.len() >= limits::NN_SHAPES_MAX {
-        return Err(Errno::TooLarge);
+    if opened.open.len() >= limits::NN_SHAPES_MAX {
+        return Err(Errno::TooLarge.into());
     }
-    opened.shapes.push(shape);
-    Ok(opened.model.bytes.saturating_mul(limits::NN_SHAPE_FUEL_PER_BYTE))
+    let ready = match guarded(|| model.graph.open(&signature, call.fuel())) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(refused(error)?),
+    };
+    if let Some(opened) = call.state.nn.graphs.get_mut(graph) {
+        opened.open.push((signature, ready));
+    }
+    Ok(ready.map(|()| model)?)
 }
 
 /// A model that cannot run on these inputs is the guest's to handle; a backend that broke is not.
-fn failed(error: BackendError) -> Fail {
+fn refused(error: BackendError) -> Result<Errno, Stop> {
     match error {
-        BackendError::Panic { .. } => Stop::Backend(error.to_string()).into(),
-        BackendError::Unsupported { .. } => Errno::UnsupportedOperation.into(),
-        BackendError::Failed { .. } => Errno::RuntimeError.into(),
+        BackendError::Fuel => Err(Stop::Fuel),
+        BackendError::Panic { .. } => Err(Stop::Backend(error.to_string())),
+        BackendError::Unsupported { .. } => Ok(Errno::UnsupportedOperation),
+        BackendError::Failed { .. } => Ok(Errno::RuntimeError),
     }
+}
+
+fn failed(error: BackendError) -> Fail {
+    refused(error).map_or_else(Fail::from, Fail::from)
 }
 
 fn get_output(

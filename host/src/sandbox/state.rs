@@ -198,6 +198,11 @@ impl Call<'_> {
         }
     }
 
+    /// What the task can still pay, for who draws from it.
+    pub(super) const fn fuel(&mut self) -> &mut u64 {
+        &mut self.fuel
+    }
+
     /// Charges for bytes that are read, written or compared.
     pub(super) fn pay_bytes(&mut self, bytes: u64) -> Result<(), Stop> {
         self.pay(bytes.div_ceil(limits::HOST_CALL_BYTES_PER_FUEL))

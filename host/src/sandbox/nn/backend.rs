@@ -1,4 +1,5 @@
-//! The seam for inference backends: two small traits, one error.
+//! The seam for inference backends: two small traits, one error. A backend is one file beside this one, and one line in
+//! [`start`](super::start).
 
 use std::sync::Arc;
 
@@ -52,9 +53,27 @@ pub(in crate::sandbox) enum BackendError {
     /// The model is malformed, or cannot run on these inputs.
     #[error("model fails: {detail}")]
     Failed { detail: String },
+    /// It takes more fuel than the task has left.
+    #[error("inference takes more fuel than is left")]
+    Fuel,
     /// It panicked: nothing is known about it any more.
     #[error("backend panicked: {detail}")]
     Panic { detail: String },
+}
+
+/// Types and shapes of all inputs of a graph, in order: what a backend compiles a graph for.
+pub(in crate::sandbox) type Signature = Vec<(TensorType, Vec<u32>)>;
+
+/// The signature of these inputs.
+pub(in crate::sandbox) fn signature(inputs: &[Tensor]) -> Signature {
+    inputs.iter().map(|input| (input.element, input.dims.clone())).collect()
+}
+
+/// Takes `amount` from the fuel that a task has left.
+pub(in crate::sandbox) fn draw(fuel: &mut u64, amount: u64) -> Result<(), BackendError> {
+    let left = fuel.checked_sub(amount);
+    *fuel = left.unwrap_or(0);
+    left.map(drop).ok_or(BackendError::Fuel)
 }
 
 /// Turns model files into graphs.
@@ -67,14 +86,17 @@ pub(in crate::sandbox) trait Backend: Send + Sync {
     fn load(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, BackendError>;
 }
 
-/// A model that can run. Equal inputs have equal outputs.
+/// A model that can run. What it draws of a task's fuel depends on the model and the inputs alone, never on what the host has
+/// kept of earlier tasks, and is drawn before the work is done or while it is: a failure is paid too.
 pub(in crate::sandbox) trait Graph: Send + Sync {
     /// What it takes, in order.
     fn inputs(&self) -> &[TensorDecl];
     /// What it gives, in order.
     fn outputs(&self) -> &[TensorDecl];
-    /// Work of one run on inputs of these shapes: multiply-accumulates, and elements produced. The same on every host.
-    fn work(&self, inputs: &[Tensor]) -> Result<u64, BackendError>;
-    /// Runs it.
-    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError>;
+    /// Memory in bytes that it holds: weights, compiled shapes, arenas. It may grow as it is used.
+    fn held_bytes(&self) -> u64;
+    /// Gets ready for inputs of these types and shapes. A task does it once for each, and pays as if nobody had before.
+    fn open(&self, signature: &Signature, fuel: &mut u64) -> Result<(), BackendError>;
+    /// Runs it on inputs whose signature is open.
+    fn run(&self, inputs: &[Tensor], fuel: &mut u64) -> Result<Vec<Tensor>, BackendError>;
 }

@@ -18,7 +18,7 @@ use tract_onnx::{
 
 use super::{
     TensorDecl,
-    backend::{Backend, BackendError, Graph, Tensor, word},
+    backend::{Backend, BackendError, Graph, Signature, Tensor, draw, signature, word},
 };
 use crate::{limits, sandbox::CpuClass};
 
@@ -57,7 +57,8 @@ impl Backend for Tract {
         let described = if known { &analysed } else { &model };
         let outputs =
             (0..model.outputs.len()).map(|at| declare(described, at, false)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Arc::new(Onnx { model, inputs, outputs, plans: Mutex::new(Vec::new()) }))
+        let file_bytes = bytes.len() as u64;
+        Ok(Arc::new(Onnx { model, file_bytes, inputs, outputs, plans: Mutex::new(Vec::new()) }))
     }
 }
 
@@ -100,34 +101,32 @@ fn declare(model: &InferenceModel, at: usize, input: bool) -> Result<TensorDecl,
 /// An ONNX model and its compiled shapes.
 struct Onnx {
     model: InferenceModel,
+    file_bytes: u64,
     inputs: Vec<TensorDecl>,
     outputs: Vec<TensorDecl>,
     /// The most recently used last.
     plans: Mutex<Vec<(Signature, Arc<Plan>)>>,
 }
 
-/// Types and shapes of all inputs.
-type Signature = Vec<(TensorType, Vec<u32>)>;
-
 struct Plan {
     runnable: Arc<TypedRunnableModel>,
+    /// Multiply-accumulates of one run, and elements produced. The same on every host.
     work: u64,
 }
 
 impl Onnx {
-    fn plan(&self, inputs: &[Tensor]) -> Result<Arc<Plan>, BackendError> {
-        let signature: Signature = inputs.iter().map(|input| (input.element, input.dims.clone())).collect();
+    fn plan(&self, signature: &Signature) -> Result<Arc<Plan>, BackendError> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = plans.iter().position(|(kept, _)| *kept == signature) {
+        if let Some(at) = plans.iter().position(|(kept, _)| kept == signature) {
             let entry = plans.remove(at);
             let plan = Arc::clone(&entry.1);
             plans.push(entry);
             return Ok(plan);
         }
         drop(plans);
-        let plan = Arc::new(compile(&self.model, &signature)?);
+        let plan = Arc::new(compile(&self.model, signature)?);
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        plans.push((signature, Arc::clone(&plan)));
+        plans.push((signature.clone(), Arc::clone(&plan)));
         if plans.len() > limits::NN_PLANS_MAX {
             plans.remove(0);
         }
@@ -187,12 +186,20 @@ impl Graph for Onnx {
         &self.outputs
     }
 
-    fn work(&self, inputs: &[Tensor]) -> Result<u64, BackendError> {
-        Ok(self.plan(inputs)?.work)
+    fn held_bytes(&self) -> u64 {
+        // The parsed model has its weights once, and each compiled shape may have them packed anew.
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        self.file_bytes.saturating_mul(plans + 1)
     }
 
-    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
-        let plan = self.plan(inputs)?;
+    fn open(&self, signature: &Signature, fuel: &mut u64) -> Result<(), BackendError> {
+        draw(fuel, self.file_bytes.saturating_mul(limits::NN_SHAPE_FUEL_PER_BYTE))?;
+        self.plan(signature).map(drop)
+    }
+
+    fn run(&self, inputs: &[Tensor], fuel: &mut u64) -> Result<Vec<Tensor>, BackendError> {
+        let plan = self.plan(&signature(inputs))?;
+        draw(fuel, plan.work)?;
         let mut values = TVec::new();
         for input in inputs {
             let shape: TVec<usize> = input.dims.iter().map(|dim| *dim as usize).collect();
