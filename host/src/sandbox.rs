@@ -79,7 +79,7 @@ use self::{
 pub use self::{
     compile::{Budget, CompileBudget, CompileCache, CompileOptions, CompileStats},
     engine::{CpuClass, EngineDescription, HOST_ABI},
-    nn::{ModelInfo, TensorDecl},
+    nn::{ModelInfo, TensorDecl, backend::BackendOptions},
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
     profiles::Sandboxes,
     request::{CancelToken, Finished, HostFault, Inference, Request, Response},
@@ -112,6 +112,8 @@ pub struct SandboxOptions {
     pub cpu_class: Option<CpuClass>,
     /// What results may depend on.
     pub profile: Profile,
+    /// What models run on.
+    pub backend: BackendOptions,
     /// How code is compiled. Everything but the determinism lint has it fast; it is part of the fingerprint.
     #[serde(skip)]
     pub optimisation: Optimisation,
@@ -148,6 +150,7 @@ impl Default for SandboxOptions {
             keep_resident_bytes_max: 64 << 10,
             cpu_class: None,
             profile: Profile::Native,
+            backend: BackendOptions::default(),
             optimisation: Optimisation::Speed,
             isolation: Isolation::Thread,
             every_layer: false,
@@ -364,8 +367,8 @@ impl ThreadSandbox {
             .and_then(|()| hash::link(&mut linker))
             .and_then(|()| fuel::link(&mut linker));
         linked.map_err(|error| SandboxError::Engine { detail: format!("{error:#}") })?;
-        let backend = nn::start();
-        let description = describe(&engine, options.profile, class, &*backend);
+        let backend = nn::start(options.backend, class);
+        let description = engine::describe(&engine, options.profile, class, &*backend);
         let shared = Shared {
             compiler: Compiler::new(&options, class, engine.clone()),
             engine,
@@ -387,7 +390,8 @@ impl ThreadSandbox {
     /// When the engine would not start.
     fn description_of(options: &SandboxOptions) -> Result<EngineDescription, SandboxError> {
         let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
-        Ok(describe(&engine::build(options, class)?, options.profile, class, &*nn::start()))
+        let backend = nn::start(options.backend, class);
+        Ok(engine::describe(&engine::build(options, class)?, options.profile, class, &*backend))
     }
 
     /// What it was built with.
@@ -492,10 +496,6 @@ impl ThreadSandbox {
     fn run_cancellable(&self, request: Request, cancel: &CancelToken) -> Response {
         run::run(self, request, Some(cancel.clone()))
     }
-}
-
-fn describe(engine: &Engine, profile: Profile, class: CpuClass, backend: &dyn Backend) -> EngineDescription {
-    engine::describe(engine, profile, class, format!("{} {}", backend.name(), backend.version()))
 }
 
 /// A module that starts with more memory than any task gets here would never run.

@@ -10,13 +10,18 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use registry::{canon, id::EngineFingerprint, job::Profile};
+use registry::{
+    canon,
+    device::Device,
+    id::EngineFingerprint,
+    job::{Class, Profile},
+};
 use serde::{Deserialize, Serialize};
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm, Strategy,
 };
 
-use super::{Optimisation, SandboxError, SandboxOptions, admit};
+use super::{Optimisation, SandboxError, SandboxOptions, admit, nn::backend::Backend};
 use crate::limits;
 
 /// Version of what the host gives to guests: WASI semantics, hashing, fuel prices, virtual clock, randomness, tensor hashes.
@@ -105,6 +110,10 @@ pub struct EngineDescription {
     pub admission: u32,
     /// Name and version of the inference backend.
     pub backend: String,
+    /// The strongest class that its results have.
+    pub class: Class,
+    /// What it infers on; none when it does not depend on that.
+    pub device: Option<Device>,
     /// Hash over samples of the platform's mathematical functions, which inference uses.
     pub math: String,
 }
@@ -118,11 +127,16 @@ impl EngineDescription {
 
 impl fmt::Display for EngineDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { profile, wasmtime, settings, target, cpu_class, host_abi, admission, backend, math } = self;
+        let Self { profile, wasmtime, settings, target, cpu_class, host_abi, admission, backend, math, device, .. } =
+            self;
         write!(f, "{} profile, wasmtime {wasmtime}, host ABI {host_abi}, admission {admission}", profile.word())?;
         match profile {
-            Profile::Native => write!(f, ", settings {settings}, {target} {cpu_class}, {backend}, math {math}"),
-            Profile::Portable => Ok(()),
+            Profile::Native => write!(f, ", settings {settings}, {target} {cpu_class}, {backend}, math {math}")?,
+            Profile::Portable => {}
+        }
+        match device {
+            Some(Device { kind, provider, name }) => write!(f, ", {} by {provider} ({name})", kind.word()),
+            None => Ok(()),
         }
     }
 }
@@ -133,7 +147,7 @@ const TARGET: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
 
 /// Describes an engine.
-pub(super) fn describe(engine: &Engine, profile: Profile, class: CpuClass, backend: String) -> EngineDescription {
+pub(super) fn describe(engine: &Engine, profile: Profile, class: CpuClass, backend: &dyn Backend) -> EngineDescription {
     let mut description = EngineDescription {
         profile,
         wasmtime: WASMTIME_VERSION.to_owned(),
@@ -143,13 +157,17 @@ pub(super) fn describe(engine: &Engine, profile: Profile, class: CpuClass, backe
         host_abi: HOST_ABI,
         admission: admit::VERSION,
         backend: String::new(),
+        class: Class::Exact,
+        device: None,
         math: String::new(),
     };
     if profile == Profile::Native {
         description.settings = settings(engine);
         description.target = TARGET.to_owned();
         description.cpu_class = class.word().to_owned();
-        description.backend = backend;
+        description.backend = format!("{} {}", backend.name(), backend.version());
+        description.class = backend.class();
+        description.device = Some(backend.device());
         description.math = math();
     }
     description

@@ -23,16 +23,19 @@ use registry::id::{BlobHash, ModelHash};
 use serde::{Deserialize, Serialize};
 use wasmtime::{Caller, Linker};
 
-use self::backend::{Backend, BackendError, Graph, Signature, Tensor, signature};
+use self::backend::{Backend, BackendError, BackendOptions, Graph, Signature, Tensor, signature};
 use super::{
+    CpuClass,
     request::Inference,
     state::{Call, Fail, State, Stop, call},
 };
 use crate::limits;
 
 /// Starts the backend that a sandbox infers with: one line for each.
-pub(super) fn start() -> Box<dyn Backend> {
-    Box::new(tract::Tract)
+pub(super) fn start(options: BackendOptions, class: CpuClass) -> Box<dyn Backend> {
+    match options {
+        BackendOptions::Tract => Box::new(tract::Tract { class }),
+    }
 }
 
 /// A model that is loaded.

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use guest_sdk::abi::nn::TensorType;
+use registry::{device::Device, job::Class};
+use serde::{Deserialize, Serialize};
 
 use super::TensorDecl;
 
@@ -76,12 +78,25 @@ pub(in crate::sandbox) fn draw(fuel: &mut u64, amount: u64) -> Result<(), Backen
     left.map(drop).ok_or(BackendError::Fuel)
 }
 
+/// What a sandbox infers with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum BackendOptions {
+    /// tract: pure Rust, on the processor, exact.
+    #[default]
+    Tract,
+}
+
 /// Turns model files into graphs.
 pub(in crate::sandbox) trait Backend: Send + Sync {
     /// One word.
     fn name(&self) -> &'static str;
     /// Version and whatever else its bits depend on.
     fn version(&self) -> String;
+    /// The strongest class that its results have.
+    fn class(&self) -> Class;
+    /// What it runs on.
+    fn device(&self) -> Device;
     /// Parses a model file.
     fn load(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, BackendError>;
 }

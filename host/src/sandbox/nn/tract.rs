@@ -7,6 +7,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_sdk::abi::nn::TensorType;
+use registry::{
+    device::{Device, DeviceKind},
+    job::Class,
+};
 use tract_onnx::{
     prelude::{
         DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, IntoTValue, TVec,
@@ -37,7 +41,10 @@ pub(in crate::sandbox) fn pin_kernels(class: CpuClass) {
 }
 
 /// The backend.
-pub(in crate::sandbox) struct Tract;
+pub(in crate::sandbox) struct Tract {
+    /// What its kernels were pinned to.
+    pub(in crate::sandbox) class: CpuClass,
+}
 
 impl Backend for Tract {
     fn name(&self) -> &'static str {
@@ -46,6 +53,14 @@ impl Backend for Tract {
 
     fn version(&self) -> String {
         TRACT_VERSION.to_owned()
+    }
+
+    fn class(&self) -> Class {
+        Class::Exact
+    }
+
+    fn device(&self) -> Device {
+        Device { kind: DeviceKind::Cpu, provider: "tract".to_owned(), name: self.class.word().to_owned() }
     }
 
     fn load(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, BackendError> {
