@@ -81,7 +81,7 @@ pub use self::{
     engine::{CpuClass, EngineDescription, HOST_ABI},
     nn::{ModelInfo, TensorDecl, backend::BackendOptions},
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
-    profiles::Sandboxes,
+    profiles::{NoEngine, Sandboxes},
     request::{CancelToken, Finished, HostFault, Inference, Request, Response},
     wall::{Isolation, ProcessStats, Sandbox},
 };
