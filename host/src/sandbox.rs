@@ -88,7 +88,7 @@ pub use self::{
         preflight::{DynamicAxis, ModelFacts, ModelRefusal, model_preflight},
     },
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
-    profiles::Sandboxes,
+    profiles::{NoEngine, Sandboxes},
     request::{CancelToken, Finished, HostFault, Inference, Request, Response},
     wall::{Isolation, ProcessStats, Sandbox},
 };
