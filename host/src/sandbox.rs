@@ -79,7 +79,11 @@ use self::{
 pub use self::{
     compile::{Budget, CompileBudget, CompileCache, CompileOptions, CompileStats},
     engine::{CpuClass, EngineDescription, HOST_ABI},
-    nn::{ModelInfo, TensorDecl, backend::BackendOptions},
+    nn::{
+        ModelInfo, TensorDecl,
+        backend::BackendOptions,
+        record::{Answer, Answered, NN_RECORD_VERSION, NnRecord, NnRecordError, Output},
+    },
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
     profiles::Sandboxes,
     request::{CancelToken, Finished, HostFault, Inference, Request, Response},

@@ -184,6 +184,7 @@ impl World {
             operator,
             nonce: assignment.id.0,
             price_micro: 0,
+            nn_record: None,
         };
         let receipt = Attested::check(Signed::seal(&receipt, &host.key), node).unwrap();
         self.feed(Event::Receipt { node, receipt, output, task_us: 1_000 });

@@ -1,6 +1,6 @@
 //! The conditions that a record was signed under, and whether this machine has them.
 
-use registry::{id::EngineFingerprint, preimage::Preimage};
+use registry::id::EngineFingerprint;
 use serde_json::Value;
 
 use super::{Sources, content::ContentError};
@@ -8,12 +8,6 @@ use crate::{
     sandbox::{CpuClass, EngineDescription, Sandbox, SandboxOptions},
     task,
 };
-
-impl Preimage for EngineDescription {
-    const WHAT: &'static str = "engine";
-    const DOMAIN: &'static str = "quorate/engine/1";
-    const BYTES_MAX: usize = 4096;
-}
 
 /// Options for the engine with this fingerprint, if this machine has it.
 pub(super) fn options(signed: EngineFingerprint) -> Option<SandboxOptions> {
@@ -54,6 +48,8 @@ fn parts(signed: &EngineDescription, own: &EngineDescription) -> String {
 
 #[cfg(test)]
 mod tests {
+    use registry::preimage::Preimage;
+
     use super::*;
 
     #[test]

@@ -201,6 +201,7 @@ impl Host {
             operator: OperatorId([5; 32]),
             nonce,
             price_micro: 0,
+            nn_record: None,
         };
         let stdout = inline.then(|| Bytes::copy_from_slice(stdout));
         Done { receipt: Signed::seal(&receipt, key), output, stdout, task_us: 1 }
