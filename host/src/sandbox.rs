@@ -82,7 +82,7 @@ pub use self::{
     nn::{
         ModelInfo, TensorDecl,
         backend::BackendOptions,
-        record::{Answer, Answered, NN_RECORD_VERSION, NnRecord, NnRecordError, Output},
+        record::{Answer, Answered, NN_RECORD_VERSION, NnRecord, NnRecordError, NnTensor},
     },
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
     profiles::Sandboxes,

@@ -71,17 +71,17 @@ pub struct Answered {
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum Answer {
     /// These tensors.
-    Outputs(Vec<Output>),
+    Outputs(Vec<NnTensor>),
     /// The guest got this error number.
     Errno(u32),
     /// It took more fuel than was left, which ended the task.
     FuelOut,
 }
 
-/// One output tensor: elements in row-major order, little end first.
+/// A tensor: elements in row-major order, little end first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Output {
+pub struct NnTensor {
     /// Number of its element type in wasi-nn.
     pub element: u8,
     /// Its shape.
@@ -154,7 +154,10 @@ impl NnRecord {
     }
 
     /// The record in these bytes, whatever it is of.
-    fn decode(bytes: &[u8]) -> Result<Self, NnRecordError> {
+    ///
+    /// # Errors
+    /// When they are none.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, NnRecordError> {
         let record: Self = canon::decode(bytes, limits::NN_RECORD_FILE_BYTES_MAX)?;
         if record.version != NN_RECORD_VERSION {
             return Err(NnRecordError::Version { found: record.version });
@@ -181,7 +184,7 @@ impl NnRecord {
     pub fn inferences(&self) -> Vec<Inference> {
         let each = self.inferences.iter().filter_map(|Answered { model, input, answer, .. }| match answer {
             Answer::Outputs(outputs) => {
-                let tensors: Option<Vec<Tensor>> = outputs.iter().map(Output::tensor).collect();
+                let tensors: Option<Vec<Tensor>> = outputs.iter().map(NnTensor::tensor).collect();
                 Some(Inference { model: *model, input: *input, output: hash(&tensors?) })
             }
             Answer::Errno(_) | Answer::FuelOut => None,
@@ -200,7 +203,7 @@ pub(in crate::sandbox) fn root(inferences: &[Inference]) -> Option<BlobHash> {
     (!inferences.is_empty()).then(|| BlobHash(canon::hash("quorate/nn/1", &inferences)))
 }
 
-impl Output {
+impl NnTensor {
     fn new(tensor: &Tensor) -> Self {
         // Element types have small numbers.
         let element = u8::try_from(tensor.element as u32).unwrap_or(u8::MAX);
@@ -292,7 +295,7 @@ pub(super) fn observe(
     let (input, before) = (hash(inputs), *call.fuel());
     let ran = infer(call);
     let answer = match &ran {
-        Ok(outputs) => Answer::Outputs(outputs.iter().map(Output::new).collect()),
+        Ok(outputs) => Answer::Outputs(outputs.iter().map(NnTensor::new).collect()),
         Err(Fail::Errno(errno)) => Answer::Errno(*errno),
         Err(Fail::Stop(Stop::Fuel)) => Answer::FuelOut,
         // Whatever ends the task otherwise is no result.
@@ -309,7 +312,7 @@ pub(super) fn observe(
                 (None, _) | (_, Answer::FuelOut) => Err(Stop::Fuel.into()),
                 (Some(_), Answer::Errno(errno)) => Err(Fail::Errno(errno)),
                 // Decoding has seen that they are tensors.
-                (Some(_), Answer::Outputs(outputs)) => Ok(outputs.iter().filter_map(Output::tensor).collect()),
+                (Some(_), Answer::Outputs(outputs)) => Ok(outputs.iter().filter_map(NnTensor::tensor).collect()),
             }
         }
     };
@@ -333,7 +336,7 @@ mod tests {
     }
 
     fn record() -> NnRecord {
-        let outputs = Answer::Outputs(vec![Output::new(&tensor(1.0))]);
+        let outputs = Answer::Outputs(vec![NnTensor::new(&tensor(1.0))]);
         let inferences = vec![answered(outputs), answered(Answer::Errno(6)), answered(Answer::FuelOut)];
         NnRecord { version: NN_RECORD_VERSION, engine: b"engine".to_vec().into(), inferences }
     }
@@ -377,7 +380,7 @@ mod tests {
         let refused = |record: &NnRecord| NnRecord::open(&record.to_bytes(), &execution).unwrap_err().to_string();
 
         let mut moved = record.clone();
-        moved.inferences[0].answer = Answer::Outputs(vec![Output::new(&tensor(1.5))]);
+        moved.inferences[0].answer = Answer::Outputs(vec![NnTensor::new(&tensor(1.5))]);
         assert!(refused(&moved).contains("does not hash to the signed root"));
         let mut fewer = record.clone();
         fewer.inferences.remove(0);
@@ -386,9 +389,9 @@ mod tests {
         assert!(refused(&NnRecord { version: 2, ..record.clone() }).contains("version 2"));
         let mut torn = record.clone();
         torn.inferences[0].answer =
-            Answer::Outputs(vec![Output { dims: vec![u32::MAX, u32::MAX, 2], ..Output::new(&tensor(1.0)) }]);
+            Answer::Outputs(vec![NnTensor { dims: vec![u32::MAX, u32::MAX, 2], ..NnTensor::new(&tensor(1.0)) }]);
         assert!(refused(&torn).contains("output 0 of inference 0"));
-        torn.inferences[0].answer = Answer::Outputs(vec![Output { element: 99, ..Output::new(&tensor(1.0)) }]);
+        torn.inferences[0].answer = Answer::Outputs(vec![NnTensor { element: 99, ..NnTensor::new(&tensor(1.0)) }]);
         assert!(refused(&torn).contains("output 0 of inference 0"));
         assert!(NnRecord::open(b"nonsense", &execution).is_err());
     }
