@@ -86,6 +86,7 @@ pub use self::{
         ModelInfo, TensorDecl,
         backend::BackendOptions,
         preflight::{DynamicAxis, ModelFacts, ModelRefusal, model_preflight},
+        record::{Answer, Answered, NN_RECORD_VERSION, NnRecord, NnRecordError, NnTensor},
     },
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
     profiles::{NoEngine, Sandboxes},
