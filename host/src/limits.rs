@@ -164,6 +164,25 @@ pub const SANDBOX_LARGE_TASK_BYTES: u64 = 16 << 20;
 /// Memory in bytes that a sandbox process may have kept of its tasks before it is replaced.
 pub const SANDBOX_KEPT_BYTES_MAX: u64 = 32 << 20;
 
+/// Fields of all messages of a model file: each becomes a structure of some hundred bytes in a backend.
+pub const MODEL_FIELDS_MAX: u64 = 1 << 20;
+/// Operators of a model, those of graphs inside of operators too: a backend compares them in pairs.
+pub const MODEL_NODES_MAX: u64 = 20_000;
+/// Graphs of a model that are inside of one another.
+pub const MODEL_DEPTH_MAX: u64 = 8;
+/// Operator sets that a model may name.
+pub const MODEL_OPSETS_MAX: u64 = 32;
+/// Inputs of a model, and outputs.
+pub const MODEL_TENSORS_MAX: u64 = 1024;
+/// Dimensions of any tensor in a model: more than a task's own, since some lie between.
+pub const MODEL_RANK_MAX: u64 = 16;
+/// Numbers of one attribute of an operator: tables belong into constants.
+pub const MODEL_ATTRIBUTE_VALUES_MAX: u64 = 1 << 20;
+/// Length in bytes of a name in a model.
+pub const MODEL_NAME_BYTES_MAX: usize = 4096;
+/// Constants of a model in bytes, decoded: lists of numbers are shorter in the file than in memory.
+pub const MODEL_CONSTANT_BYTES_MAX: u64 = 2 * MODEL_BYTES_MAX;
+
 /// Graphs and contexts that a task may open, each kind: preview 1 has no way to close one.
 pub const NN_HANDLES_MAX: usize = 64;
 /// Dimensions of a tensor.
@@ -178,6 +197,11 @@ pub const NN_SHAPES_MAX: usize = 16;
 pub const NN_PLANS_MAX: usize = 16;
 /// Inferences of a task: each is listed in its result.
 pub const NN_INFERENCES_MAX: usize = 1 << 17;
+/// Output tensors in bytes that are kept of a task for its auditors, with what is said of each: one more inference is an error to
+/// the guest.
+pub const NN_RECORD_BYTES_MAX: u64 = 64 << 20;
+/// Length in bytes of the record itself: the same, and the engine that it was made on.
+pub const NN_RECORD_FILE_BYTES_MAX: usize = (64 << 20) + (64 << 10);
 /// Fuel for one inference, before its work.
 pub const NN_INFERENCE_FUEL: u64 = 10_000;
 /// Fuel for the first use of a graph with a shape in a task, for each byte of the model file.

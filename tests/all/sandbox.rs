@@ -176,6 +176,10 @@ mod claims {
         }
     }
 
+    pub(super) use crate::models::{
+        lines_of_text_lie_as_rapidocr_sees_them as orient, speech_is_where_silero_hears_it as speech,
+        types_of_files_are_what_magika_says as identify,
+    };
     pub(super) use crate::wasi::every_case_of_the_guest_is_a_test as wasi_suite;
 
     #[test]
