@@ -194,7 +194,7 @@ impl World {
             operator,
             nonce: assignment.id.0,
             price_micro: 0,
-            nn_record: None,
+            nn_record: spec.models.values().next().map(|model| BlobHash::from(*model)),
         };
         let receipt = Attested::check(Signed::seal(&receipt, &host.key), node).unwrap();
         self.feed(Event::Receipt { node, receipt, output, task_us: 1_000 });
