@@ -20,6 +20,7 @@ mod bad_input;
 mod bombs;
 mod compile;
 mod digits;
+mod gpu;
 mod grid;
 mod hostile;
 mod isolation;

@@ -10,6 +10,9 @@
 //! [`limits::NN_SHAPE_FUEL_PER_BYTE`] for each byte of the file; nothing runs that the fuel left does not pay for.
 
 pub(super) mod backend;
+pub(super) mod measure;
+mod onnx;
+pub(super) mod onnxruntime;
 pub(super) mod tract;
 
 use std::{
@@ -32,10 +35,20 @@ use super::{
 use crate::limits;
 
 /// Starts the backend that a sandbox infers with: one line for each.
-pub(super) fn start(options: BackendOptions, class: CpuClass) -> Box<dyn Backend> {
-    match options {
+pub(super) fn start(options: &BackendOptions, class: CpuClass) -> Result<Box<dyn Backend>, BackendError> {
+    Ok(match options {
         BackendOptions::Tract => Box::new(tract::Tract { class }),
+        BackendOptions::Onnxruntime { library, provider } => Box::new(onnxruntime::Onnxruntime::start(library, provider)?),
+    })
+}
+
+/// Has a backend open and read all that it will want to, before this process is jailed: a first inference of its own included.
+pub(super) fn prepare(options: &BackendOptions, class: CpuClass) -> Result<(), BackendError> {
+    if let BackendOptions::Onnxruntime { .. } = options {
+        measure::infer_once(&*start(options, class)?)?;
     }
+    measure::host_memory_bytes();
+    Ok(())
 }
 
 /// A model that is loaded.
