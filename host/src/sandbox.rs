@@ -68,6 +68,11 @@ use registry::{
 use serde::{Deserialize, Serialize};
 use wasmtime::{Engine, InstancePre, Linker, Module, ModuleExport};
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use self::nn::direct;
+#[doc(hidden)]
+pub use self::nn::onnx;
 #[cfg(target_os = "linux")]
 pub use self::process::child;
 use self::{
@@ -84,9 +89,10 @@ pub use self::{
         backend::{BackendOptions, Provider},
         measure::Measured,
         onnxruntime::find,
+        preflight::{DynamicAxis, ModelFacts, ModelRefusal, model_preflight},
     },
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
-    profiles::Sandboxes,
+    profiles::{NoEngine, Sandboxes},
     request::{CancelToken, Finished, HostFault, Inference, Request, Response},
     wall::{Isolation, ProcessStats, Sandbox},
 };
@@ -268,6 +274,9 @@ pub enum LoadError {
         /// Largest allowed.
         bytes_max: u64,
     },
+    /// No backend here takes the model.
+    #[error(transparent)]
+    ModelRefused(#[from] ModelRefusal),
     /// The backend cannot run the model.
     #[error("model does not load: {detail}")]
     Model {
@@ -293,6 +302,7 @@ impl LoadError {
             Self::CompilerCrashed { .. } => "compiler_crashed",
             Self::CompilerFailed { .. } => "compiler_failed",
             Self::ModelTooLarge { .. } => "model_too_large",
+            Self::ModelRefused(refusal) => refusal.word(),
             Self::Model { .. } => "model",
             Self::SandboxDied { .. } => "sandbox_died",
         }
@@ -490,7 +500,7 @@ impl ThreadSandbox {
         }
         check_hash(&hash, &ModelHash::of(bytes))?;
         let made = self.shared.models.get_or_make(hash, || {
-            let graph = nn::load(&*self.shared.backend, bytes).map_err(|detail| LoadError::Model { detail })?;
+            let graph = nn::load(&*self.shared.backend, bytes)?;
             let held = length.saturating_add(graph.held_bytes());
             Ok((NamedModel { hash, bytes: length, graph }, held))
         })?;

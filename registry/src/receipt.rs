@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     canon,
+    device::Device,
     id::{BlobHash, Commitment, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, ReceiptId, TaskId},
     job::{Class, QUORUM_MAX, ShardInfo},
     membership::NodeCert,
@@ -196,6 +197,9 @@ pub struct Receipt {
     pub shard: ShardInfo,
     /// What was run and what came of it.
     pub execution: Execution,
+    /// What its inferences ran on; absent when none ran, or when its engine depends on no device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// The machine; its key signs.
     pub node: NodeId,
     /// Who answers for it.
@@ -333,6 +337,9 @@ pub struct Checked {
     pub commitment: Commitment,
     /// Distinct operators that signed it.
     pub operators: Vec<OperatorId>,
+    /// Distinct devices that they say its inferences ran on; none when nothing was inferred.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
     /// The node that signed something else, with the commitment that it signed.
     pub accused: Option<(NodeId, Commitment)>,
 }
@@ -345,6 +352,7 @@ impl Accepted {
         let first = first.open()?;
         let commitment = first.execution.commitment();
         let mut operators = BTreeSet::from([first.operator]);
+        let mut devices = BTreeSet::from_iter(first.device.clone());
         for witness in rest {
             let receipt = witness.open()?;
             if (receipt.job, receipt.shard) != (first.job, first.shard) {
@@ -354,12 +362,14 @@ impl Accepted {
                 return Err(RecordError::Disagree);
             }
             operators.insert(receipt.operator);
+            devices.extend(receipt.device);
         }
         if operators.len() < usize::from(quorum) {
             return Err(RecordError::Quorum { operators: operators.len(), quorum });
         }
         let Receipt { job, shard, execution, .. } = first;
-        Ok(Checked { job, shard, execution, commitment, operators: operators.into_iter().collect(), accused: None })
+        let (operators, devices) = (operators.into_iter().collect(), devices.into_iter().collect());
+        Ok(Checked { job, shard, execution, commitment, operators, devices, accused: None })
     }
 }
 
@@ -426,6 +436,7 @@ mod tests {
             job: JobId([1; 32]),
             shard: ShardInfo { stage: Stage::Map, index: 0, count: 1 },
             execution: execution(output),
+            device: None,
             node: NodeId(node.public()),
             operator: OperatorId(operator.public()),
             nonce: 9,

@@ -86,7 +86,8 @@ impl Peer {
             segment_root: None,
         };
         let operator = OperatorId(self.operator.public());
-        let receipt = Receipt { job, shard, execution, node: self.node(), operator, nonce, price_micro: 0 };
+        let receipt =
+            Receipt { job, shard, execution, device: None, node: self.node(), operator, nonce, price_micro: 0 };
         Done { receipt: Signed::seal(&receipt, &self.key), output, stdout: Some(stdout.into()), task_us: 1 }
     }
 

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
+    engines::EngineAsk,
+    fleet::Host,
     flow::{AssignmentId, Attested, Fault, Millis, Part, Plan, PlannedShard, Slice, Verdict, Vote},
-    place::Need,
+    place::{self, Need, Reason},
     verify,
 };
 
@@ -76,7 +78,14 @@ pub(super) enum Cast {
         cert: Arc<Signed<NodeCert>>,
     },
     /// What is left of one.
-    Summary { node: NodeId, operator: OperatorId, engine: EngineFingerprint, commitment: Commitment },
+    Summary {
+        node: NodeId,
+        operator: OperatorId,
+        engine: EngineFingerprint,
+        commitment: Commitment,
+        /// Whether it ran models.
+        inferred: bool,
+    },
 }
 
 impl Cast {
@@ -98,6 +107,14 @@ impl Cast {
         match self {
             Self::Receipt { receipt, .. } => receipt.receipt().execution.engine,
             Self::Summary { engine, .. } => *engine,
+        }
+    }
+
+    /// Whether it ran models.
+    pub(super) fn inferred(&self) -> bool {
+        match self {
+            Self::Receipt { receipt, .. } => receipt.receipt().execution.nn_root.is_some(),
+            Self::Summary { inferred, .. } => *inferred,
         }
     }
 
@@ -274,11 +291,16 @@ impl Job {
             module: self.spec.module,
             limits: &self.spec.limits,
             quorum: self.quorum(),
-            profile: self.spec.profile,
+            ask: EngineAsk::from(&self.spec),
             engine: shard.engine,
             operators,
             faulted: &shard.faulted,
         }
+    }
+
+    /// Whether the host could run shards of the job, were it idle.
+    pub(super) fn capable(&self, host: &Host) -> Result<(), Reason> {
+        place::capable(&self.spec.limits, &EngineAsk::from(&self.spec), host)
     }
 
     /// Queues the shard, or takes it out of the queue, as its state says. Says whether the job has queued shards.
@@ -382,6 +404,7 @@ impl Job {
                     operator: cast.operator(),
                     engine: cast.engine(),
                     commitment: cast.commitment(),
+                    inferred: cast.inferred(),
                 };
             }
             shard.casts.shrink_to_fit();

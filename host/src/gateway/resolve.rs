@@ -65,6 +65,8 @@ pub(super) async fn resolve(gateway: &Gateway, request: JobRequest) -> Result<Jo
         policy: request.policy,
         class: request.class.unwrap_or(module.class),
         profile: request.profile,
+        device: request.device,
+        device_memory_bytes_min: request.device_memory_bytes_min.unwrap_or(0),
         limits: request.limits.over(module.limits),
         attempts_max: request.attempts_max.unwrap_or(plain.attempts_max),
         deadline_ms: request.deadline_ms.unwrap_or(plain.deadline_ms),

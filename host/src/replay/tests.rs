@@ -64,6 +64,7 @@ impl Desk {
             job: self.spec.id(),
             shard: self.shard,
             execution: execution.clone(),
+            device: None,
             node: NodeId(node.public()),
             operator: OperatorId(operator.public()),
             nonce: 9,

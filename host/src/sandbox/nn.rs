@@ -10,9 +10,12 @@
 //! [`limits::NN_SHAPE_FUEL_PER_BYTE`] for each byte of the file; nothing runs that the fuel left does not pay for.
 
 pub(super) mod backend;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod direct;
 pub(super) mod measure;
-mod onnx;
+pub mod onnx;
 pub(super) mod onnxruntime;
+pub(super) mod preflight;
 pub(super) mod tract;
 
 use std::{
@@ -26,9 +29,12 @@ use registry::id::{BlobHash, ModelHash};
 use serde::{Deserialize, Serialize};
 use wasmtime::{Caller, Linker};
 
-use self::backend::{Backend, BackendError, BackendOptions, Graph, Signature, Tensor, signature};
+use self::{
+    backend::{Backend, BackendError, BackendOptions, Graph, Signature, Tensor, signature},
+    preflight::model_preflight,
+};
 use super::{
-    CpuClass,
+    CpuClass, LoadError,
     request::Inference,
     state::{Call, Fail, State, Stop, call},
 };
@@ -38,7 +44,9 @@ use crate::limits;
 pub(super) fn start(options: &BackendOptions, class: CpuClass) -> Result<Box<dyn Backend>, BackendError> {
     Ok(match options {
         BackendOptions::Tract => Box::new(tract::Tract { class }),
-        BackendOptions::Onnxruntime { library, provider } => Box::new(onnxruntime::Onnxruntime::start(library, provider)?),
+        BackendOptions::Onnxruntime { library, provider } => {
+            Box::new(onnxruntime::Onnxruntime::start(library, provider)?)
+        }
     })
 }
 
@@ -103,9 +111,14 @@ fn guarded<T>(body: impl FnOnce() -> Result<T, BackendError>) -> Result<T, Backe
     })
 }
 
-/// Parses a model file.
-pub(super) fn load(backend: &dyn Backend, bytes: &[u8]) -> Result<Arc<dyn Graph>, String> {
-    guarded(|| backend.load(bytes)).map_err(|error| error.to_string().chars().take(300).collect())
+fn short(text: &str) -> String {
+    text.chars().take(300).collect()
+}
+
+/// Checks and parses a model file.
+pub(super) fn load(backend: &dyn Backend, bytes: &[u8]) -> Result<Arc<dyn Graph>, LoadError> {
+    model_preflight(bytes)?;
+    guarded(|| backend.load(bytes)).map_err(|error| LoadError::Model { detail: short(&error.to_string()) })
 }
 
 /// A graph that a task opened.

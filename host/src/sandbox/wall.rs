@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(target_os = "linux")]
 use super::process::Pool;
 use super::{
-    CancelToken, CompileStats, EngineDescription, LoadError, Measured, ModelInfo, ModuleInfo, Refusal, Request, Response,
-    SandboxError, SandboxOptions, ThreadSandbox, preflight,
+    CancelToken, CompileStats, EngineDescription, LoadError, Measured, ModelInfo, ModuleInfo, Refusal, Request,
+    Response, SandboxError, SandboxOptions, ThreadSandbox, preflight,
 };
 
 /// What a task that breaks out of WebAssembly, or a model that breaks a parser, would find itself in.

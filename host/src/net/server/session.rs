@@ -155,7 +155,10 @@ fn admit(hello: &Hello, node: NodeId) -> Result<OperatorId, Refused> {
             let detail = format!("offered {what} is {value}, outside the bounds of {min} to {max}");
             Err(refusal("offer", detail, false))
         }
-        None => Ok(OperatorId(operator)),
+        None => match offer.engines.check() {
+            Ok(()) => Ok(OperatorId(operator)),
+            Err(error) => Err(refusal("offer", format!("offered engines: {error}"), false)),
+        },
     }
 }
 

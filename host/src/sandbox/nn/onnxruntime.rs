@@ -12,7 +12,7 @@
 //! convolutions were given to the processor after all is refused: shapes and indices may stay there, work may not.
 //!
 //! **Trust.** The library is the machine owner's; the models are anybody's. It is written in C++ and parses them, so hosts run
-//! it in sandbox processes alone. Files are looked at before it gets them: one that is no ONNX model, or has its data
+//! it in sandbox processes alone. [`super::preflight`] has looked at each file before: what is no ONNX model, or has its data
 //! elsewhere, does not reach it.
 //!
 //! **Interruption.** Nothing inside stops an inference: a sandbox process is killed at the deadline.
@@ -41,7 +41,7 @@ use ort::{
     value::{DynValue, Outlet, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, ValueType},
 };
 use registry::{
-    device::{Device, DeviceKind},
+    device::{DEVICE_TEXT_BYTES_MAX, Device, DeviceKind},
     job::Class,
 };
 
@@ -49,7 +49,6 @@ use self::library::Library;
 use super::{
     TensorDecl,
     backend::{Backend, BackendError, Graph, Provider, Signature, Tensor, draw, signature, word},
-    onnx,
 };
 use crate::limits;
 
@@ -60,7 +59,8 @@ const WEBGPU: &str = "WebGpuExecutionProvider";
 /// What the CUDA provider is called.
 const CUDA: &str = "CUDAExecutionProvider";
 /// Operators that are the work of a model: where one of them runs is where the model runs.
-const WORK: &[&str] = &["MatMul", "Gemm", "Conv", "ConvTranspose", "FusedConv", "FusedMatMul", "FusedGemm", "LSTM", "GRU"];
+const WORK: &[&str] =
+    &["MatMul", "Gemm", "Conv", "ConvTranspose", "FusedConv", "FusedMatMul", "FusedGemm", "LSTM", "GRU"];
 
 /// The backend.
 pub(in crate::sandbox) struct Onnxruntime {
@@ -75,10 +75,10 @@ impl Onnxruntime {
     pub(in crate::sandbox) fn start(library: &Path, provider: &Provider) -> Result<Self, BackendError> {
         let library = library::open(library).map_err(failed)?;
         let (kind, name, memory_bytes) = match provider {
-            Provider::Cpu => (DeviceKind::Cpu, cpu::name().to_owned(), None),
+            Provider::Cpu => (DeviceKind::Cpu, cpu::own().name.clone(), None),
             Provider::Cuda => {
                 let gpu = raw::cuda_device().map_err(failed)?;
-                (DeviceKind::Gpu, gpu.name, Some(gpu.memory_bytes))
+                (DeviceKind::Gpu, text(&gpu.name), Some(gpu.memory_bytes))
             }
             Provider::Webgpu { plugin } => {
                 library.plug_in("webgpu", plugin).map_err(failed)?;
@@ -156,9 +156,16 @@ fn webgpu_name(device: &OrtDevice<'_>) -> String {
     let named = ["Description", "description", "name", "Name"];
     let name = properties.iter().find(|(key, value)| named.contains(&&**key) && !value.is_empty());
     match name {
-        Some((_, name)) => name.chars().take(100).collect(),
-        None => format!("{vendor} {:04x}", hardware.id()).chars().take(100).collect(),
+        Some((_, name)) => text(name),
+        None => text(&format!("{vendor} {:04x}", hardware.id())),
     }
+}
+
+/// A name as devices have them: one short line.
+fn text(name: &str) -> String {
+    let plain = name.chars().filter(|char| (' '..='~').contains(char));
+    let text: String = plain.take(DEVICE_TEXT_BYTES_MAX).collect();
+    if text.trim().is_empty() { "unknown".to_owned() } else { text.trim().to_owned() }
 }
 
 impl Backend for Onnxruntime {
@@ -167,7 +174,10 @@ impl Backend for Onnxruntime {
     }
 
     fn version(&self) -> String {
-        format!("{} ({SETTINGS})", self.library.version)
+        match self.provider {
+            Provider::Cpu => format!("{} ({SETTINGS}, {})", self.library.version, cpu::own().instructions),
+            Provider::Cuda | Provider::Webgpu { .. } => format!("{} ({SETTINGS})", self.library.version),
+        }
     }
 
     fn class(&self) -> Class {
@@ -186,7 +196,6 @@ impl Backend for Onnxruntime {
     }
 
     fn load(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, BackendError> {
-        onnx::parse(bytes)?;
         let session = self.session(bytes)?;
         let inputs = session.inputs().iter().map(declare).collect::<Result<_, _>>()?;
         let outputs = session.outputs().iter().map(declare).collect::<Result<_, _>>()?;
@@ -344,7 +353,7 @@ fn from_value(value: &DynValue) -> Result<Tensor, BackendError> {
 fn extracted<T: Element>(value: &DynValue, element: TensorType) -> Result<Tensor, BackendError> {
     let (shape, elements) = value.try_extract_tensor::<T>().map_err(failed)?;
     let dims = shape.iter().map(|dim| u32::try_from(*dim).map_err(failed)).collect::<Result<_, _>>()?;
-    let mut data = vec![0; elements.len() * size_of::<T>()];
+    let mut data = vec![0; size_of_val(elements)];
     for (bytes, element) in data.chunks_exact_mut(size_of::<T>()).zip(elements) {
         element.write(bytes);
     }

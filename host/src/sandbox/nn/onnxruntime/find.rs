@@ -125,7 +125,8 @@ pub fn installed_dir() -> Option<PathBuf> {
 /// The libraries of a directory, the newest version first, each once however many links lead to it.
 fn in_dir(wanted: Wanted, dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let named = entries.filter(|path| path.file_name().and_then(OsStr::to_str).is_some_and(|name| wanted.is_named(name)));
+    let named =
+        entries.filter(|path| path.file_name().and_then(OsStr::to_str).is_some_and(|name| wanted.is_named(name)));
     let mut files: Vec<PathBuf> = named.filter_map(|path| fs::canonicalize(path).ok()).collect();
     files.sort_by_cached_key(|path| std::cmp::Reverse((version(path), path.clone())));
     files.dedup();
@@ -140,7 +141,8 @@ fn version(path: &Path) -> Vec<u32> {
 }
 
 fn site_packages() -> Vec<PathBuf> {
-    let python = Command::new("python3").args(["-I", "-c", SITE_PACKAGES]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let python =
+        Command::new("python3").args(["-I", "-c", SITE_PACKAGES]).stdin(Stdio::null()).stderr(Stdio::null()).output();
     let said = python.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     said.lines().map(PathBuf::from).collect()
 }
@@ -165,7 +167,9 @@ mod tests {
     #[test]
     fn the_newest_library_of_a_directory_comes_first_and_each_once() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["libonnxruntime.so.1.9.0", "libonnxruntime.so.1.32.0", "libonnxruntime_providers_shared.so", "other"] {
+        for name in
+            ["libonnxruntime.so.1.9.0", "libonnxruntime.so.1.32.0", "libonnxruntime_providers_shared.so", "other"]
+        {
             fs::write(dir.path().join(name), name).unwrap();
         }
         #[cfg(unix)]

@@ -54,14 +54,18 @@ fn start(path: &Path) -> Result<Library, String> {
         return Err("there is no such file".to_owned());
     }
     if std::env::var_os(SILENCE.0).is_none_or(|value| value != SILENCE.1) {
-        return Err(format!("set {}={} for this program: it would report what it runs to its maker", SILENCE.0, SILENCE.1));
+        return Err(format!(
+            "set {}={} for this program: it would report what it runs to its maker",
+            SILENCE.0, SILENCE.1
+        ));
     }
     let version = find::check(path)?;
     let path = path.to_owned();
     // The crate panics on a library that says one thing and is another.
     let started = catch_unwind(|| {
         let builder = ort::init_from(&path).map_err(|error| error.to_string())?;
-        let environment = builder.with_name("quorate").with_telemetry(false).build().map_err(|error| error.to_string())?;
+        let environment =
+            builder.with_name("quorate").with_telemetry(false).build().map_err(|error| error.to_string())?;
         // What goes wrong is told by the call; the rest would be said by models.
         environment.set_log_level(LogLevel::Fatal);
         Ok::<_, String>(Library { path, version, environment, plugins: Mutex::default() })

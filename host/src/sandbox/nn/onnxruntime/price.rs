@@ -6,11 +6,12 @@
 //! it is what a layer costs that keeps its image's size. Branches all count, and loops once. So the estimate is the same on
 //! every host, and no measurement: the deadline bounds what it misses.
 
-use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
+use prost::Message;
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::super::{
     backend::{BackendError, Signature},
-    guarded, onnx, tract,
+    guarded, tract,
 };
 
 /// Multiply-accumulates of one inference and elements produced.
@@ -19,7 +20,7 @@ pub(super) fn work(file: &[u8], signature: &Signature) -> Result<u64, BackendErr
         Ok(work) => Ok(work),
         Err(error) => {
             tracing::debug!(%error, "the price of a model is estimated");
-            let model = onnx::parse(file)?;
+            let model = ModelProto::decode(file).map_err(|error| BackendError::Failed { detail: error.to_string() })?;
             Ok(model.graph.as_ref().map_or(0, |graph| estimate(graph, largest(signature))))
         }
     }

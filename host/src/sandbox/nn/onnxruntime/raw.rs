@@ -1,5 +1,8 @@
 //! What ONNX Runtime tells through its C interface alone: the safe crate has no way to ask.
-#![allow(unsafe_code, reason = "a C interface; every pointer is the library's own and read while its owner is borrowed")]
+#![allow(
+    unsafe_code,
+    reason = "a C interface; every pointer is the library's own and read while its owner is borrowed"
+)]
 
 use std::{
     error::Error as _,
