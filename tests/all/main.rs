@@ -23,6 +23,7 @@ mod bombs;
 mod compile;
 mod devices;
 mod digits;
+mod gpu;
 mod grid;
 mod hostile;
 mod isolation;

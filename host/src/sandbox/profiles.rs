@@ -2,8 +2,8 @@
 //!
 //! - The native one runs what most jobs ask for, with tract. A host without it does not start.
 //! - The portable one starts with the first job that asks for it, which few do.
-//! - One for each further backend that the configuration names. One that does not start is logged and left out of the offer: a
-//!   missing library costs the host the jobs that need it, and no others.
+//! - One for each further backend that the configuration names. One that does not start, or cannot multiply two matrices, is
+//!   logged and left out of the offer: a missing library costs the host the jobs that need it, and no others.
 //!
 //! # What all of them together take
 //! Tasks run on the slots of the worker, whichever sandbox they are for, and the caches of modules and models are divided among
@@ -14,7 +14,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use grid::engines::{EngineAsk, EngineOffer, Engines, Lack};
 use registry::{id::EngineFingerprint, job::Profile};
 
-use super::{CompileStats, EngineDescription, ProcessStats, Sandbox, SandboxError, SandboxOptions};
+use super::{CompileStats, EngineDescription, Measured, ProcessStats, Sandbox, SandboxError, SandboxOptions};
 
 /// The sandboxes of one host, by engine.
 #[derive(Debug)]
@@ -82,13 +82,18 @@ impl Sandboxes {
     /// When the native one does not start.
     pub fn with(options: SandboxOptions, further: Vec<SandboxOptions>) -> Result<Self, SandboxError> {
         let sharing = 1 + further.len() as u64;
-        let portable = Portable::new(SandboxOptions { profile: Profile::Portable, ..options.clone() })?;
+        let portable = SandboxOptions { profile: Profile::Portable, ..options.clone() };
         let native = Sandbox::new(share(SandboxOptions { profile: Profile::Native, ..options }, sharing))?;
-        let mut engines = Engines(vec![offered(&native), portable.offer.clone()]);
+        let measured = native.measure().unwrap_or_else(|error| {
+            tracing::warn!(%error, "what models run on could not be measured");
+            Measured { memory_bytes: 0, mflops: 0 }
+        });
+        let portable = Portable::new(portable, measured)?;
+        let mut engines = Engines(vec![offer(native.describe(), measured), portable.offer.clone()]);
         let mut started = Vec::new();
         for options in further {
-            if let Some(sandbox) = start(share(options, sharing), &engines) {
-                engines.0.push(offered(&sandbox));
+            if let Some((sandbox, offer)) = start(share(options, sharing), &engines) {
+                engines.0.push(offer);
                 started.push(sandbox);
             }
         }
@@ -139,10 +144,10 @@ impl Sandboxes {
 }
 
 impl Portable {
-    fn new(options: SandboxOptions) -> Result<Self, SandboxError> {
+    fn new(options: SandboxOptions, native: Measured) -> Result<Self, SandboxError> {
         let about = Sandbox::description_of(&options)?;
-        // It is not chosen for its speed, but for its profile: nothing has to be measured.
-        let offer = offer(&about, Measured::default());
+        // It has the same memory. It is not chosen for its speed, so that it need not be started to be measured.
+        let offer = offer(&about, Measured { mflops: 0, ..native });
         Ok(Self { options, offer, started: OnceLock::new(), starting: Mutex::new(()) })
     }
 
@@ -158,10 +163,11 @@ impl Portable {
 }
 
 /// A further sandbox, unless it does not start or is one that is there.
-fn start(options: SandboxOptions, known: &Engines) -> Option<Sandbox> {
+fn start(options: SandboxOptions, known: &Engines) -> Option<(Sandbox, EngineOffer)> {
     let backend = format!("{:?}", options.backend);
-    let sandbox = match Sandbox::new(options) {
-        Ok(sandbox) => sandbox,
+    let started = Sandbox::new(options).and_then(|sandbox| Ok((sandbox.measure()?, sandbox)));
+    let (measured, sandbox) = match started {
+        Ok(started) => started,
         Err(error) => {
             tracing::warn!(%error, backend, "a backend of inference does not start and is not offered");
             return None;
@@ -171,8 +177,10 @@ fn start(options: SandboxOptions, known: &Engines) -> Option<Sandbox> {
         tracing::warn!(backend, engine = %sandbox.describe(), "a backend of inference is configured twice");
         return None;
     }
-    tracing::info!(engine = %sandbox.describe(), "a further engine is up");
-    Some(sandbox)
+    let Measured { memory_bytes, mflops } = measured;
+    tracing::info!(engine = %sandbox.describe(), memory_bytes, mflops, "a further engine is up");
+    let offer = offer(sandbox.describe(), measured);
+    Some((sandbox, offer))
 }
 
 /// Its part of the caches.
@@ -184,30 +192,14 @@ fn share(options: SandboxOptions, sharing: u64) -> SandboxOptions {
     }
 }
 
-/// What was measured of an engine's device.
-#[derive(Debug, Clone, Copy, Default)]
-struct Measured {
-    memory_bytes: u64,
-    mflops: u64,
-}
-
-/// Measures what an engine infers on.
-fn measured(_sandbox: &Sandbox) -> Measured {
-    Measured::default()
-}
-
-fn offered(sandbox: &Sandbox) -> EngineOffer {
-    offer(sandbox.describe(), measured(sandbox))
-}
-
-fn offer(about: &EngineDescription, measured: Measured) -> EngineOffer {
+fn offer(about: &EngineDescription, Measured { memory_bytes, mflops }: Measured) -> EngineOffer {
     EngineOffer {
         fingerprint: about.fingerprint(),
         profile: about.profile,
         class: about.class,
         device: about.device.clone(),
-        device_memory_bytes: measured.memory_bytes,
-        mflops: measured.mflops,
+        device_memory_bytes: memory_bytes,
+        mflops,
     }
 }
 
@@ -240,6 +232,8 @@ mod tests {
         let offered: Vec<Profile> = sandboxes.engines().0.iter().map(|engine| engine.profile).collect();
         assert_eq!(offered, [Profile::Native, Profile::Portable]);
         sandboxes.engines().check().unwrap();
+        let native = &sandboxes.engines().0[0];
+        assert!(native.mflops > 0 && native.device_memory_bytes > 1 << 20, "what is offered was measured: {native:?}");
     }
 
     #[test]
