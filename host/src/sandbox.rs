@@ -90,6 +90,7 @@ pub use self::{
         measure::Measured,
         onnxruntime::find,
         preflight::{DynamicAxis, ModelFacts, ModelRefusal, model_preflight},
+        record::{Answer, Answered, NN_RECORD_VERSION, NnRecord, NnRecordError, NnTensor},
     },
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
     profiles::{NoEngine, Sandboxes},

@@ -13,6 +13,7 @@ use crate::{
     device::DeviceAsk,
     id::{BlobHash, JobId, ModelHash, ModuleHash, TaskId},
     preimage::Preimage,
+    tolerance::{Tolerance, ToleranceError},
 };
 
 /// Length in bytes that a job's canonical form may have.
@@ -199,6 +200,9 @@ pub struct JobSpec {
     /// Models by the local name that the module loads them by.
     #[serde(default)]
     pub models: BTreeMap<String, ModelHash>,
+    /// How far an auditor's answers of a model may differ, by its local name; not at all where none is said.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tolerances: BTreeMap<String, Tolerance>,
     /// The input.
     #[serde(default)]
     pub input: JobInput,
@@ -283,6 +287,14 @@ pub enum JobError {
         /// As received.
         text: String,
     },
+    /// A tolerance is for none of the job's models, or has a number out of bounds.
+    #[error("tolerance of model `{name}` is refused: {}", .source.map_or_else(|| "the job has no such model".to_owned(), |source| source.to_string()))]
+    Tolerance {
+        /// Local name of the model.
+        name: String,
+        /// What is wrong with it.
+        source: Option<ToleranceError>,
+    },
     /// Several inputs only go with one shard each.
     #[error("split does not fit the input: several blobs are one shard each, so use split `each` or a single input")]
     Split,
@@ -309,6 +321,7 @@ impl JobSpec {
             env: BTreeMap::new(),
             files: BTreeMap::new(),
             models: BTreeMap::new(),
+            tolerances: BTreeMap::new(),
             input: JobInput::None,
             split: Split::Each,
             reduce: Reduce::Concat,
@@ -351,6 +364,7 @@ impl JobSpec {
         within("device_memory_bytes_min", self.device_memory_bytes_min, 0, DEVICE_MEMORY_BYTES_MAX)?;
         self.check_device()?;
         self.check_texts()?;
+        self.check_tolerances()?;
         self.check_input()
     }
 
@@ -388,6 +402,18 @@ impl JobSpec {
             Some((what, name)) => Err(JobError::Name { what, name: shown(name) }),
             None => Ok(()),
         }
+    }
+
+    fn check_tolerances(&self) -> Result<(), JobError> {
+        for (name, tolerance) in &self.tolerances {
+            let source = match (self.models.contains_key(name), tolerance.check()) {
+                (true, Ok(())) => continue,
+                (true, Err(source)) => Some(source),
+                (false, _) => None,
+            };
+            return Err(JobError::Tolerance { name: name.chars().take(80).collect(), source });
+        }
+        Ok(())
     }
 
     fn check_input(&self) -> Result<(), JobError> {

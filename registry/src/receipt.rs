@@ -208,6 +208,10 @@ pub struct Receipt {
     pub nonce: u64,
     /// Price asked, in micro-credits.
     pub price_micro: u64,
+    /// The blob with what the models answered, where the execution's class asks for one; its outputs hash to those that the
+    /// execution commits to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nn_record: Option<BlobHash>,
 }
 
 impl Statement for Receipt {
@@ -340,6 +344,9 @@ pub struct Checked {
     /// Distinct devices that they say its inferences ran on; none when nothing was inferred.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
+    /// The blob with what the models answered, if a receipt names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nn_record: Option<BlobHash>,
     /// The node that signed something else, with the commitment that it signed.
     pub accused: Option<(NodeId, Commitment)>,
 }
@@ -353,6 +360,7 @@ impl Accepted {
         let commitment = first.execution.commitment();
         let mut operators = BTreeSet::from([first.operator]);
         let mut devices = BTreeSet::from_iter(first.device.clone());
+        let mut nn_record = first.nn_record;
         for witness in rest {
             let receipt = witness.open()?;
             if (receipt.job, receipt.shard) != (first.job, first.shard) {
@@ -363,13 +371,15 @@ impl Accepted {
             }
             operators.insert(receipt.operator);
             devices.extend(receipt.device);
+            // They agree on its hashes, so that one is as good as another.
+            nn_record = nn_record.or(receipt.nn_record);
         }
         if operators.len() < usize::from(quorum) {
             return Err(RecordError::Quorum { operators: operators.len(), quorum });
         }
         let Receipt { job, shard, execution, .. } = first;
         let (operators, devices) = (operators.into_iter().collect(), devices.into_iter().collect());
-        Ok(Checked { job, shard, execution, commitment, operators, devices, accused: None })
+        Ok(Checked { job, shard, execution, commitment, operators, devices, nn_record, accused: None })
     }
 }
 
@@ -441,6 +451,7 @@ mod tests {
             operator: OperatorId(operator.public()),
             nonce: 9,
             price_micro: 0,
+            nn_record: None,
         };
         let cert = NodeCert { node: NodeId(node.public()), issued_ms: 0 };
         Witness { receipt: Signed::seal(&receipt, &node), cert: Signed::seal(&cert, &operator) }

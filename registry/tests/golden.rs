@@ -63,6 +63,7 @@ fn receipt() -> Receipt {
         operator: OperatorId([9; 32]),
         nonce: 42,
         price_micro: 0,
+        nn_record: None,
     }
 }
 
@@ -120,7 +121,12 @@ fn hashes_of_longer_values() {
         module_bytes: 10,
         models: BTreeMap::from([(
             "digits".into(),
-            ModelManifest { model: ModelHash([3; 32]), model_bytes: 20, encoding: ModelEncoding::Onnx },
+            ModelManifest {
+                model: ModelHash([3; 32]),
+                model_bytes: 20,
+                encoding: ModelEncoding::Onnx,
+                tolerance: None,
+            },
         )]),
         class: Class::Exact,
         limits: Limits::default(),

@@ -146,6 +146,9 @@ pub(super) struct Shard {
     /// Not queued before this time.
     pub(super) not_before: Millis,
     pub(super) accepted: Option<(Commitment, Output)>,
+    /// Blobs with what models answered, of every receipt that names one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) nn_records: Vec<BlobHash>,
 }
 
 impl Shard {
@@ -163,6 +166,7 @@ impl Shard {
             last_fault: None,
             not_before: 0,
             accepted: None,
+            nn_records: Vec::new(),
         }
     }
 
@@ -373,7 +377,8 @@ impl Job {
         let written =
             outputs.flat_map(|output| std::iter::once(output.stdout).chain(output.files.iter().map(|file| file.hash)));
         let reduced = self.reduce.as_ref().and_then(|shard| shard.planned.slice.blob);
-        self.spec.blobs().into_iter().chain(written).chain(reduced).collect()
+        let records = self.shards().flat_map(|(_, shard)| shard.nn_records.iter().copied());
+        self.spec.blobs().into_iter().chain(written).chain(reduced).chain(records).collect()
     }
 
     /// The reduce task exists from here on.

@@ -100,6 +100,7 @@ pub(super) fn receipt(
     job.executions += 1;
     job.task_us = job.task_us.saturating_add(task_us);
     let Some(shard) = job.shard_mut(open.shard) else { return };
+    shard.nn_records.extend(receipt.receipt().nn_record);
     shard.casts.push(Cast::Receipt { receipt, output, cert });
     // Accepting a shard closed its other executions, so this one's shard is still undecided.
     judge(state, open.job, open.shard, now, effects);
@@ -138,6 +139,10 @@ fn answers(state: &State, id: AssignmentId, attested: &Attested, output: &Output
         (execution.fuel_used <= job.spec.limits.fuel_max, "the receipt claims more fuel than the task's limit"),
         (output.bytes() <= job.spec.limits.output_bytes_max, "the output is over the task's limit"),
         (execution.output == output.hash(), "the output does not match the receipt"),
+        (
+            execution.class == Class::Exact || execution.nn_root.is_none() || receipt.nn_record.is_some(),
+            "the receipt names no record of its inferences, which its class asks for",
+        ),
     ];
     match rules.into_iter().find(|(holds, _)| !holds) {
         Some((_, rule)) => Err(rule),

@@ -194,6 +194,7 @@ impl World {
             operator,
             nonce: assignment.id.0,
             price_micro: 0,
+            nn_record: None,
         };
         let receipt = Attested::check(Signed::seal(&receipt, &host.key), node).unwrap();
         self.feed(Event::Receipt { node, receipt, output, task_us: 1_000 });
@@ -429,8 +430,17 @@ fn a_receipt_about_other_work_is_a_fault_of_its_host() {
         segment_root: None,
     };
     let operator = OperatorId(host.operator.public());
-    let receipt =
-        Receipt { job, shard, execution, device: None, node, operator, nonce: assignment.id.0, price_micro: 0 };
+    let receipt = Receipt {
+        job,
+        shard,
+        execution,
+        device: None,
+        nn_record: None,
+        node,
+        operator,
+        nonce: assignment.id.0,
+        price_micro: 0,
+    };
     let receipt = Attested::check(Signed::seal(&receipt, &host.key), node).unwrap();
     world.hosts[0].inbox.pop_front();
     world.feed(Event::Receipt { node, receipt, output, task_us: 1 });

@@ -154,6 +154,7 @@ async fn request(client: &Client, args: &SubmitArgs) -> Result<JobRequest, CliEr
         env: args.env.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect(),
         files,
         models: models(client, &args.models).await?,
+        tolerances: None,
         input: input(client, args).await?,
         split: args.split.clone(),
         reduce: if args.reduce { Reduce::Task } else { Reduce::Concat },

@@ -84,6 +84,7 @@ impl Host {
             operator: OperatorId(self.operator.public()),
             nonce: assignment.id.0,
             price_micro: 0,
+            nn_record: None,
         };
         let receipt = Attested::check(Signed::seal(&receipt, &self.key), receipt.node).unwrap();
         Delivered { receipt, output, stdout: Some(stdout), task_us: 100 }

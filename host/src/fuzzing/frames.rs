@@ -260,6 +260,7 @@ fn receipt(key: &SecretKey, outcome: Outcome) -> Receipt {
         operator: OperatorId(key.public()),
         nonce: 42,
         price_micro: 0,
+        nn_record: None,
     }
 }
 
@@ -269,7 +270,8 @@ fn witness(key: &SecretKey, outcome: Outcome) -> Witness {
 }
 
 fn registry_samples(key: &SecretKey) -> Vec<Vec<u8>> {
-    let model = ModelManifest { model: ModelHash([3; 32]), model_bytes: 20, encoding: ModelEncoding::Onnx };
+    let model =
+        ModelManifest { model: ModelHash([3; 32]), model_bytes: 20, encoding: ModelEncoding::Onnx, tolerance: None };
     let lint = Lint {
         runs: vec![LintRun { condition: LintCondition::UsedMemory, engine: EngineFingerprint([1; 32]) }],
         difference: Some(LintDifference { condition: LintCondition::Busy, subject: LintSubject::Stdout }),

@@ -8,6 +8,7 @@ use registry::{
     id::{BlobHash, JobId, ManifestHash, ModelHash},
     job::{Class, JobInput, Limits, Policy, Profile, Reduce, Split},
     name::Name,
+    tolerance::Tolerance,
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,10 @@ pub struct JobRequest {
     /// Models by local name; the manifest's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub models: Option<BTreeMap<String, ModelHash>>,
+    /// How far an auditor's answers of a model may differ, by its local name; the manifest's when absent. Jobs of class
+    /// `tolerant` alone have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerances: Option<BTreeMap<String, Tolerance>>,
     /// The input.
     #[serde(default)]
     pub input: InputRequest,

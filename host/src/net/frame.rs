@@ -169,6 +169,7 @@ mod tests {
             operator: OperatorId([5; 32]),
             nonce,
             price_micro: 0,
+            nn_record: None,
         };
         let stdout = inline.then(|| Bytes::copy_from_slice(stdout));
         Arc::new(Done { receipt: Signed::seal(&receipt, &key), output, stdout, task_us: 12 })

@@ -69,6 +69,7 @@ impl Desk {
             operator: OperatorId(operator.public()),
             nonce: 9,
             price_micro: 0,
+            nn_record: None,
         };
         let cert = NodeCert { node: NodeId(node.public()), issued_ms: 0 };
         Witness { receipt: Signed::seal(&receipt, &node), cert: Signed::seal(&cert, &operator) }

@@ -150,8 +150,9 @@ fn stdin(shared: &Shared, task: &Task) -> Result<Bytes, Fault> {
 fn keep(shared: &Shared, finished: &Finished) -> Result<(Option<Bytes>, Vec<BlobReader>), Fault> {
     let inline = finished.stdout.len() <= limits::OUTPUT_INLINE_BYTES_MAX;
     let stdout = (!inline).then_some(&finished.stdout);
+    let blobs = stdout.into_iter().chain(finished.files.iter().map(|(_, bytes)| bytes)).chain(&finished.nn_record);
     let mut outputs = Vec::new();
-    for bytes in stdout.into_iter().chain(finished.files.iter().map(|(_, bytes)| bytes)) {
+    for bytes in blobs {
         let store = &shared.options.store;
         let kept = shared.runtime.block_on(store.publish_bytes(bytes.clone()));
         let kept = kept.and_then(|published| store.reader(published.hash));
@@ -172,5 +173,6 @@ fn receipt(shared: &Shared, task: &Task, sandbox: &Sandbox, finished: &Finished,
         operator: shared.operator,
         nonce: order.id.0,
         price_micro: 0,
+        nn_record: finished.nn_record.as_ref().map(|record| BlobHash::of(record)),
     }
 }

@@ -100,6 +100,7 @@ async fn echo(coordinator: Coordinator, key: SecretKey, operator: OperatorId, mu
             operator,
             nonce: assignment.id.0,
             price_micro: 0,
+            nn_record: None,
         };
         let receipt = Attested::check(Signed::seal(&receipt, &key), node).unwrap();
         let stdout = Some(Bytes::copy_from_slice(&stdout));

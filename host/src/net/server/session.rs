@@ -347,7 +347,7 @@ impl Batcher {
                         output_bytes_max
                     }
                 };
-                let Some(order) = wire::Order::new(assignment, input) else {
+                let Some(order) = wire::Order::new(*assignment, input) else {
                     tracing::error!(assignment = id.0, "an assignment has no input: it is given back");
                     return Some((id, Fault::new("no_input", "coordinator has no input for the assignment")));
                 };

@@ -205,6 +205,7 @@ impl Host {
             operator: OperatorId([5; 32]),
             nonce,
             price_micro: 0,
+            nn_record: None,
         };
         let stdout = inline.then(|| Bytes::copy_from_slice(stdout));
         Done { receipt: Signed::seal(&receipt, key), output, stdout, task_us: 1 }
@@ -236,7 +237,11 @@ pub(crate) fn assign(id: u64, job: u8, template: &Arc<TaskTemplate>, input: &[u8
         engine: EngineFingerprint([4; 32]),
         lease_ms: 60_000,
     };
-    ToHost::Assign { assignment, template: template.clone(), input: Input::Inline(Bytes::copy_from_slice(input)) }
+    ToHost::Assign {
+        assignment: Box::new(assignment),
+        template: template.clone(),
+        input: Input::Inline(Bytes::copy_from_slice(input)),
+    }
 }
 
 pub(crate) fn template(module: ModuleHash) -> Arc<TaskTemplate> {

@@ -51,7 +51,8 @@ pub(super) enum Ask {
     Model { hash: ModelHash },
     /// Time the inference backend. [`Answer::Measured`].
     Measure,
-    /// Run. The request has its bytes taken out; standard input and files, in order, are the body. [`Answer::Ran`].
+    /// Run. The request has its bytes taken out; standard input, files, and a record to feed, in order, are the body.
+    /// [`Answer::Ran`].
     Run { request: Request, lengths: Vec<u64> },
     /// Stop what runs. No answer of its own.
     Cancel,
@@ -77,7 +78,8 @@ pub(super) enum Answer {
     Measured {
         measured: Result<Measured, SandboxError>,
     },
-    /// The result has its bytes taken out; standard output, standard error and files, in order, are the body.
+    /// The result has its bytes taken out; standard output, standard error, files, and the record of inferences, in order, are
+    /// the body.
     Ran {
         ran: Result<Box<Finished>, HostFault>,
         lengths: Vec<u64>,
