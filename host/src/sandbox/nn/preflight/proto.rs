@@ -121,7 +121,7 @@ pub(super) fn each_integer(
 /// How many floating-point numbers of so many bytes a packed field has, or one for a field that is not packed.
 pub(super) fn floats(value: Value<'_>, bytes_each: u64) -> Result<u64, ModelRefusal> {
     match value {
-        Value::Bytes(bytes) if bytes.len() as u64 % bytes_each == 0 => Ok(bytes.len() as u64 / bytes_each),
+        Value::Bytes(bytes) if (bytes.len() as u64).is_multiple_of(bytes_each) => Ok(bytes.len() as u64 / bytes_each),
         Value::Fixed32 if bytes_each == 4 => Ok(1),
         Value::Fixed64 if bytes_each == 8 => Ok(1),
         _ => Err(ModelRefusal::malformed("a list of numbers has a broken length")),
