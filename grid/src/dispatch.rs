@@ -27,7 +27,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use registry::{
-    id::{BlobHash, JobId, NodeId, OperatorId},
+    id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId},
     job::JobSpec,
     membership::NodeCert,
     receipt::{Output, Record},
@@ -253,6 +253,8 @@ struct Open {
     shard: ShardKey,
     node: NodeId,
     operator: OperatorId,
+    /// Which of the host's engines it was ordered on.
+    engine: EngineFingerprint,
     since: Millis,
     /// When its lease ends.
     lease_until: Millis,

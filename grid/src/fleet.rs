@@ -9,14 +9,18 @@ use std::{
 };
 
 use registry::{
+    device::{DeviceAsk, DeviceKind},
     id::{EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId},
-    job::{Profile, ShardInfo},
+    job::ShardInfo,
     membership::NodeCert,
     sign::Signed,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::flow::{Engines, Millis, Offer};
+use crate::{
+    engines::EngineAsk,
+    flow::{Millis, Offer},
+};
 
 /// Modules that a host is remembered to have at hand.
 pub const WARM_MODULES_MAX: usize = 64;
@@ -90,6 +94,8 @@ pub struct Fleet {
     hosts: BTreeMap<NodeId, Host>,
     /// Hosts that could take an assignment now.
     room: BTreeSet<NodeId>,
+    /// Those of them that have a GPU: few among many, and to be found all the same.
+    room_gpu: BTreeSet<NodeId>,
     /// Connected, unsuspended hosts by operator, by engine.
     engines: BTreeMap<EngineFingerprint, BTreeMap<OperatorId, u32>>,
     suspended: BTreeMap<OperatorId, Suspension>,
@@ -119,12 +125,13 @@ impl Fleet {
         !self.room.is_empty()
     }
 
-    /// Hosts with room, `max` at most, starting after the one that was [`Fleet::take`]n last.
-    pub fn with_room(&self, max: usize) -> impl Iterator<Item = (NodeId, &Host)> {
+    /// Hosts with room that may have such a device, `max` at most, starting after the one that was [`Fleet::take`]n last.
+    pub fn with_room(&self, device: DeviceAsk, max: usize) -> impl Iterator<Item = (NodeId, &Host)> {
+        let room = if device == DeviceAsk::Gpu { &self.room_gpu } else { &self.room };
         let after = self.cursor.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         let upto = self.cursor.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Included);
-        let late = self.room.range((after, std::ops::Bound::Unbounded));
-        let early = self.cursor.map(|_| self.room.range((std::ops::Bound::Unbounded, upto)));
+        let late = room.range((after, std::ops::Bound::Unbounded));
+        let early = self.cursor.map(|_| room.range((std::ops::Bound::Unbounded, upto)));
         late.chain(early.into_iter().flatten()).take(max).filter_map(|node| Some((*node, self.hosts.get(node)?)))
     }
 
@@ -138,10 +145,11 @@ impl Fleet {
         self.engines.get(&engine).is_some_and(|operators| operators.keys().any(|operator| !besides.contains(operator)))
     }
 
-    /// The most distinct operators that any one engine for this profile has.
-    pub fn operators_max(&self, profile: Profile) -> usize {
-        let engines = self.hosts.values().map(|host| host.offer.engines.of(profile));
-        engines.map(|engine| self.operators(engine)).max().unwrap_or(0)
+    /// The most distinct operators that any one engine has that suits.
+    pub fn operators_max(&self, ask: &EngineAsk) -> usize {
+        let engines = self.hosts.values().filter(|host| host.connected).flat_map(|host| &host.offer.engines.0);
+        let suiting = engines.filter(|engine| ask.suits(engine));
+        suiting.map(|engine| self.operators(engine.fingerprint)).max().unwrap_or(0)
     }
 
     /// A host joins, or comes back with a new offer.
@@ -230,10 +238,9 @@ impl Fleet {
         self.suspended.contains_key(&operator)
     }
 
-    fn counts(&self, node: NodeId) -> Option<([EngineFingerprint; 2], OperatorId)> {
+    fn counts(&self, node: NodeId) -> Option<(Vec<EngineFingerprint>, OperatorId)> {
         let host = self.hosts.get(&node).filter(|host| host.connected && host.suspended.is_none())?;
-        let Engines { native, portable } = host.offer.engines;
-        Some(([native, portable], host.operator))
+        Some((host.offer.engines.fingerprints().collect(), host.operator))
     }
 
     fn count(&mut self, node: NodeId) {
@@ -262,10 +269,13 @@ impl Fleet {
     }
 
     fn refresh(&mut self, node: NodeId) {
-        if self.hosts.get(&node).is_some_and(|host| host.has_room(self.ahead_ms)) {
+        self.room.remove(&node);
+        self.room_gpu.remove(&node);
+        if let Some(host) = self.hosts.get(&node).filter(|host| host.has_room(self.ahead_ms)) {
             self.room.insert(node);
-        } else {
-            self.room.remove(&node);
+            if host.offer.engines.has(DeviceKind::Gpu) {
+                self.room_gpu.insert(node);
+            }
         }
     }
 }

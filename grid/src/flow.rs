@@ -4,11 +4,13 @@ use std::fmt;
 
 use registry::{
     id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId},
-    job::{Profile, ShardInfo},
+    job::ShardInfo,
     receipt::{Output, Receipt},
     sign::{SignatureError, Signed},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::engines::Engines;
 
 /// Milliseconds since 1970, as the driver's clock reads them.
 pub type Millis = u64;
@@ -57,6 +59,8 @@ pub struct Assignment {
     pub slice: Slice,
     /// Hash of the input's bytes.
     pub input: BlobHash,
+    /// Which of the host's engines runs it.
+    pub engine: EngineFingerprint,
     /// The host's time for it, from now.
     pub lease_ms: u64,
 }
@@ -124,29 +128,8 @@ pub struct Offer {
     pub queue_max: u32,
     /// Memory in bytes that one task may have.
     pub memory_bytes_max: u64,
-    /// The conditions under which its results are reproducible.
+    /// What it runs tasks on.
     pub engines: Engines,
-}
-
-/// The engine that a host has for each profile. Hosts of different processors have different native engines, and may have
-/// the same portable one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Engines {
-    /// For jobs that may depend on the processor.
-    pub native: EngineFingerprint,
-    /// For jobs that may not.
-    pub portable: EngineFingerprint,
-}
-
-impl Engines {
-    /// The engine for jobs of this profile.
-    pub const fn of(&self, profile: Profile) -> EngineFingerprint {
-        match profile {
-            Profile::Native => self.native,
-            Profile::Portable => self.portable,
-        }
-    }
 }
 
 /// Why an execution gave no result. Nobody is paid or punished for it; the task goes elsewhere.

@@ -3,6 +3,7 @@
 //! In the order in which work flows:
 //! - [`flow`]: what is handed from stage to stage.
 //! - [`config`]: the parameters of the decisions, each named with its unit.
+//! - [`engines`]: which of a host's engines a task runs on.
 //! - [`plan`]: cuts a job's input into shards.
 //! - [`fleet`]: what is known of the hosts.
 //! - [`place`]: which host runs a shard, and why the others do not.
@@ -16,6 +17,7 @@
 pub mod aggregate;
 pub mod config;
 pub mod dispatch;
+pub mod engines;
 pub mod fleet;
 pub mod flow;
 pub mod place;

@@ -4,12 +4,13 @@ use std::fmt;
 
 use registry::{
     id::{EngineFingerprint, ModuleHash, NodeId, OperatorId},
-    job::{Limits, Profile},
+    job::Limits,
 };
 use serde::Serialize;
 
 use crate::{
     config::Config,
+    engines::{EngineAsk, Lack},
     fleet::{Fleet, Host},
 };
 
@@ -22,8 +23,8 @@ pub struct Need<'a> {
     pub limits: &'a Limits,
     /// Distinct operators that have to agree.
     pub quorum: u8,
-    /// Which of a host's engines it takes.
-    pub profile: Profile,
+    /// What it asks of the engine.
+    pub ask: EngineAsk,
     /// The engine of its earlier executions.
     pub engine: Option<EngineFingerprint>,
     /// Operators that have had it.
@@ -56,6 +57,8 @@ pub enum Reason {
         /// Offered, in bytes.
         offered: u64,
     },
+    /// It has no engine for it.
+    Lacks(Lack),
     /// Its results could not be compared with those at hand.
     Engine,
     /// Too few operators run its engine to reach the quorum.
@@ -78,6 +81,7 @@ impl fmt::Display for Reason {
             }
             Self::Failed => f.write_str("failed to run this shard, and another host may still do so"),
             Self::Memory { asked, offered } => write!(f, "offers {offered} bytes of memory a task, of {asked} asked"),
+            Self::Lacks(lack) => write!(f, "{lack}"),
             Self::Engine => f.write_str("runs another engine than this shard's earlier executions"),
             Self::EngineAlone { operators, quorum } => {
                 write!(f, "runs an engine that {operators} connected operators have, of {quorum} for the quorum")
@@ -90,11 +94,31 @@ impl fmt::Display for Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Score(pub i64);
 
-/// Whether the host `node` may run the shard, and how well it suits.
+/// How a host would run a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fit {
+    /// How well it suits.
+    pub score: Score,
+    /// On which of its engines.
+    pub engine: EngineFingerprint,
+}
+
+/// Whether the host could ever run the shard, were it idle and in good standing, and the others as they may be.
+///
+/// # Errors
+/// What it lacks.
+pub fn capable(limits: &Limits, ask: &EngineAsk, host: &Host) -> Result<(), Reason> {
+    if limits.memory_bytes_max > host.offer.memory_bytes_max {
+        return Err(Reason::Memory { asked: limits.memory_bytes_max, offered: host.offer.memory_bytes_max });
+    }
+    ask.lack(&host.offer.engines.0).map_or(Ok(()), |lack| Err(Reason::Lacks(lack)))
+}
+
+/// Whether the host `node` may run the shard, how well it suits, and on which engine.
 ///
 /// # Errors
 /// The first rule that says no.
-pub fn consider(need: &Need<'_>, node: NodeId, host: &Host, fleet: &Fleet, config: &Config) -> Result<Score, Reason> {
+pub fn consider(need: &Need<'_>, node: NodeId, host: &Host, fleet: &Fleet, config: &Config) -> Result<Fit, Reason> {
     if !host.connected {
         return Err(Reason::Away);
     }
@@ -104,30 +128,37 @@ pub fn consider(need: &Need<'_>, node: NodeId, host: &Host, fleet: &Fleet, confi
     if need.operators.contains(&host.operator) {
         return Err(Reason::SameOperator);
     }
-    if need.limits.memory_bytes_max > host.offer.memory_bytes_max {
-        return Err(Reason::Memory { asked: need.limits.memory_bytes_max, offered: host.offer.memory_bytes_max });
-    }
-    let own = host.offer.engines.of(need.profile);
-    match need.engine {
-        Some(engine) if engine == own => {}
-        Some(engine) if fleet.has_other_operator(engine, need.operators) => return Err(Reason::Engine),
-        // No earlier execution, or nobody is left who could repeat it on its engine.
-        _ => {
-            let operators = fleet.operators(own);
-            if operators < usize::from(need.quorum) {
-                return Err(Reason::EngineAlone { operators, quorum: need.quorum });
-            }
-        }
-    }
+    capable(need.limits, &need.ask, host)?;
+    let engine = engine(need, host, fleet)?;
     let window = host.window(config.ahead_ms);
     if host.in_flight >= window {
         return Err(Reason::Full { in_flight: host.in_flight });
     }
     // A host that fails everything at once always has room: while the others are busy it must not use up all attempts.
-    if need.faulted.contains(&node) && another_may(need, own, fleet) {
+    if need.faulted.contains(&node) && another_may(need, engine, fleet) {
         return Err(Reason::Failed);
     }
-    Ok(score(need, node, host, window))
+    Ok(Fit { score: score(need, node, host, window), engine })
+}
+
+/// The engine that a capable host would run the shard on: see [`engines`](crate::engines).
+fn engine(need: &Need<'_>, host: &Host, fleet: &Fleet) -> Result<EngineFingerprint, Reason> {
+    let engines = &host.offer.engines;
+    if let Some(earlier) = need.engine {
+        if engines.get(earlier).is_some_and(|own| need.ask.suits(own)) {
+            return Ok(earlier);
+        }
+        if fleet.has_other_operator(earlier, need.operators) {
+            return Err(Reason::Engine);
+        }
+    }
+    // No earlier execution, or nobody is left who could repeat it on its engine.
+    let (operators, quorum) = (|engine| fleet.operators(engine), need.quorum);
+    if let Some(best) = engines.best(&need.ask, |engine| operators(engine) >= usize::from(quorum)) {
+        return Ok(best.fingerprint);
+    }
+    let most = engines.0.iter().filter(|engine| need.ask.suits(engine)).map(|engine| operators(engine.fingerprint));
+    Err(Reason::EngineAlone { operators: most.max().unwrap_or(0), quorum })
 }
 
 /// Whether a connected host that did not fail the shard could run it in place of one on `engine`, now or when it has room.
@@ -135,7 +166,7 @@ fn another_may(need: &Need<'_>, engine: EngineFingerprint, fleet: &Fleet) -> boo
     fleet.hosts().any(|(node, host)| {
         host.connected
             && host.suspended.is_none()
-            && host.offer.engines.of(need.profile) == engine
+            && host.offer.engines.get(engine).is_some_and(|own| need.ask.suits(own))
             && host.offer.memory_bytes_max >= need.limits.memory_bytes_max
             && !need.faulted.contains(&node)
             && !need.operators.contains(&host.operator)
@@ -152,23 +183,26 @@ fn score(need: &Need<'_>, node: NodeId, host: &Host, window: u32) -> Score {
     Score(free + warm - failed_it - unreliable)
 }
 
-/// The best of the hosts with room, if any may run the shard.
-pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<NodeId> {
-    let mut best: Option<(Score, NodeId)> = None;
-    for (node, host) in fleet.with_room(config.candidates_max) {
-        if let Ok(score) = consider(need, node, host, fleet, config)
-            && best.is_none_or(|(highest, _)| score > highest)
+/// The best of the hosts with room, if any may run the shard, and its engine.
+pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, EngineFingerprint)> {
+    let mut best: Option<(Fit, NodeId)> = None;
+    for (node, host) in fleet.with_room(need.ask.device, config.candidates_max) {
+        if let Ok(fit) = consider(need, node, host, fleet, config)
+            && best.is_none_or(|(highest, _)| fit.score > highest.score)
         {
-            best = Some((score, node));
+            best = Some((fit, node));
         }
     }
-    best.map(|(_, node)| node)
+    best.map(|(fit, node)| (node, fit.engine))
 }
 
 /// Every host with its score or the reason against it.
-pub fn explain(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Vec<(NodeId, Result<Score, Reason>)> {
+pub fn explain(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Vec<(NodeId, Result<Fit, Reason>)> {
     fleet.hosts().map(|(node, host)| (node, consider(need, node, host, fleet, config))).collect()
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
@@ -178,23 +212,18 @@ mod tests {
     };
 
     use super::*;
-    use crate::flow::{Engines, Offer};
+    use crate::{engines::Engines, flow::Offer};
 
-    const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
+    pub(super) const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
     const PORTABLE: EngineFingerprint = EngineFingerprint([8; 32]);
 
-    fn cert(node: u8, operator: u8) -> Signed<NodeCert> {
+    pub(super) fn cert(node: u8, operator: u8) -> Signed<NodeCert> {
         let cert = NodeCert { node: NodeId([node; 32]), issued_ms: 0 };
         Signed::seal(&cert, &SecretKey::from_bytes(&[operator; 32]))
     }
 
-    fn offer(engine: EngineFingerprint) -> Offer {
-        Offer {
-            slots: 1,
-            queue_max: 0,
-            memory_bytes_max: 1 << 30,
-            engines: Engines { native: engine, portable: PORTABLE },
-        }
+    pub(super) fn offer(engine: EngineFingerprint) -> Offer {
+        Offer { slots: 1, queue_max: 0, memory_bytes_max: 1 << 30, engines: Engines::plain(engine, PORTABLE) }
     }
 
     fn fleet(hosts: &[(u8, u8)]) -> Fleet {
@@ -205,12 +234,12 @@ mod tests {
         fleet
     }
 
-    fn need(limits: &Limits) -> Need<'_> {
+    pub(super) fn need(limits: &Limits) -> Need<'_> {
         Need {
             module: ModuleHash::of(b"m"),
             limits,
             quorum: 2,
-            profile: Profile::Native,
+            ask: EngineAsk::default(),
             engine: None,
             operators: &[],
             faulted: &[],
@@ -222,6 +251,10 @@ mod tests {
             .into_iter()
             .find(|(id, _)| *id == NodeId([node; 32]))
             .and_then(|(_, result)| result.err())
+    }
+
+    pub(super) fn picked(need: &Need<'_>, fleet: &Fleet) -> Option<u8> {
+        pick(need, fleet, &Config::default()).map(|(node, _)| node.0[0])
     }
 
     #[test]
@@ -256,7 +289,7 @@ mod tests {
         let fleet = fleet(&[(1, 1), (2, 2)]);
         let faulted = [NodeId([1; 32])];
         let need = Need { faulted: &faulted, ..need(&limits) };
-        assert_eq!(pick(&need, &fleet, &Config::default()), Some(NodeId([2; 32])));
+        assert_eq!(picked(&need, &fleet), Some(2));
     }
 
     #[test]
@@ -269,7 +302,7 @@ mod tests {
         assert_eq!(reason(&need, &fleet, 1), Some(Reason::Failed));
         assert_eq!(pick(&need, &fleet, &Config::default()), None);
         fleet.down(NodeId([2; 32]), 0);
-        assert_eq!(pick(&need, &fleet, &Config::default()), Some(NodeId([1; 32])));
+        assert_eq!(picked(&need, &fleet), Some(1));
     }
 
     #[test]
@@ -277,7 +310,7 @@ mod tests {
         let limits = Limits::default();
         let mut fleet = fleet(&[(1, 1), (2, 2), (3, 3)]);
         let mut picked = Vec::new();
-        while let Some(node) = pick(&need(&limits), &fleet, &Config::default()) {
+        while let Some((node, _)) = pick(&need(&limits), &fleet, &Config::default()) {
             fleet.take(node);
             picked.push(node.0[0]);
         }

@@ -8,6 +8,7 @@
 //!   lines;
 //! - [`Exit`]: how a task ends, and the exit code the host sees;
 //! - [`shard`] and [`stage`]: which slice of which part of the job this is;
+//! - [`files`]: the named input files, all or those on a list;
 //! - [`nn`]: typed wasi-nn, for tasks that declared a model;
 //! - [`hash`]: BLAKE3 and SHA-256 by the host, at a fraction of what they take inside the guest;
 //! - [`abi`]: the names and numbers shared with the host. No code crosses that wall.
@@ -31,11 +32,13 @@
 
 pub mod abi;
 mod entry;
+mod files;
 pub mod hash;
 mod job;
 pub mod nn;
 
 pub use entry::{Exit, decode, encode, lines, lines_with, run, run_with, text, text_with};
+pub use files::{InputFile, files, files_of};
 pub use job::{Shard, Stage, shard, stage};
 
 /// The CBOR library that [`run`] uses, for authors who need its types.

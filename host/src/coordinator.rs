@@ -101,13 +101,20 @@ pub struct Delivered {
     pub task_us: u64,
 }
 
+impl Delivered {
+    /// Whether it brings no blobs.
+    pub fn is_whole(&self) -> bool {
+        self.stdout.is_some() && self.output.files.is_empty() && self.receipt.receipt().nn_record.is_none()
+    }
+}
+
 /// A message for a host.
 #[derive(Debug, Clone)]
 pub enum ToHost {
     /// Run this.
     Assign {
         /// What.
-        assignment: Assignment,
+        assignment: Box<Assignment>,
         /// What it shares with its job's other tasks.
         template: Arc<TaskTemplate>,
         /// Its standard input.
@@ -376,7 +383,7 @@ impl Coordinator {
 
     /// Whether the receipt brings blobs for an execution that is under way: others would be kept for a job that nobody has.
     async fn is_wanted(&self, node: NodeId, delivered: &Delivered) -> bool {
-        if delivered.stdout.is_some() && delivered.output.files.is_empty() {
+        if delivered.is_whole() {
             return false;
         }
         let (id, job) = (AssignmentId(delivered.receipt.receipt().nonce), delivered.receipt.receipt().job);
@@ -386,7 +393,8 @@ impl Coordinator {
     /// Outputs that are in the store stay there as long as their job is remembered.
     async fn pin_outputs(&self, delivered: &Delivered) {
         let stdout = delivered.stdout.is_none().then_some(delivered.output.stdout);
-        let blobs = stdout.into_iter().chain(delivered.output.files.iter().map(|file| file.hash));
+        let record = delivered.receipt.receipt().nn_record;
+        let blobs = stdout.into_iter().chain(delivered.output.files.iter().map(|file| file.hash)).chain(record);
         self.pin(delivered.receipt.receipt().job, blobs).await;
     }
 

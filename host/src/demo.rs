@@ -155,8 +155,12 @@ async fn publish(client: &Client) -> Result<Name, DemoError> {
     let (wasm, onnx) = (tasks::DIGITS.wasm, tasks::data::DIGITS_MODEL);
     client.publish_bytes(Bytes::from_static(wasm)).await?;
     client.publish_bytes(Bytes::from_static(onnx)).await?;
-    let model =
-        ModelManifest { model: ModelHash::of(onnx), model_bytes: onnx.len() as u64, encoding: ModelEncoding::Onnx };
+    let model = ModelManifest {
+        model: ModelHash::of(onnx),
+        model_bytes: onnx.len() as u64,
+        encoding: ModelEncoding::Onnx,
+        tolerance: None,
+    };
     let manifest = Manifest::Task(TaskManifest {
         description: "Classifies handwritten digits of 8 x 8 pixels".into(),
         module: ModuleHash::of(wasm),

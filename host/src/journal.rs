@@ -36,8 +36,8 @@ use crate::{clock::Stopwatch, limits};
 pub const LINGER: Duration = Duration::from_millis(4);
 /// Wait before a failed commit is tried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// Version of the tables.
-const SCHEMA: i64 = 1;
+/// Version of the tables and of the events in them.
+const SCHEMA: i64 = 2;
 
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@
 //! - [`cli`]: what people type.
 //! - `fuzzing` (feature, and tests): what must hold of any module and any frame.
 
+pub mod calibrate;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -201,6 +201,11 @@ pub const NN_SHAPES_MAX: usize = 16;
 pub const NN_PLANS_MAX: usize = 16;
 /// Inferences of a task: each is listed in its result.
 pub const NN_INFERENCES_MAX: usize = 1 << 17;
+/// Output tensors in bytes that are kept of a task for its auditors, with what is said of each: one more inference is an error to
+/// the guest.
+pub const NN_RECORD_BYTES_MAX: u64 = 64 << 20;
+/// Length in bytes of the record itself: the same, and the engine that it was made on.
+pub const NN_RECORD_FILE_BYTES_MAX: usize = (64 << 20) + (64 << 10);
 /// Fuel for one inference, before its work.
 pub const NN_INFERENCE_FUEL: u64 = 10_000;
 /// Fuel for the first use of a graph with a shape in a task, for each byte of the model file.

@@ -202,15 +202,26 @@ fn judge(parts: impl IntoIterator<Item = Result<Vec<Ran>, LintError>>) -> Result
 /// The first thing in which two results differ.
 fn difference(first: &Finished, other: &Finished) -> Option<LintSubject> {
     // What is added to a result has to be compared here.
-    let Finished { outcome, fuel_used, stdout, stderr, files, memory_peak_bytes, wall_micros: _, inferences, nn_root } =
-        first;
+    let Finished {
+        outcome,
+        fuel_used,
+        stdout,
+        stderr,
+        files,
+        memory_peak_bytes,
+        wall_micros: _,
+        inferences,
+        nn_root,
+        nn_record,
+    } = first;
+    let is_inferred = *inferences == other.inferences && *nn_root == other.nn_root && *nn_record == other.nn_record;
     let subjects = [
         (LintSubject::Outcome, *outcome == other.outcome),
         (LintSubject::Fuel, *fuel_used == other.fuel_used),
         (LintSubject::Stdout, *stdout == other.stdout),
         (LintSubject::Files, *files == other.files),
         (LintSubject::Stderr, *stderr == other.stderr),
-        (LintSubject::Inferences, *inferences == other.inferences && *nn_root == other.nn_root),
+        (LintSubject::Inferences, is_inferred),
         (LintSubject::Memory, *memory_peak_bytes == other.memory_peak_bytes),
     ];
     subjects.into_iter().find(|(_, equal)| !equal).map(|(subject, _)| subject)

@@ -9,15 +9,20 @@
 //! - `find`: from a signed execution to the task that it was: job, shard, input.
 //! - `engine`: the conditions that it ran under, and whether this machine has them.
 //! - `compare`: the first difference between what was signed and what was found.
+//! - `answers`: what models answered, where the job's class is not exact.
 //! - `fetch`: fills a folder from a coordinator, so that nothing needs a grid afterwards.
 //!
 //! **Nobody is believed.** The record's signatures are checked first. Everything else is reached from it by hashes: its job id
 //! names the job as submitted, its task id names template, shard and input, and those name the blobs. A byte changed
 //! anywhere is refused before anything runs. What cannot be told from a record is who its operators are.
 //!
+//! **Inference that is not exact** is fed with what the receipt's record says that the models answered, so that all the rest
+//! comes out to the bit; then each answer is held against this machine's, within the tolerance that the job says.
+//!
 //! **What a replay proves.** Equal: whoever signed did the work, or knew its result. Different on the same engine: the signed
 //! result is wrong, or this machine is. Evidence is replayed against both sides.
 
+mod answers;
 mod compare;
 mod content;
 mod engine;
@@ -26,25 +31,29 @@ mod find;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, thread};
+use std::{collections::BTreeMap, path::PathBuf, thread};
 
 use bytes::Bytes;
 use registry::{
-    id::{BlobHash, EngineFingerprint, JobId, NodeId, TaskId},
-    job::ShardInfo,
+    id::{BlobHash, EngineFingerprint, JobId, ModelHash, NodeId, TaskId},
+    job::{Class, ShardInfo},
     receipt::{Execution, Record, RecordError},
+    tolerance::Tolerance,
 };
 use serde::Serialize;
 
-use self::{compare::Scope, find::Task};
 pub(crate) use self::{
+    answers::Answers,
     compare::{Difference, Found},
     content::{CONTENT_DIR, ContentError, Folder, Sources},
     fetch::{FetchError, Fetched, fetch},
 };
+use self::{answers::Recorded, compare::Scope, find::Task};
 use crate::{
     limits,
-    sandbox::{Finished, HostFault, LoadError, Response, Sandbox, SandboxError},
+    sandbox::{
+        EngineDescription, Finished, HostFault, LoadError, NnRecordError, Request, Response, Sandbox, SandboxError,
+    },
     task,
 };
 
@@ -73,6 +82,9 @@ pub(crate) enum ReplayError {
         /// Which parts of its description differ, if that can be known.
         detail: String,
     },
+    /// What models answered is not what was signed.
+    #[error("{0}")]
+    Answers(#[from] NnRecordError),
     /// There is no sandbox.
     #[error("{0}")]
     Sandbox(#[from] SandboxError),
@@ -102,6 +114,8 @@ impl ReplayError {
             Self::Content(error) => error.word(),
             Self::Plan(_) => "plan",
             Self::Engine { .. } => "engine",
+            Self::Answers(NnRecordError::Root { .. }) => "nn_root",
+            Self::Answers(_) => "nn_record",
             Self::Sandbox(_) => "sandbox",
             Self::Load { source, .. } => source.word(),
             Self::Fault(fault) => fault.word(),
@@ -116,6 +130,8 @@ impl ReplayError {
 pub(crate) enum Verdict {
     /// As the record says.
     Equal,
+    /// As the record says, but for what models answered, and that is within the job's tolerance.
+    Within,
     /// Not as the quorum signed.
     Different,
     /// As the accused signed, against the quorum: the evidence is against the wrong side.
@@ -136,6 +152,9 @@ pub(crate) struct Replayed {
     /// What differs between the engines, when they are not the same and outcome and output alone were compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) engines: Option<String>,
+    /// How close what models answered is to what they answer here, where answers were recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) answers: Option<Answers>,
     /// From what the quorum signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) difference: Option<Difference>,
@@ -162,12 +181,21 @@ pub(crate) struct Player {
     keep: Option<Folder>,
     /// One an engine: they keep what they have loaded.
     sandboxes: Vec<Sandbox>,
+    /// How far answers of a model may differ, whatever the job says.
+    tolerances: BTreeMap<ModelHash, Tolerance>,
 }
 
 impl Player {
     /// A player of what these sources have. `keep` gets what the tasks write, each file named by its hash.
     pub(crate) fn new(sources: Sources, any_engine: bool, keep: Option<PathBuf>) -> Self {
-        Self { sources, any_engine, keep: keep.map(Folder::new), sandboxes: Vec::new() }
+        let keep = keep.map(Folder::new);
+        Self { sources, any_engine, keep, sandboxes: Vec::new(), tolerances: BTreeMap::new() }
+    }
+
+    #[expect(dead_code, reason = "the verb for it comes next")]
+    /// Judges answers of a model by this, whatever the job says.
+    pub(crate) fn tolerate(&mut self, model: ModelHash, tolerance: Tolerance) {
+        self.tolerances.insert(model, tolerance);
     }
 
     /// One more folder to look into, before the others.
@@ -199,6 +227,7 @@ impl Player {
             engine: signed.engine,
             ran_on: None,
             engines: None,
+            answers: None,
             difference: None,
             accused: None,
         };
@@ -206,11 +235,16 @@ impl Player {
         if let Some(difference) = task.difference(signed) {
             return Ok(Replayed { difference: Some(difference), ..replayed });
         }
-        let (sandbox, engines) = self.sandbox(signed.engine)?;
+        let recorded = Recorded::find(&self.sources, signed, checked.nn_record).await?;
+        let (sandbox, engines) = self.sandbox(signed, recorded.as_ref())?;
         let scope = if engines.is_none() { Scope::Everything } else { Scope::OutcomeAndOutput };
-        let found = self.run(&sandbox, task).await?;
+        let tolerances = task.tolerances.iter().chain(&self.tolerances).map(|(model, of)| (*model, *of)).collect();
+        let found = self.run(&sandbox, task, recorded.as_ref()).await?;
         self.keep(&sandbox, &found)?;
-        let difference = self.compare(signed, &found, scope).await?;
+        let (answers, difference) = match &recorded {
+            Some(recorded) => self.compare_fed(signed, recorded, &found, scope, (&sandbox, &tolerances)).await?,
+            None => (None, self.compare(signed, &found, scope).await?),
+        };
         let accused = match accused {
             Some(receipt) => {
                 let difference = self.compare(&receipt.execution, &found, scope).await?;
@@ -219,19 +253,32 @@ impl Player {
             None => None,
         };
         let verdict = match (&difference, &accused) {
+            (None, _) if answers.as_ref().is_some_and(|answers| !answers.are_equal()) => Verdict::Within,
             (None, _) => Verdict::Equal,
             (Some(_), Some(Accused { difference: None, .. })) => Verdict::AccusedRight,
             (Some(_), _) => Verdict::Different,
         };
-        Ok(Replayed { verdict, ran_on: Some(sandbox.fingerprint()), engines, difference, accused, ..replayed })
+        let ran_on = Some(sandbox.fingerprint());
+        Ok(Replayed { verdict, ran_on, engines, answers, difference, accused, ..replayed })
     }
 
-    /// A sandbox for a record of this engine, and in what it differs if it does.
-    fn sandbox(&mut self, signed: EngineFingerprint) -> Result<(Sandbox, Option<String>), ReplayError> {
-        if let Some(sandbox) = self.sandboxes.iter().find(|sandbox| sandbox.fingerprint() == signed) {
+    /// A sandbox for a record of this engine, and in what it differs if it does in what counts. Where answers are fed and may
+    /// differ within a tolerance, what models run on does not count.
+    fn sandbox(
+        &mut self,
+        execution: &Execution,
+        recorded: Option<&Recorded>,
+    ) -> Result<(Sandbox, Option<String>), ReplayError> {
+        let signed = execution.engine;
+        let fed = recorded.filter(|_| execution.class == Class::Tolerant);
+        let will_do = |own: &EngineDescription| {
+            own.fingerprint() == signed || fed.is_some_and(|fed| answers::runs_alike(&fed.engine, own))
+        };
+        if let Some(sandbox) = self.sandboxes.iter().find(|sandbox| will_do(sandbox.describe())) {
             return Ok((sandbox.clone(), None));
         }
-        let made = engine::options(signed).map(Sandbox::new);
+        let options = engine::options(signed).or_else(|| engine::options_like(will_do));
+        let made = options.map(Sandbox::new);
         match (made, self.sandboxes.first()) {
             (Some(Ok(sandbox)), _) => {
                 self.sandboxes.push(sandbox.clone());
@@ -246,7 +293,10 @@ impl Player {
             Some(sandbox) => sandbox.clone(),
             None => Sandbox::new(task::alone())?,
         };
-        let detail = engine::difference(&self.sources, signed, sandbox.describe())?;
+        let detail = match recorded {
+            Some(recorded) => engine::parts(&recorded.engine, sandbox.describe()),
+            None => engine::difference(&self.sources, signed, sandbox.describe())?,
+        };
         if !self.any_engine {
             return Err(ReplayError::Engine { signed: signed.short(), own: sandbox.fingerprint().short(), detail });
         }
@@ -257,7 +307,7 @@ impl Player {
     }
 
     /// Loads what the task needs, as far as it is not loaded, and runs it.
-    async fn run(&self, sandbox: &Sandbox, task: Task) -> Result<Found, ReplayError> {
+    async fn run(&self, sandbox: &Sandbox, task: Task, recorded: Option<&Recorded>) -> Result<Found, ReplayError> {
         let module = task.template.module;
         if !sandbox.has_module(module) {
             let bytes = self.sources.blob("module", module.into(), limits::MODULE_BYTES_MAX).await?;
@@ -281,7 +331,8 @@ impl Player {
         let call = task.call();
         // Time is no part of a result, and this machine may be slower than the one that signed: fuel ends the task.
         let request = call.request(task.input.clone(), files, limits::WALL_MS_MAX);
-        let finished = on_a_thread(sandbox.clone(), request).await?;
+        let recorded = recorded.map(|recorded| recorded.bytes.clone());
+        let finished = on_a_thread(sandbox.clone(), Request { recorded, ..request }).await?;
         let output = task::output(&finished);
         let execution = call.execution(sandbox.fingerprint(), &finished, &output);
         Ok(Found { execution, output, finished })
@@ -299,10 +350,29 @@ impl Player {
         }
     }
 
+    /// The first difference of a task that was fed with recorded answers: another call of a model explains everything else, and
+    /// what models answer is the least of it.
+    async fn compare_fed(
+        &self,
+        signed: &Execution,
+        recorded: &Recorded,
+        found: &Found,
+        scope: Scope,
+        (sandbox, tolerances): (&Sandbox, &BTreeMap<ModelHash, Tolerance>),
+    ) -> Result<(Option<Answers>, Option<Difference>), ReplayError> {
+        let own = answers::own(&found.finished)?;
+        if let Some(difference) = answers::calls(&recorded.record, &found.finished.inferences, &own) {
+            return Ok((None, Some(difference)));
+        }
+        let exact = self.compare(signed, found, scope).await?;
+        let (answers, first) = answers::compare(recorded, &own, sandbox.describe(), signed.class, tolerances);
+        Ok((Some(answers), exact.or(first.map(Difference::Answer))))
+    }
+
     fn keep(&self, sandbox: &Sandbox, found: &Found) -> Result<(), ReplayError> {
         let Some(folder) = &self.keep else { return Ok(()) };
-        let Finished { stdout, files, inferences, .. } = &found.finished;
-        for bytes in std::iter::once(stdout).chain(files.iter().map(|(_, bytes)| bytes)) {
+        let Finished { stdout, files, inferences, nn_record, .. } = &found.finished;
+        for bytes in std::iter::once(stdout).chain(files.iter().map(|(_, bytes)| bytes)).chain(nn_record) {
             folder.put_blob(bytes)?;
         }
         folder.put(&found.output)?;
@@ -315,7 +385,7 @@ impl Player {
 }
 
 /// Runs it on a thread like those of a host, which have stack enough for guests.
-async fn on_a_thread(sandbox: Sandbox, request: crate::sandbox::Request) -> Result<Finished, ReplayError> {
+async fn on_a_thread(sandbox: Sandbox, request: Request) -> Result<Finished, ReplayError> {
     let (say, said) = tokio::sync::oneshot::channel();
     let own = thread::Builder::new().name("task".into()).stack_size(limits::EXECUTOR_STACK_BYTES);
     // Whoever asked may have gone.

@@ -86,9 +86,10 @@ pub use self::{
         ModelInfo, TensorDecl,
         backend::BackendOptions,
         preflight::{DynamicAxis, ModelFacts, ModelRefusal, model_preflight},
+        record::{Answer, Answered, NN_RECORD_VERSION, NnRecord, NnRecordError, NnTensor},
     },
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
-    profiles::Sandboxes,
+    profiles::{NoEngine, Sandboxes},
     request::{CancelToken, Finished, HostFault, Inference, Request, Response},
     wall::{Isolation, ProcessStats, Sandbox},
 };

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use guest_sdk::abi;
 use registry::{
     id::{BlobHash, EngineFingerprint, TaskId},
-    job::{Limits, Profile, ShardInfo, Stage, TaskTemplate, task_id},
+    job::{Class, Limits, Profile, ShardInfo, Stage, TaskTemplate, task_id},
     receipt::{Execution, Output, OutputFile},
 };
 
@@ -50,6 +50,9 @@ impl Call<'_> {
             models: template.models.clone(),
             limits: Limits { wall_ms_max, ..template.limits },
             seed: self.id().0,
+            // Who audits it gets the same answers from no other machine.
+            record: template.class != Class::Exact,
+            recorded: None,
         }
     }
 

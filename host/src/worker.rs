@@ -186,7 +186,7 @@ impl Shared {
             slots: *slots,
             queue_max: *queue_max,
             memory_bytes_max: *memory_bytes_max,
-            engines: sandboxes.engines(),
+            engines: sandboxes.engines().clone(),
         }
     }
 

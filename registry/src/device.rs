@@ -1,6 +1,11 @@
 //! What inference runs on: what a job asks for, and what a receipt names.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+/// Length in bytes of what drives a device, and of what it calls itself, each.
+pub const DEVICE_TEXT_BYTES_MAX: usize = 128;
 
 /// What a job asks its models to run on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -68,9 +73,49 @@ pub struct Device {
     pub name: String,
 }
 
+/// A device's texts are not what they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} of a device is no text of 1 to {DEVICE_TEXT_BYTES_MAX} bytes without control characters")]
+pub struct DeviceError {
+    /// `provider` or `name`.
+    pub what: &'static str,
+}
+
+impl Device {
+    /// Whether its texts are short enough to be signed, and may be shown as they are.
+    ///
+    /// # Errors
+    /// Names the first that is not.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        for (what, text) in [("provider", &self.provider), ("name", &self.name)] {
+            if !(1..=DEVICE_TEXT_BYTES_MAX).contains(&text.len()) || text.chars().any(char::is_control) {
+                return Err(DeviceError { what });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One line: `gpu by cuda (NVIDIA H200)`.
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by {} ({})", self.kind.word(), self.provider, self.name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_bounded_and_of_one_line() {
+        let device = |name: &str| Device { kind: DeviceKind::Gpu, provider: "cuda".into(), name: name.into() };
+        device("NVIDIA H200").check().unwrap();
+        assert_eq!(device("NVIDIA H200").to_string(), "gpu by cuda (NVIDIA H200)");
+        for name in ["", "a\nb", &"x".repeat(DEVICE_TEXT_BYTES_MAX + 1)] {
+            assert_eq!(device(name).check(), Err(DeviceError { what: "name" }), "{name:?}");
+        }
+    }
 
     #[test]
     fn an_ask_takes_its_own_kind_and_no_other() {

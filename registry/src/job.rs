@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     canon::{self, Bytes},
+    device::DeviceAsk,
     id::{BlobHash, JobId, ModelHash, ModuleHash, TaskId},
     preimage::Preimage,
+    tolerance::{Tolerance, ToleranceError},
 };
 
 /// Length in bytes that a job's canonical form may have.
@@ -36,6 +38,8 @@ pub const QUORUM_MAX: u8 = 5;
 pub const ATTEMPTS_MAX: u32 = 100;
 /// Time that a job may ask for, in milliseconds: thirty days.
 pub const DEADLINE_MS_MAX: u64 = 30 * 24 * 3600 * 1000;
+/// Memory in bytes that a job may ask its device to have: 1 TiB, more than any device of today.
+pub const DEVICE_MEMORY_BYTES_MAX: u64 = 1 << 40;
 
 /// Which executions must agree bit for bit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,6 +52,17 @@ pub enum Class {
     Homogeneous,
     /// Equal within a calibrated tolerance.
     Tolerant,
+}
+
+impl Class {
+    /// A stable word, as it is encoded.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Homogeneous => "homogeneous",
+            Self::Tolerant => "tolerant",
+        }
+    }
 }
 
 /// What an execution's bits may depend on.
@@ -185,6 +200,9 @@ pub struct JobSpec {
     /// Models by the local name that the module loads them by.
     #[serde(default)]
     pub models: BTreeMap<String, ModelHash>,
+    /// How far an auditor's answers of a model may differ, by its local name; not at all where none is said.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tolerances: BTreeMap<String, Tolerance>,
     /// The input.
     #[serde(default)]
     pub input: JobInput,
@@ -203,6 +221,12 @@ pub struct JobSpec {
     /// What its executions may depend on; the native one when absent.
     #[serde(default, skip_serializing_if = "Profile::is_native")]
     pub profile: Profile,
+    /// What its models run on; whatever there is when absent.
+    #[serde(default, skip_serializing_if = "DeviceAsk::is_any")]
+    pub device: DeviceAsk,
+    /// Memory in bytes that this device has at least; any when absent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub device_memory_bytes_min: u64,
     /// What each task may use.
     #[serde(default)]
     pub limits: Limits,
@@ -214,6 +238,10 @@ pub struct JobSpec {
     pub deadline_ms: u64,
     /// Tells two submissions of the same work apart; the same spec with the same nonce is the same job.
     pub nonce: u64,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 fn default_attempts() -> u32 {
@@ -259,9 +287,25 @@ pub enum JobError {
         /// As received.
         text: String,
     },
+    /// A tolerance is for none of the job's models, or has a number out of bounds.
+    #[error("tolerance of model `{name}` is refused: {}", .source.map_or_else(|| "the job has no such model".to_owned(), |source| source.to_string()))]
+    Tolerance {
+        /// Local name of the model.
+        name: String,
+        /// What is wrong with it.
+        source: Option<ToleranceError>,
+    },
     /// Several inputs only go with one shard each.
     #[error("split does not fit the input: several blobs are one shard each, so use split `each` or a single input")]
     Split,
+    /// A GPU's results cannot be what is asked of them.
+    #[error("device gpu does not go with {with}: {why}")]
+    Gpu {
+        /// What else was asked for.
+        with: &'static str,
+        /// Why not, and what to do.
+        why: &'static str,
+    },
 }
 
 fn within(what: &'static str, value: u64, min: u64, max: u64) -> Result<(), JobError> {
@@ -277,12 +321,15 @@ impl JobSpec {
             env: BTreeMap::new(),
             files: BTreeMap::new(),
             models: BTreeMap::new(),
+            tolerances: BTreeMap::new(),
             input: JobInput::None,
             split: Split::Each,
             reduce: Reduce::Concat,
             policy: Policy::default(),
             class: Class::Exact,
             profile: Profile::Native,
+            device: DeviceAsk::Any,
+            device_memory_bytes_min: 0,
             limits: Limits::default(),
             attempts_max: default_attempts(),
             deadline_ms: default_deadline(),
@@ -314,8 +361,29 @@ impl JobSpec {
         within("deadline_ms", self.deadline_ms, 1, DEADLINE_MS_MAX)?;
         within("limits.wall_ms_max", self.limits.wall_ms_max, 1, self.deadline_ms)?;
         within("limits.fuel_max", self.limits.fuel_max, 1, u64::MAX / 2)?;
+        within("device_memory_bytes_min", self.device_memory_bytes_min, 0, DEVICE_MEMORY_BYTES_MAX)?;
+        self.check_device()?;
         self.check_texts()?;
+        self.check_tolerances()?;
         self.check_input()
+    }
+
+    /// What a GPU computes differs in its last bits from GPU to GPU: nobody could hold two such results against each other.
+    fn check_device(&self) -> Result<(), JobError> {
+        if self.device != DeviceAsk::Gpu {
+            return Ok(());
+        }
+        if self.profile == Profile::Portable {
+            let why = "what a GPU computes depends on the machine; take profile native and class tolerant";
+            return Err(JobError::Gpu { with: "profile portable", why });
+        }
+        match self.class {
+            Class::Exact => {
+                let why = "the bits of a GPU's results are not the same everywhere; ask for class tolerant";
+                Err(JobError::Gpu { with: "class exact", why })
+            }
+            Class::Homogeneous | Class::Tolerant => Ok(()),
+        }
     }
 
     fn check_texts(&self) -> Result<(), JobError> {
@@ -334,6 +402,18 @@ impl JobSpec {
             Some((what, name)) => Err(JobError::Name { what, name: shown(name) }),
             None => Ok(()),
         }
+    }
+
+    fn check_tolerances(&self) -> Result<(), JobError> {
+        for (name, tolerance) in &self.tolerances {
+            let source = match (self.models.contains_key(name), tolerance.check()) {
+                (true, Ok(())) => continue,
+                (true, Err(source)) => Some(source),
+                (false, _) => None,
+            };
+            return Err(JobError::Tolerance { name: name.chars().take(80).collect(), source });
+        }
+        Ok(())
     }
 
     fn check_input(&self) -> Result<(), JobError> {
@@ -374,6 +454,8 @@ impl JobSpec {
             models: self.models.clone(),
             class: self.class,
             profile: self.profile,
+            device: self.device,
+            device_memory_bytes_min: self.device_memory_bytes_min,
             limits: self.limits,
         }
     }
@@ -427,6 +509,12 @@ pub struct TaskTemplate {
     /// What its executions may depend on; the native one when absent.
     #[serde(default, skip_serializing_if = "Profile::is_native")]
     pub profile: Profile,
+    /// What its models run on; whatever there is when absent.
+    #[serde(default, skip_serializing_if = "DeviceAsk::is_any")]
+    pub device: DeviceAsk,
+    /// Memory in bytes that this device has at least; any when absent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub device_memory_bytes_min: u64,
     /// What the task may use.
     pub limits: Limits,
 }
@@ -533,5 +621,24 @@ mod tests {
             assert!(refusal.contains(expected), "{refusal}");
         }
         spec().check().unwrap();
+    }
+
+    #[test]
+    fn a_gpu_goes_with_results_that_may_differ_and_the_refusal_says_what_to_ask_for() {
+        let gpu = |class| JobSpec { device: DeviceAsk::Gpu, class, ..spec() };
+        for class in [Class::Homogeneous, Class::Tolerant] {
+            gpu(class).check().unwrap();
+        }
+        let refusal = gpu(Class::Exact).check().unwrap_err().to_string();
+        assert!(refusal.contains("class exact") && refusal.contains("ask for class tolerant"), "{refusal}");
+        let portable = JobSpec { profile: Profile::Portable, ..gpu(Class::Tolerant) };
+        let refusal = portable.check().unwrap_err().to_string();
+        assert!(refusal.contains("profile portable") && refusal.contains("take profile native"), "{refusal}");
+        JobSpec { device: DeviceAsk::Cpu, profile: Profile::Portable, ..spec() }.check().unwrap();
+        let most = JobSpec { device_memory_bytes_min: DEVICE_MEMORY_BYTES_MAX, ..spec() };
+        most.check().unwrap();
+        let more = JobSpec { device_memory_bytes_min: DEVICE_MEMORY_BYTES_MAX + 1, ..spec() };
+        let refusal = more.check().unwrap_err().to_string();
+        assert!(refusal.contains("device_memory_bytes_min is 1099511627777, outside the bounds"), "{refusal}");
     }
 }

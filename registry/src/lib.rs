@@ -7,7 +7,7 @@
 //! - [`sign`]: domain-separated ed25519 signatures over the exact bytes.
 //! - [`name`]: `publisher/name@version`, signed, immutable, yankable.
 //! - [`manifest`]: what a publisher says of a task module or a model.
-//! - [`device`]: what inference runs on.
+//! - [`tolerance`]: how far two backends may differ on one model. [`device`]: what inference runs on.
 //! - [`job`]: what a submitter asks for, and the task, one pure function call, that a host runs.
 //! - [`membership`]: an operator's certificate for its machine; the ticket that leads to a grid.
 //! - [`receipt`]: what a host signs about one execution, and evidence against a host that signed a wrong one.
@@ -27,3 +27,4 @@ pub mod receipt;
 pub mod sign;
 #[cfg(feature = "store")]
 pub mod store;
+pub mod tolerance;

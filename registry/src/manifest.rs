@@ -8,6 +8,7 @@ use crate::{
     canon::{self, CanonError},
     id::{BlobHash, EngineFingerprint, ManifestHash, ModelHash, ModuleHash},
     job::{Class, Limits},
+    tolerance::Tolerance,
 };
 
 /// Length in bytes that a manifest may have.
@@ -147,6 +148,9 @@ pub struct ModelManifest {
     pub model_bytes: u64,
     /// How the file is encoded.
     pub encoding: ModelEncoding,
+    /// How far backends may differ on it, as its publisher measured. A manifest without has the bytes that it had before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<Tolerance>,
 }
 
 /// How a model file is encoded.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     canon,
+    device::Device,
     id::{BlobHash, Commitment, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, ReceiptId, TaskId},
     job::{Class, QUORUM_MAX, ShardInfo},
     membership::NodeCert,
@@ -196,6 +197,9 @@ pub struct Receipt {
     pub shard: ShardInfo,
     /// What was run and what came of it.
     pub execution: Execution,
+    /// What its inferences ran on; absent when none ran, or when its engine depends on no device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// The machine; its key signs.
     pub node: NodeId,
     /// Who answers for it.
@@ -204,6 +208,10 @@ pub struct Receipt {
     pub nonce: u64,
     /// Price asked, in micro-credits.
     pub price_micro: u64,
+    /// The blob with what the models answered, where the execution's class asks for one; its outputs hash to those that the
+    /// execution commits to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nn_record: Option<BlobHash>,
 }
 
 impl Statement for Receipt {
@@ -333,6 +341,12 @@ pub struct Checked {
     pub commitment: Commitment,
     /// Distinct operators that signed it.
     pub operators: Vec<OperatorId>,
+    /// Distinct devices that they say its inferences ran on; none when nothing was inferred.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    /// The blob with what the models answered, if a receipt names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nn_record: Option<BlobHash>,
     /// The node that signed something else, with the commitment that it signed.
     pub accused: Option<(NodeId, Commitment)>,
 }
@@ -345,6 +359,8 @@ impl Accepted {
         let first = first.open()?;
         let commitment = first.execution.commitment();
         let mut operators = BTreeSet::from([first.operator]);
+        let mut devices = BTreeSet::from_iter(first.device.clone());
+        let mut nn_record = first.nn_record;
         for witness in rest {
             let receipt = witness.open()?;
             if (receipt.job, receipt.shard) != (first.job, first.shard) {
@@ -354,12 +370,16 @@ impl Accepted {
                 return Err(RecordError::Disagree);
             }
             operators.insert(receipt.operator);
+            devices.extend(receipt.device);
+            // They agree on its hashes, so that one is as good as another.
+            nn_record = nn_record.or(receipt.nn_record);
         }
         if operators.len() < usize::from(quorum) {
             return Err(RecordError::Quorum { operators: operators.len(), quorum });
         }
         let Receipt { job, shard, execution, .. } = first;
-        Ok(Checked { job, shard, execution, commitment, operators: operators.into_iter().collect(), accused: None })
+        let (operators, devices) = (operators.into_iter().collect(), devices.into_iter().collect());
+        Ok(Checked { job, shard, execution, commitment, operators, devices, nn_record, accused: None })
     }
 }
 
@@ -426,10 +446,12 @@ mod tests {
             job: JobId([1; 32]),
             shard: ShardInfo { stage: Stage::Map, index: 0, count: 1 },
             execution: execution(output),
+            device: None,
             node: NodeId(node.public()),
             operator: OperatorId(operator.public()),
             nonce: 9,
             price_micro: 0,
+            nn_record: None,
         };
         let cert = NodeCert { node: NodeId(node.public()), issued_ms: 0 };
         Witness { receipt: Signed::seal(&receipt, &node), cert: Signed::seal(&cert, &operator) }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use registry::{
     canon,
+    device::{Device, DeviceAsk, DeviceKind},
     id::{BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, TaskId},
     job::{Class, JobInput, JobSpec, Limits, Policy, Profile, Reduce, ShardInfo, Split, Stage, task_id},
     manifest::{
@@ -57,10 +58,12 @@ fn receipt() -> Receipt {
         job: JobId([8; 32]),
         shard: ShardInfo { stage: Stage::Map, index: 3, count: 36 },
         execution: execution(),
+        device: None,
         node: NodeId(key().public()),
         operator: OperatorId([9; 32]),
         nonce: 42,
         price_micro: 0,
+        nn_record: None,
     }
 }
 
@@ -92,6 +95,20 @@ fn short_values_byte_for_byte() {
     let said = hex(&canon::encode(&"profile")) + &hex(&canon::encode(&"portable"));
     assert!(!hex(&canon::encode(&native)).contains(&said) && hex(&canon::encode(&portable)).contains(&said));
     assert_eq!(canon::encode(&portable).len(), canon::encode(&native).len() + said.len() / 2);
+    let gpu = JobSpec { device: DeviceAsk::Gpu, device_memory_bytes_min: 1 << 33, ..native.clone() };
+    let said = hex(&canon::encode(&"device")) + &hex(&canon::encode(&"gpu"));
+    let memory = hex(&canon::encode(&"device_memory_bytes_min")) + "1b0000000200000000";
+    for bytes in [canon::encode(&gpu), canon::encode(&gpu.template())] {
+        assert!(hex(&bytes).contains(&said) && hex(&bytes).contains(&memory));
+    }
+    assert!(!hex(&canon::encode(&native)).contains(&hex(&canon::encode(&"device"))));
+    assert_eq!(canon::encode(&gpu).len(), canon::encode(&native).len() + (said.len() + memory.len()) / 2);
+    let device = Device { kind: DeviceKind::Gpu, provider: "cuda".into(), name: "NVIDIA H200".into() };
+    let spoken = "a3646b696e64636770756870726f76696465726463756461646e616d656b4e56494449412048323030";
+    assert_eq!(hex(&canon::encode(&device)), spoken);
+    let named = Receipt { device: Some(device.clone()), ..receipt() };
+    let added = 1 + "device".len() + canon::encode(&device).len();
+    assert_eq!(canon::encode(&named).len(), canon::encode(&receipt()).len() + added);
     let cert = NodeCert { node: NodeId([1; 32]), issued_ms: 5 };
     assert_eq!(hex(&canon::encode(&cert)), format!("a2646e6f64655820{}696973737565645f6d7305", "01".repeat(32)));
 }
@@ -104,7 +121,12 @@ fn hashes_of_longer_values() {
         module_bytes: 10,
         models: BTreeMap::from([(
             "digits".into(),
-            ModelManifest { model: ModelHash([3; 32]), model_bytes: 20, encoding: ModelEncoding::Onnx },
+            ModelManifest {
+                model: ModelHash([3; 32]),
+                model_bytes: 20,
+                encoding: ModelEncoding::Onnx,
+                tolerance: None,
+            },
         )]),
         class: Class::Exact,
         limits: Limits::default(),

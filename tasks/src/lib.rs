@@ -3,7 +3,8 @@
 //! One file of `src/bin` is one task is one [`TaskModule`]. There are four kinds:
 //!
 //! - examples, to copy from: `digits` (a model), `wordcount` (map and reduce), `mandelbrot` (typed values, floats),
-//!   `digest` (hashing by the host), `echo`;
+//!   `digest` (hashing by the host), `echo`; with models that `tools/install-models` installs, `identify` (files of a
+//!   directory), `speech` (a model with a state), `orient` (images, batches);
 //! - hostile ones, each after one wall of the sandbox: `spin`, `hog`, `flood`, `deep`, `trap`, `exit`, `clock`,
 //!   `bad-nn`;
 //! - one to measure by: `kernel`, which runs any of [`kernels`];

@@ -3,7 +3,10 @@
 
 use std::{path::Path, time::Duration};
 
-use grid::flow::{AssignmentId, Engines, Fault, Offer};
+use grid::{
+    engines::Engines,
+    flow::{AssignmentId, Fault, Offer},
+};
 use host::{
     client::{TOKEN_FILE, URL_FILE},
     clock::Stopwatch,
@@ -86,7 +89,17 @@ impl Peer {
             segment_root: None,
         };
         let operator = OperatorId(self.operator.public());
-        let receipt = Receipt { job, shard, execution, node: self.node(), operator, nonce, price_micro: 0 };
+        let receipt = Receipt {
+            job,
+            shard,
+            execution,
+            device: None,
+            nn_record: None,
+            node: self.node(),
+            operator,
+            nonce,
+            price_micro: 0,
+        };
         Done { receipt: Signed::seal(&receipt, &self.key), output, stdout: Some(stdout.into()), task_us: 1 }
     }
 

@@ -12,6 +12,7 @@
 //! - `wasi`: preview 1 as the public test suite means it, and the table of what is supported.
 //! - `bad_input`: every kind of bad module and bad behaviour, each with its outcome, as one table.
 //! - `metrics`: what Prometheus reads.
+//! - `models`: example tasks over real models, held against what the models' own Python packages say.
 //! - `digits`: the main job's input, and what is true about it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
@@ -24,6 +25,7 @@ mod grid;
 mod hostile;
 mod isolation;
 mod metrics;
+mod models;
 mod refusals;
 mod replay;
 mod run;

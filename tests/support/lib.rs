@@ -1,6 +1,9 @@
 //! A grid of real processes for tests and measurements: it starts, is spoken to over HTTP, and can be hurt.
 //!
-//! A failed expectation panics with what the processes logged, so that a test reads as a story.
+//! A failed expectation panics with what the processes logged, so that a test reads as a story. [`models`] finds the real
+//! models.
+
+pub mod models;
 
 use std::{
     path::{Path, PathBuf},

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
+    engines::EngineAsk,
+    fleet::Host,
     flow::{AssignmentId, Attested, Fault, Millis, Part, Plan, PlannedShard, Slice, Verdict, Vote},
-    place::Need,
+    place::{self, Need, Reason},
     verify,
 };
 
@@ -76,7 +78,14 @@ pub(super) enum Cast {
         cert: Arc<Signed<NodeCert>>,
     },
     /// What is left of one.
-    Summary { node: NodeId, operator: OperatorId, engine: EngineFingerprint, commitment: Commitment },
+    Summary {
+        node: NodeId,
+        operator: OperatorId,
+        engine: EngineFingerprint,
+        commitment: Commitment,
+        /// Whether it ran models.
+        inferred: bool,
+    },
 }
 
 impl Cast {
@@ -98,6 +107,14 @@ impl Cast {
         match self {
             Self::Receipt { receipt, .. } => receipt.receipt().execution.engine,
             Self::Summary { engine, .. } => *engine,
+        }
+    }
+
+    /// Whether it ran models.
+    pub(super) fn inferred(&self) -> bool {
+        match self {
+            Self::Receipt { receipt, .. } => receipt.receipt().execution.nn_root.is_some(),
+            Self::Summary { inferred, .. } => *inferred,
         }
     }
 
@@ -129,6 +146,9 @@ pub(super) struct Shard {
     /// Not queued before this time.
     pub(super) not_before: Millis,
     pub(super) accepted: Option<(Commitment, Output)>,
+    /// Blobs with what models answered, of every receipt that names one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) nn_records: Vec<BlobHash>,
 }
 
 impl Shard {
@@ -146,6 +166,7 @@ impl Shard {
             last_fault: None,
             not_before: 0,
             accepted: None,
+            nn_records: Vec::new(),
         }
     }
 
@@ -274,11 +295,16 @@ impl Job {
             module: self.spec.module,
             limits: &self.spec.limits,
             quorum: self.quorum(),
-            profile: self.spec.profile,
+            ask: EngineAsk::from(&self.spec),
             engine: shard.engine,
             operators,
             faulted: &shard.faulted,
         }
+    }
+
+    /// Whether the host could run shards of the job, were it idle.
+    pub(super) fn capable(&self, host: &Host) -> Result<(), Reason> {
+        place::capable(&self.spec.limits, &EngineAsk::from(&self.spec), host)
     }
 
     /// Queues the shard, or takes it out of the queue, as its state says. Says whether the job has queued shards.
@@ -351,7 +377,8 @@ impl Job {
         let written =
             outputs.flat_map(|output| std::iter::once(output.stdout).chain(output.files.iter().map(|file| file.hash)));
         let reduced = self.reduce.as_ref().and_then(|shard| shard.planned.slice.blob);
-        self.spec.blobs().into_iter().chain(written).chain(reduced).collect()
+        let records = self.shards().flat_map(|(_, shard)| shard.nn_records.iter().copied());
+        self.spec.blobs().into_iter().chain(written).chain(reduced).chain(records).collect()
     }
 
     /// The reduce task exists from here on.
@@ -382,6 +409,7 @@ impl Job {
                     operator: cast.operator(),
                     engine: cast.engine(),
                     commitment: cast.commitment(),
+                    inferred: cast.inferred(),
                 };
             }
             shard.casts.shrink_to_fit();

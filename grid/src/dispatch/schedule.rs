@@ -1,6 +1,6 @@
 //! Queued shards meet hosts with room: jobs take turns, one assignment at a time.
 
-use registry::id::{JobId, NodeId};
+use registry::id::{EngineFingerprint, JobId, NodeId};
 
 use super::{Effect, Open, State, Timer, job::ShardKey};
 use crate::{
@@ -21,7 +21,7 @@ pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>
             return;
         }
         let Some(id) = state.turn.pop_front() else { return };
-        let placed = next_of(state, id).map(|(key, node)| assign(state, id, key, node, now, effects));
+        let placed = next_of(state, id).map(|placed| assign(state, id, placed, now, effects));
         passed_over = if placed.is_some() { 0 } else { passed_over + 1 };
         if state.jobs.get(&id).is_some_and(super::Job::is_queued) {
             state.turn.push_back(id);
@@ -29,22 +29,24 @@ pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>
     }
 }
 
+/// What runs where, and on which of its engines.
+type Placed = (ShardKey, NodeId, EngineFingerprint);
+
 /// The first queued shard of the job that fits a host with room.
-fn next_of(state: &State, id: JobId) -> Option<(ShardKey, NodeId)> {
+fn next_of(state: &State, id: JobId) -> Option<Placed> {
     let job = state.jobs.get(&id)?;
     job.queued(state.config.scan_max).find_map(|key| {
         let shard = job.shard(key)?;
         let operators = shard.operators();
-        let node = place::pick(&job.need(shard, &operators), &state.fleet, &state.config)?;
-        Some((key, node))
+        let (node, engine) = place::pick(&job.need(shard, &operators), &state.fleet, &state.config)?;
+        Some((key, node, engine))
     })
 }
 
-fn assign(state: &mut State, id: JobId, key: ShardKey, node: NodeId, now: Millis, effects: &mut Vec<Effect>) {
-    let Some(host) = state.fleet.get(node) else { return };
-    let (operator, engines) = (host.operator, host.offer.engines);
+fn assign(state: &mut State, id: JobId, placed: Placed, now: Millis, effects: &mut Vec<Effect>) {
+    let (key, node, engine) = placed;
+    let Some(operator) = state.fleet.get(node).map(|host| host.operator) else { return };
     let Some(job) = state.jobs.get_mut(&id) else { return };
-    let engine = engines.of(job.spec.profile);
     let info = job.info(key);
     let lease_ms = job.spec.limits.wall_ms_max.saturating_add(state.config.lease_slack_ms);
     // What is unusually long is known when the job's first results are: see `timers::straggler`.
@@ -66,6 +68,7 @@ fn assign(state: &mut State, id: JobId, key: ShardKey, node: NodeId, now: Millis
             shard: info,
             slice: shard.planned.slice.clone(),
             input: shard.planned.input,
+            engine,
             lease_ms,
         },
     });
@@ -75,7 +78,7 @@ fn assign(state: &mut State, id: JobId, key: ShardKey, node: NodeId, now: Millis
     state.timers.insert(timer);
     state.open.insert(
         assignment,
-        Open { job: id, shard: key, node, operator, since: now, lease_until, timer, straggling: false },
+        Open { job: id, shard: key, node, operator, engine, since: now, lease_until, timer, straggling: false },
     );
     state.open_of.insert((node, assignment));
     state.fleet.take(node);

@@ -1,6 +1,7 @@
 //! Receipts and faults come in; shards are judged, hosts are caught, jobs end.
 
 use registry::{
+    device::{DeviceAsk, DeviceKind},
     id::{BlobHash, JobId, NodeId},
     job::{Class, Stage},
     receipt::{Accepted, Evidence, Output, Record, Witness},
@@ -99,6 +100,7 @@ pub(super) fn receipt(
     job.executions += 1;
     job.task_us = job.task_us.saturating_add(task_us);
     let Some(shard) = job.shard_mut(open.shard) else { return };
+    shard.nn_records.extend(receipt.receipt().nn_record);
     shard.casts.push(Cast::Receipt { receipt, output, cert });
     // Accepting a shard closed its other executions, so this one's shard is still undecided.
     judge(state, open.job, open.shard, now, effects);
@@ -113,19 +115,34 @@ fn answers(state: &State, id: AssignmentId, attested: &Attested, output: &Output
     let host = state.fleet.get(open.node).ok_or(unknown)?;
     let receipt = attested.receipt();
     let execution = &receipt.execution;
+    let device = receipt.device.as_ref();
+    let inferred = execution.nn_root.is_some();
+    let on_gpu = device.is_some_and(|device| device.kind == DeviceKind::Gpu);
+    let offered = host.offer.engines.get(open.engine);
     let rules = [
         (receipt.job == open.job && receipt.shard == job.info(open.shard), "the receipt names another shard"),
         (receipt.operator == open.operator, "the receipt names another operator"),
         (execution.task == shard.task, "the receipt names another task"),
         (execution.module == job.spec.module, "the receipt names another module"),
         (execution.class == job.spec.class, "the receipt names another determinism class"),
+        (execution.engine == open.engine, "the receipt names another engine than the one that was ordered"),
+        (offered.is_some(), "the host does not offer the engine of the receipt any more"),
         (
-            execution.engine == host.offer.engines.of(job.spec.profile),
-            "the receipt names another engine than the host offered",
+            !inferred || job.spec.device != DeviceAsk::Gpu || on_gpu,
+            "the job asks for a GPU, and the receipt's inferences ran on none",
+        ),
+        (inferred || device.is_none(), "the receipt names a device, and nothing was inferred"),
+        (
+            !inferred || device == offered.and_then(|engine| engine.device.as_ref()),
+            "the receipt names another device than its engine's",
         ),
         (execution.fuel_used <= job.spec.limits.fuel_max, "the receipt claims more fuel than the task's limit"),
         (output.bytes() <= job.spec.limits.output_bytes_max, "the output is over the task's limit"),
         (execution.output == output.hash(), "the output does not match the receipt"),
+        (
+            execution.class == Class::Exact || execution.nn_root.is_none() || receipt.nn_record.is_some(),
+            "the receipt names no record of its inferences, which its class asks for",
+        ),
     ];
     match rules.into_iter().find(|(holds, _)| !holds) {
         Some((_, rule)) => Err(rule),

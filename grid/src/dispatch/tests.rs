@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 use registry::{
     canon,
+    device::{Device, DeviceKind},
     id::{EngineFingerprint, ModuleHash},
     job::{JobInput, Policy, Reduce, ShardInfo, Split, task_id},
     receipt::{Execution, Outcome, Receipt},
@@ -12,8 +13,10 @@ use registry::{
 };
 
 use super::*;
-use crate::flow::Engines;
+use crate::engines::Engines;
 use crate::plan::Cutter;
+
+mod devices;
 
 const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
 
@@ -27,12 +30,15 @@ enum Conduct {
     Silent,
     /// Answers that it cannot.
     Faulty,
+    /// Signs that models ran on the processor, whatever was ordered.
+    Downgrading,
 }
 
 struct Host {
     key: SecretKey,
     operator: SecretKey,
     conduct: Conduct,
+    engines: Engines,
     inbox: VecDeque<Assignment>,
 }
 
@@ -40,6 +46,13 @@ impl Host {
     fn node(&self) -> NodeId {
         NodeId(self.key.public())
     }
+}
+
+/// What a host says that models ran on.
+fn device(host: &Host, assignment: &Assignment, spec: &JobSpec) -> Option<Device> {
+    let truth = host.engines.get(assignment.engine)?.device.clone().filter(|_| !spec.models.is_empty())?;
+    let downgraded = Device { kind: DeviceKind::Cpu, ..truth.clone() };
+    Some(if host.conduct == Conduct::Downgrading { downgraded } else { truth })
 }
 
 /// The machine, its journal, and the world around it.
@@ -63,6 +76,7 @@ impl World {
             key: SecretKey::from_bytes(&[index; 32]),
             operator: SecretKey::from_bytes(&[index + 100; 32]),
             conduct: *conduct,
+            engines: Engines::plain(ENGINE, ENGINE),
             inbox: VecDeque::new(),
         });
         let mut world = Self {
@@ -93,12 +107,7 @@ impl World {
         let host = &self.hosts[index];
         let (node, operator) = (host.node(), OperatorId(host.operator.public()));
         let cert = Signed::seal(&NodeCert { node, issued_ms: 0 }, &host.operator);
-        let offer = Offer {
-            slots: 2,
-            queue_max: 4,
-            memory_bytes_max: 1 << 30,
-            engines: Engines { native: ENGINE, portable: ENGINE },
-        };
+        let offer = Offer { slots: 2, queue_max: 4, memory_bytes_max: 1 << 30, engines: host.engines.clone() };
         let holding = host.inbox.iter().map(|assignment| assignment.id).collect();
         self.feed(Event::HostUp { node, operator, cert, offer, holding });
     }
@@ -168,11 +177,11 @@ impl World {
             task: task_id(spec.template().hash(), assignment.shard, assignment.input),
             module: spec.module,
             class: spec.class,
-            engine: ENGINE,
+            engine: assignment.engine,
             outcome: Outcome::Ok,
             fuel_used: 10,
             output: output.hash(),
-            nn_root: None,
+            nn_root: spec.models.values().next().map(|model| BlobHash::from(*model)),
             segment_root: None,
         };
         let operator = OperatorId(host.operator.public());
@@ -180,10 +189,12 @@ impl World {
             job: assignment.job,
             shard: assignment.shard,
             execution,
+            device: device(host, &assignment, spec),
             node,
             operator,
             nonce: assignment.id.0,
             price_micro: 0,
+            nn_record: None,
         };
         let receipt = Attested::check(Signed::seal(&receipt, &host.key), node).unwrap();
         self.feed(Event::Receipt { node, receipt, output, task_us: 1_000 });
@@ -419,7 +430,17 @@ fn a_receipt_about_other_work_is_a_fault_of_its_host() {
         segment_root: None,
     };
     let operator = OperatorId(host.operator.public());
-    let receipt = Receipt { job, shard, execution, node, operator, nonce: assignment.id.0, price_micro: 0 };
+    let receipt = Receipt {
+        job,
+        shard,
+        execution,
+        device: None,
+        nn_record: None,
+        node,
+        operator,
+        nonce: assignment.id.0,
+        price_micro: 0,
+    };
     let receipt = Attested::check(Signed::seal(&receipt, &host.key), node).unwrap();
     world.hosts[0].inbox.pop_front();
     world.feed(Event::Receipt { node, receipt, output, task_us: 1 });

@@ -19,7 +19,8 @@ pub(super) fn tick(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
             Timer::Lease(id) => lease_over(state, id, now, effects),
             Timer::Retry(job, key) => retry(state, job, key, now),
             Timer::Deadline(job) => {
-                let fault = Fault::new("deadline", "the job's deadline passed before all its shards were accepted");
+                let late = "the job's deadline passed before all its shards were accepted".to_owned();
+                let fault = Fault::new("deadline", state.waits(job).unwrap_or(late));
                 end(state, job, Phase::Failed { reason: fault }, now, effects);
             }
             Timer::Lost(node) => lost(state, node, now, effects),

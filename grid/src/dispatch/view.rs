@@ -1,8 +1,11 @@
 //! What may be asked of the machine: jobs, hosts, and why a shard is where it is.
 
+use std::collections::BTreeMap;
+
 use registry::{
-    id::{Commitment, JobId, NodeId, OperatorId},
-    job::{Profile, ShardInfo, Stage},
+    device::Device,
+    id::{Commitment, EngineFingerprint, JobId, NodeId, OperatorId},
+    job::{ShardInfo, Stage},
 };
 use serde::Serialize;
 
@@ -11,8 +14,9 @@ use super::{
     job::{Shard, ShardKey},
 };
 use crate::{
+    engines::{EngineAsk, Engines},
     fleet::{Host, Record, Suspension},
-    flow::{AssignmentId, Engines, Fault, Millis},
+    flow::{AssignmentId, Fault, Millis},
     place,
 };
 
@@ -37,6 +41,9 @@ pub struct JobView {
     pub submitted_ms: Millis,
     /// When it ended.
     pub ended_ms: Option<Millis>,
+    /// What has to change before anything of it is run, when no host that is there can; left out of lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
 }
 
 /// A host at a glance.
@@ -56,7 +63,7 @@ pub struct HostView {
     pub in_flight: u32,
     /// Running average of its time for a task, in microseconds.
     pub task_us: u64,
-    /// The conditions of its results, by profile.
+    /// What it runs tasks on, as it measured that.
     pub engines: Engines,
     /// How it did.
     #[serde(flatten)]
@@ -72,6 +79,9 @@ pub struct ExecutionView {
     pub node: NodeId,
     /// Who answers for it.
     pub operator: OperatorId,
+    /// What its models run on; absent when there is nothing to tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// What it signed; absent while it runs.
     pub commitment: Option<Commitment>,
     /// `running`, `confirmed`, `contradicted` or `undecided`.
@@ -126,6 +136,10 @@ impl State {
 
     /// The job at a glance.
     pub fn job_view(&self, id: JobId) -> Option<JobView> {
+        Some(JobView { waits: self.waits(id), ..self.glance(id)? })
+    }
+
+    fn glance(&self, id: JobId) -> Option<JobView> {
         let job = self.jobs.get(&id)?;
         let reason = match &job.phase {
             Phase::Failed { reason } => Some(reason.clone()),
@@ -141,14 +155,22 @@ impl State {
             open: if job.phase.is_ended() { 0 } else { job.shards().map(|(_, shard)| shard.open.len()).sum() },
             submitted_ms: job.submitted_ms,
             ended_ms: job.ended_ms,
+            waits: None,
         })
+    }
+
+    /// Why nothing of the job can be run by the hosts that are there, if so.
+    pub(super) fn waits(&self, id: JobId) -> Option<String> {
+        let job = self.jobs.get(&id).filter(|job| job.is_queued())?;
+        let is_idle = job.shards().all(|(_, shard)| shard.open.is_empty());
+        if is_idle { standstill(self, job) } else { None }
     }
 
     /// Jobs, the latest first, `max` at most.
     pub fn job_views(&self, max: usize) -> Vec<JobView> {
         let mut ids: Vec<(Millis, JobId)> = self.jobs.iter().map(|(id, job)| (job.submitted_ms, *id)).collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));
-        ids.into_iter().take(max).filter_map(|(_, id)| self.job_view(id)).collect()
+        ids.into_iter().take(max).filter_map(|(_, id)| self.glance(id)).collect()
     }
 
     /// Every host that ever joined.
@@ -161,10 +183,9 @@ impl State {
         self.fleet.get(node)
     }
 
-    /// The most distinct operators that any one engine for this profile has connected: the largest quorum that can be
-    /// reached now.
-    pub fn operators_max(&self, profile: Profile) -> usize {
-        self.fleet.operators_max(profile)
+    /// The most distinct operators that any one engine has connected that suits: the largest quorum that can be reached now.
+    pub fn operators_max(&self, ask: &EngineAsk) -> usize {
+        self.fleet.operators_max(ask)
     }
 
     /// Executions under way.
@@ -197,15 +218,15 @@ impl State {
             .into_iter()
             .map(|(node, result)| WhyHost {
                 node,
-                score: result.ok().map(|score| score.0),
+                score: result.ok().map(|fit| fit.score.0),
                 reason: result.err().map(|reason| reason.to_string()),
             })
             .collect();
-        Some(Why { summary: summary(self, job, shard, &hosts), shard: view, hosts })
+        Some(Why { summary: summary(self, job, shard), shard: view, hosts })
     }
 }
 
-fn summary(state: &State, job: &Job, shard: &Shard, hosts: &[WhyHost]) -> String {
+fn summary(state: &State, job: &Job, shard: &Shard) -> String {
     if shard.accepted.is_some() {
         return format!("accepted: its quorum of {} agrees", job.quorum());
     }
@@ -224,18 +245,45 @@ fn summary(state: &State, job: &Job, shard: &Shard, hosts: &[WhyHost]) -> String
         let fault = shard.last_fault.as_ref().map_or_else(String::new, |fault| format!(" after {fault}"));
         return format!("waits to be tried again{fault}");
     }
-    if hosts.is_empty() {
-        return "waits: no host has joined the grid".to_owned();
+    match standstill(state, job) {
+        Some(why) => format!("waits: {why}"),
+        None => "queued: it gets the next host that fits".to_owned(),
     }
-    let operators = state.operators_max(job.spec.profile);
-    if operators < usize::from(job.quorum()) {
-        return format!(
-            "waits: a quorum of {} needs as many operators, {} are connected on one engine",
-            job.quorum(),
-            operators
-        );
+}
+
+/// Why no shard of the job can be run by the hosts that are there, however idle they were.
+fn standstill(state: &State, job: &Job) -> Option<String> {
+    let there = || state.fleet.hosts().filter(|(_, host)| host.connected && host.suspended.is_none());
+    let count = there().count();
+    if count == 0 {
+        let joined = state.fleet.hosts().next().is_some();
+        return Some(if joined { "no host is connected" } else { "no host has joined the grid" }.to_owned());
     }
-    "queued: it gets the next host that fits".to_owned()
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, host) in there() {
+        if let Err(reason) = job.capable(host) {
+            *reasons.entry(reason.to_string()).or_default() += 1;
+        }
+    }
+    if reasons.values().sum::<usize>() == count {
+        return Some(nobody(count, &reasons));
+    }
+    let (operators, quorum) = (state.operators_max(&EngineAsk::from(&job.spec)), job.quorum());
+    (operators < usize::from(quorum)).then(|| {
+        format!("a quorum of {quorum} needs as many operators, {operators} are connected on one engine that suits")
+    })
+}
+
+/// No connected host can ever run it, for these reasons.
+fn nobody(hosts: usize, reasons: &BTreeMap<String, usize>) -> String {
+    let mut all = reasons.iter();
+    match (all.next(), all.next()) {
+        (Some((reason, _)), None) => format!("none of the {hosts} connected hosts can run it: each {reason}"),
+        _ => {
+            let each: Vec<String> = reasons.iter().map(|(reason, of)| format!("{of} {reason}")).collect();
+            format!("none of the {hosts} connected hosts can run it: {}", each.join("; "))
+        }
+    }
 }
 
 fn shard_view(state: &State, job: &Job, key: ShardKey, shard: &Shard) -> ShardView {
@@ -243,6 +291,7 @@ fn shard_view(state: &State, job: &Job, key: ShardKey, shard: &Shard) -> ShardVi
     let cast = shard.casts.iter().map(|cast| ExecutionView {
         node: cast.node(),
         operator: cast.operator(),
+        device: cast.inferred().then(|| device(state, cast.node(), cast.engine())).flatten(),
         commitment: Some(cast.commitment()),
         fate: match truth {
             None => "undecided",
@@ -251,8 +300,9 @@ fn shard_view(state: &State, job: &Job, key: ShardKey, shard: &Shard) -> ShardVi
         },
     });
     let open = shard.open.iter().filter_map(|(id, operator)| {
-        let node = state.open.get(id)?.node;
-        Some(ExecutionView { node, operator: *operator, commitment: None, fate: "running" })
+        let open = state.open.get(id)?;
+        let device = (!job.spec.models.is_empty()).then(|| device(state, open.node, open.engine)).flatten();
+        Some(ExecutionView { node: open.node, operator: *operator, device, commitment: None, fate: "running" })
     });
     ShardView {
         shard: job.info(key),
@@ -264,6 +314,11 @@ fn shard_view(state: &State, job: &Job, key: ShardKey, shard: &Shard) -> ShardVi
     }
 }
 
+/// What this engine of a host infers on, as the host offers it now.
+fn device(state: &State, node: NodeId, engine: EngineFingerprint) -> Option<Device> {
+    state.fleet.get(node)?.offer.engines.get(engine)?.device.clone()
+}
+
 fn host_view(node: NodeId, host: &Host) -> HostView {
     HostView {
         node,
@@ -273,7 +328,7 @@ fn host_view(node: NodeId, host: &Host) -> HostView {
         slots: host.offer.slots,
         in_flight: host.in_flight,
         task_us: host.task_us,
-        engines: host.offer.engines,
+        engines: host.offer.engines.clone(),
         record: host.record,
         suspended: host.suspended.clone(),
     }

@@ -41,12 +41,19 @@ fn show(job: &JobAnswer) -> Result<(), CliError> {
     if let Some(ended) = job.ended_ms {
         rows.push(("took", output::span_ms(ended.saturating_sub(job.submitted_ms))));
     }
+    if let Some(waits) = &job.waits {
+        rows.push(("waits", output::shown(waits)));
+    }
     if let Some(reason) = &job.reason {
         rows.push(("reason", output::shown(&reason.to_string())));
     }
     if let Some(outcomes) = job.outcomes.as_ref().filter(|outcomes| !outcomes.is_empty()) {
         let words: Vec<String> = outcomes.iter().map(|(word, tasks)| format!("{tasks} {word}")).collect();
         rows.push(("tasks", words.join(", ")));
+    }
+    if !job.devices.is_empty() {
+        let devices = job.devices.iter().map(|(device, tasks)| format!("{tasks} on {}", output::shown(device)));
+        rows.push(("models ran", devices.collect::<Vec<_>>().join(", ")));
     }
     for (name, value) in rows {
         output::line(&format!("{name:<10}  {value}"))?;

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{Exit, Outcome, connect::ConnectArgs, output};
-use crate::client::answers::HostAnswer;
+use crate::client::answers::{EngineAnswer, HostAnswer};
 
 #[derive(Debug, Args)]
 pub(super) struct NodesArgs {
@@ -22,7 +22,8 @@ pub(super) async fn run(args: NodesArgs) -> Outcome {
     if hosts.is_empty() {
         output::note("no host has joined: start one with `quorate node --join TICKET`, or `quorate up --hosts 4`");
     }
-    let head = ["node", "operator", "state", "slots", "busy", "task", "confirmed", "contradicted", "faults", ""];
+    let head =
+        ["node", "operator", "state", "slots", "busy", "task", "confirmed", "contradicted", "faults", "infers on", ""];
     output::table(&head, &hosts.iter().map(row).collect::<Vec<_>>())?;
     Ok(Exit::Ok)
 }
@@ -46,6 +47,23 @@ fn row(host: &HostAnswer) -> Vec<String> {
         host.confirmed.to_string(),
         host.contradicted.to_string(),
         host.faults.to_string(),
+        devices(host),
         caught,
     ]
+}
+
+/// Each device with what was measured of it.
+fn devices(host: &HostAnswer) -> String {
+    let engine = |engine: &EngineAnswer| {
+        let device = engine.device.as_ref()?;
+        let mut text = output::shown(&device.to_string());
+        if engine.device_memory_bytes > 0 {
+            text.push_str(&format!(", {}", output::bytes(engine.device_memory_bytes)));
+        }
+        if engine.mflops > 0 {
+            text.push_str(&format!(", {} GFLOPS", engine.mflops.div_ceil(1000)));
+        }
+        Some(text)
+    };
+    host.engines.iter().filter_map(engine).collect::<Vec<_>>().join("; ")
 }

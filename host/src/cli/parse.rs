@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use registry::job::{Class, Profile, Split};
+use registry::{
+    device::DeviceAsk,
+    job::{Class, Profile, Split},
+};
 
 /// `NAME=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +70,14 @@ pub(crate) fn class(text: &str) -> Result<Class, String> {
         "tolerant" => Ok(Class::Tolerant),
         _ => Err("expected exact, homogeneous or tolerant".to_owned()),
     }
+}
+
+/// `any`, `cpu` or `gpu`.
+pub(crate) fn device(text: &str) -> Result<DeviceAsk, String> {
+    [DeviceAsk::Any, DeviceAsk::Cpu, DeviceAsk::Gpu]
+        .into_iter()
+        .find(|device| device.word() == text)
+        .ok_or_else(|| "expected any, cpu or gpu".to_owned())
 }
 
 /// `native` or `portable`.

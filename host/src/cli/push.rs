@@ -234,6 +234,7 @@ async fn manifest(client: &Client, args: &PushArgs, pushed: &Pushed, is_wasm: bo
         model: blob.hash.into(),
         model_bytes: blob.bytes,
         encoding: ModelEncoding::Onnx,
+        tolerance: None,
     };
     if !is_wasm {
         return Ok(Manifest::Model(model(&pushed.blob)));

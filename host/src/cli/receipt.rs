@@ -85,12 +85,13 @@ async fn list(args: ListArgs) -> Outcome {
             stage(receipt.shard).to_owned(),
             format!("{}/{}", receipt.shard.index, receipt.shard.count),
             receipt.outcome.clone().unwrap_or_default(),
+            receipt.device.as_ref().map_or_else(String::new, |device| output::shown(&device.to_string())),
             output::bytes(receipt.bytes),
             receipt.accused.map_or_else(String::new, |node| format!("evidence against {}", node.short())),
         ]
     };
     let rows: Vec<_> = receipts.iter().map(row).collect();
-    output::table(&["index", "stage", "shard", "outcome", "length", ""], &rows)?;
+    output::table(&["index", "stage", "shard", "outcome", "models on", "length", ""], &rows)?;
     Ok(Exit::Ok)
 }
 
@@ -180,10 +181,12 @@ fn sentence(verified: &Verified) -> String {
     let shard = format!("{} {} of {}", stage(checked.shard), checked.shard.index, checked.shard.count);
     let job = output::short(checked.job);
     let commitment = checked.commitment.short();
+    let devices: Vec<String> = checked.devices.iter().map(|device| output::shown(&device.to_string())).collect();
+    let on = if devices.is_empty() { String::new() } else { format!(", models on {}", devices.join(" and ")) };
     match &checked.accused {
-        None => format!("ok   {file}: job {job}, {shard}: {operators} operators signed result {commitment}"),
+        None => format!("ok   {file}: job {job}, {shard}: {operators} operators signed result {commitment}{on}"),
         Some((node, lie)) => format!(
-            "ok   {file}: job {job}, {shard}: node {} signed {}, where {operators} operators signed {commitment}",
+            "ok   {file}: job {job}, {shard}: node {} signed {}, where {operators} operators signed {commitment}{on}",
             node.short(),
             lie.short()
         ),

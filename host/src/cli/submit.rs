@@ -7,6 +7,7 @@ use std::{
 
 use clap::Args;
 use registry::{
+    device::DeviceAsk,
     id::{BlobHash, ModelHash, ModuleHash},
     job::{Class, INLINE_BYTES_MAX, Policy, Profile, Reduce, Split},
     name::Name,
@@ -64,6 +65,12 @@ pub(super) struct SubmitArgs {
     /// What results may depend on: native (the processor's architecture and class) or portable (nothing).
     #[arg(long, default_value = "native", value_parser = parse::profile)]
     profile: Profile,
+    /// What its models run on: any, cpu or gpu. One that asks for a GPU is never run on the processor instead.
+    #[arg(long, default_value = "any", value_parser = parse::device)]
+    device: DeviceAsk,
+    /// Memory in bytes that this device has at least.
+    #[arg(long, value_name = "BYTES")]
+    device_memory: Option<u64>,
     #[command(flatten)]
     limits: push::LimitArgs,
     /// Executions that one shard may cost before the job fails.
@@ -93,6 +100,8 @@ pub(super) async fn run(args: SubmitArgs) -> Outcome {
     let request = request(&client, &args).await?;
     let submitted = client.submit(&request).await?;
     if args.no_wait {
+        // Whoever leaves now would not hear of it later.
+        wait::tell_waits(&client.job(submitted.id).await?);
         if args.connect.json {
             output::json(&submitted)?;
         } else {
@@ -145,12 +154,15 @@ async fn request(client: &Client, args: &SubmitArgs) -> Result<JobRequest, CliEr
         env: args.env.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect(),
         files,
         models: models(client, &args.models).await?,
+        tolerances: None,
         input: input(client, args).await?,
         split: args.split.clone(),
         reduce: if args.reduce { Reduce::Task } else { Reduce::Concat },
         policy: Policy::Quorum(args.quorum),
         class: args.class,
         profile: args.profile,
+        device: args.device,
+        device_memory_bytes_min: args.device_memory,
         limits: args.limits.request(),
         attempts_max: args.attempts_max,
         deadline_ms: args.deadline_ms,
@@ -235,6 +247,8 @@ mod tests {
             open: 0,
             submitted_ms: 0,
             ended_ms: Some(1),
+            waits: None,
+            devices: BTreeMap::new(),
             outcomes: Some(outcomes.iter().map(|(word, tasks)| ((*word).to_owned(), *tasks)).collect()),
             stdout: None,
             stdout_base64: None,

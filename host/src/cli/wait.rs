@@ -15,6 +15,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Uploads from this length on have a bar.
 const BAR_BYTES_MIN: u64 = 4 << 20;
 
+/// Says what a job waits for, when no host that is there can run it.
+pub(super) fn tell_waits(job: &JobAnswer) {
+    if let Some(waits) = &job.waits {
+        output::note(&format!("nothing of it runs: {}; it waits until its deadline", output::shown(waits)));
+    }
+}
+
 /// A bar for an upload; hidden when it is short or nobody looks.
 pub(super) fn upload_bar(bytes: u64, path: &Path) -> ProgressBar {
     if bytes < BAR_BYTES_MIN {
@@ -66,6 +73,7 @@ async fn follow(client: &Client, id: JobId, bar: &ProgressBar, tries: &mut u32) 
         *tries = 0;
         if event.name == "state" {
             let job: JobAnswer = event.json()?;
+            bar.suspend(|| tell_waits(&job));
             bar.set_length(job.shards.into());
             bar.set_position(job.accepted.into());
             continue;

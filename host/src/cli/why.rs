@@ -9,7 +9,7 @@ use super::{
     connect::{ConnectArgs, find_job},
     output,
 };
-use crate::client::answers::WhyAnswer;
+use crate::client::answers::{ExecutionAnswer, WhyAnswer};
 
 /// Hosts that are listed for people; all are in the JSON.
 const HOSTS_SHOWN: usize = 20;
@@ -50,9 +50,14 @@ fn show(why: &WhyAnswer) -> Result<(), CliError> {
     }
     if !why.executions.is_empty() {
         output::line("")?;
-        let row =
-            |it: &crate::client::answers::ExecutionAnswer| vec![it.node.short(), it.operator.short(), it.fate.clone()];
-        output::table(&["node", "operator", "result"], &why.executions.iter().map(row).collect::<Vec<_>>())?;
+        let row = |it: &ExecutionAnswer| {
+            let device = it.device.as_ref().map_or_else(String::new, |device| output::shown(&device.to_string()));
+            vec![it.node.short(), it.operator.short(), it.fate.clone(), device]
+        };
+        output::table(
+            &["node", "operator", "result", "models on"],
+            &why.executions.iter().map(row).collect::<Vec<_>>(),
+        )?;
     }
     if !why.hosts.is_empty() {
         output::line("")?;

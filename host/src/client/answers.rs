@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use grid::flow::Fault;
 use registry::{
-    id::{BlobHash, JobId, NodeId, OperatorId},
-    job::ShardInfo,
+    device::Device,
+    id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId},
+    job::{Class, Profile, ShardInfo},
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,9 +31,15 @@ pub struct JobAnswer {
     pub submitted_ms: u64,
     /// When it ended.
     pub ended_ms: Option<u64>,
+    /// What has to change before anything of it is run, when no host that is there can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
     /// How its tasks ended, and how many each way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcomes: Option<BTreeMap<String, u32>>,
+    /// What models ran on, and in how many tasks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub devices: BTreeMap<String, u32>,
     /// Standard output, when it is short and text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout: Option<String>,
@@ -70,8 +77,28 @@ pub struct HostAnswer {
     pub contradicted: u64,
     /// Executions that gave no result.
     pub faults: u64,
+    /// What it runs tasks on.
+    #[serde(default)]
+    pub engines: Vec<EngineAnswer>,
     /// Why it gets no more work, if so.
     pub suspended: Option<SuspensionAnswer>,
+}
+
+/// One engine of a host, by its own word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineAnswer {
+    /// The conditions of its results.
+    pub fingerprint: EngineFingerprint,
+    /// What its results may depend on.
+    pub profile: Profile,
+    /// The strongest class that its results have.
+    pub class: Class,
+    /// What it infers on; none when its bits depend on no device.
+    pub device: Option<Device>,
+    /// Memory of the device in bytes; 0 when not measured.
+    pub device_memory_bytes: u64,
+    /// Millions of floating-point operations a second; 0 when not measured.
+    pub mflops: u64,
 }
 
 /// Why a host gets no more work.
@@ -94,6 +121,9 @@ pub struct ReceiptAnswer {
     pub accused: Option<NodeId>,
     /// How the task ended.
     pub outcome: Option<String>,
+    /// What its models ran on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// Length of the file.
     pub bytes: u64,
 }
@@ -137,6 +167,9 @@ pub struct ExecutionAnswer {
     pub node: NodeId,
     /// Who answers for it.
     pub operator: OperatorId,
+    /// What its models run on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// `running`, `confirmed`, `contradicted` or `undecided`.
     pub fate: String,
 }

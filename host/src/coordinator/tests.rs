@@ -11,7 +11,7 @@ use registry::{
     store::StoreOptions,
 };
 
-use grid::flow::Engines;
+use grid::engines::Engines;
 
 use super::*;
 use crate::metrics::Metrics;
@@ -53,12 +53,8 @@ impl Host {
         let (outbox, inbox) = mpsc::channel(100);
         let node = NodeId(self.key.public());
         let cert = Signed::seal(&NodeCert { node, issued_ms: 0 }, &self.operator);
-        let offer = Offer {
-            slots: 4,
-            queue_max: 100,
-            memory_bytes_max: 1 << 30,
-            engines: Engines { native: ENGINE, portable: ENGINE },
-        };
+        let offer =
+            Offer { slots: 4, queue_max: 100, memory_bytes_max: 1 << 30, engines: Engines::plain(ENGINE, ENGINE) };
         let operator = OperatorId(self.operator.public());
         coordinator.host_up(node, operator, cert, offer, holding, outbox).await.unwrap();
         inbox
@@ -72,7 +68,7 @@ impl Host {
             task: task_id(template.hash(), assignment.shard, BlobHash::of(input)),
             module: template.module,
             class: template.class,
-            engine: ENGINE,
+            engine: assignment.engine,
             outcome: Outcome::Ok,
             fuel_used: 1,
             output: output.hash(),
@@ -83,10 +79,12 @@ impl Host {
             job: assignment.job,
             shard: assignment.shard,
             execution,
+            device: None,
             node: NodeId(self.key.public()),
             operator: OperatorId(self.operator.public()),
             nonce: assignment.id.0,
             price_micro: 0,
+            nn_record: None,
         };
         let receipt = Attested::check(Signed::seal(&receipt, &self.key), receipt.node).unwrap();
         Delivered { receipt, output, stdout: Some(stdout), task_us: 100 }

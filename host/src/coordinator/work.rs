@@ -281,7 +281,7 @@ impl Loop {
             }
             _ => Input::Blob,
         };
-        self.tell(node, ToHost::Assign { assignment, template, input });
+        self.tell(node, ToHost::Assign { assignment: Box::new(assignment), template, input });
     }
 
     /// A host that does not read its messages is as good as gone: its connection is dropped, and it comes back.

@@ -8,11 +8,15 @@ use std::sync::Arc;
 use arbitrary::Unstructured;
 use bytes::Bytes;
 use futures::FutureExt;
-use grid::flow::{AssignmentId, Engines, Fault, Offer};
+use grid::{
+    engines::{EngineOffer, Engines},
+    flow::{AssignmentId, Fault, Offer},
+};
 use registry::{
     canon,
+    device::{Device, DeviceAsk, DeviceKind},
     id::{BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, TaskId},
-    job::{Class, JobInput, JobSpec, Limits, Policy, ShardInfo, Split, Stage, TaskKey, TaskTemplate},
+    job::{Class, JobInput, JobSpec, Limits, Policy, Profile, ShardInfo, Split, Stage, TaskKey, TaskTemplate},
     manifest::{
         Lint, LintCondition, LintDifference, LintRun, LintSubject, Manifest, ModelEncoding, ModelManifest, TaskManifest,
     },
@@ -211,6 +215,9 @@ fn job() -> JobSpec {
         input: JobInput::Inline(b"a\nb\n".to_vec().into()),
         split: Split::Records { bytes: 10, delimiter: b'\n' },
         policy: Policy::Quorum(3),
+        class: Class::Tolerant,
+        device: DeviceAsk::Gpu,
+        device_memory_bytes_min: 1 << 33,
         ..JobSpec::new(ModuleHash([1; 32]), 7)
     }
 }
@@ -218,6 +225,18 @@ fn job() -> JobSpec {
 fn output() -> Output {
     let file = OutputFile { path: "a/b".into(), hash: BlobHash([2; 32]), bytes: 6 };
     Output { stdout: BlobHash([1; 32]), stdout_bytes: 5, files: vec![file] }
+}
+
+fn device() -> Device {
+    Device { kind: DeviceKind::Gpu, provider: "cuda".into(), name: "NVIDIA H200".into() }
+}
+
+fn engines() -> Engines {
+    let mut engines = Engines::plain(EngineFingerprint([4; 32]), EngineFingerprint([5; 32]));
+    let gpu = EngineOffer::exact(EngineFingerprint([6; 32]), Profile::Native);
+    let gpu = EngineOffer { class: Class::Tolerant, device: Some(device()), mflops: 1 << 24, ..gpu };
+    engines.0.push(EngineOffer { device_memory_bytes: 1 << 37, ..gpu });
+    engines
 }
 
 fn receipt(key: &SecretKey, outcome: Outcome) -> Receipt {
@@ -236,10 +255,12 @@ fn receipt(key: &SecretKey, outcome: Outcome) -> Receipt {
         job: JobId([8; 32]),
         shard: shard(),
         execution,
+        device: Some(device()),
         node: NodeId(key.public()),
         operator: OperatorId(key.public()),
         nonce: 42,
         price_micro: 0,
+        nn_record: None,
     }
 }
 
@@ -249,7 +270,8 @@ fn witness(key: &SecretKey, outcome: Outcome) -> Witness {
 }
 
 fn registry_samples(key: &SecretKey) -> Vec<Vec<u8>> {
-    let model = ModelManifest { model: ModelHash([3; 32]), model_bytes: 20, encoding: ModelEncoding::Onnx };
+    let model =
+        ModelManifest { model: ModelHash([3; 32]), model_bytes: 20, encoding: ModelEncoding::Onnx, tolerance: None };
     let lint = Lint {
         runs: vec![LintRun { condition: LintCondition::UsedMemory, engine: EngineFingerprint([1; 32]) }],
         difference: Some(LintDifference { condition: LintCondition::Busy, subject: LintSubject::Stdout }),
@@ -301,12 +323,7 @@ fn registry_samples(key: &SecretKey) -> Vec<Vec<u8>> {
 
 fn messages_samples(key: &SecretKey) -> (Vec<ToCoordinator>, Vec<ToHost>) {
     let Witness { receipt, cert } = witness(key, Outcome::Ok);
-    let offer = Offer {
-        slots: 2,
-        queue_max: 8,
-        memory_bytes_max: 1 << 30,
-        engines: Engines { native: EngineFingerprint([4; 32]), portable: EngineFingerprint([5; 32]) },
-    };
+    let offer = Offer { slots: 2, queue_max: 8, memory_bytes_max: 1 << 30, engines: engines() };
     let holding = vec![AssignmentId(1), AssignmentId(u64::MAX)];
     let stdout = Some(Bytes::from_static(b"out\n"));
     let order = |stdin| Order {
@@ -314,6 +331,7 @@ fn messages_samples(key: &SecretKey) -> (Vec<ToCoordinator>, Vec<ToHost>) {
         job: JobId([1; 32]),
         shard: shard(),
         input: BlobHash::of(b"in"),
+        engine: EngineFingerprint([5; 32]),
         stdin,
         lease_ms: 30_000,
     };

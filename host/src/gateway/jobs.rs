@@ -11,6 +11,7 @@ use axum::{
 };
 use grid::dispatch::{JobView, Why};
 use registry::{
+    device::Device,
     id::JobId,
     job::Stage,
     receipt::{Outcome, Record},
@@ -39,6 +40,9 @@ pub(super) struct JobAnswer {
     /// How the tasks ended and how many each way; absent for jobs of many shards.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcomes: Option<BTreeMap<String, u32>>,
+    /// What models ran on, and in how many tasks; absent when none ran, and for jobs of many shards.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    devices: BTreeMap<String, u32>,
     /// Standard output, when it is short and text.
     #[serde(skip_serializing_if = "Option::is_none")]
     stdout: Option<String>,
@@ -74,8 +78,9 @@ fn parse(body: &[u8]) -> Result<JobRequest, ApiError> {
 }
 
 async fn answer(gateway: &Gateway, view: JobView, with_stdout: bool) -> Result<JobAnswer, ApiError> {
-    let outcomes = outcomes(gateway, &view).await?;
-    let mut answer = JobAnswer { view, outcomes, stdout: None, stdout_base64: None };
+    let (outcomes, devices) = ended_how(gateway, &view).await?.unzip();
+    let devices = devices.unwrap_or_default();
+    let mut answer = JobAnswer { view, outcomes, devices, stdout: None, stdout_base64: None };
     if with_stdout && let Some(bytes) = results::short_stdout(gateway, &answer.view).await? {
         match String::from_utf8(bytes) {
             Ok(text) => answer.stdout = Some(text),
@@ -85,29 +90,36 @@ async fn answer(gateway: &Gateway, view: JobView, with_stdout: bool) -> Result<J
     Ok(answer)
 }
 
-/// How the tasks ended, by what the accepted records say.
-async fn outcomes(gateway: &Gateway, view: &JobView) -> Result<Option<BTreeMap<String, u32>>, ApiError> {
+/// How many tasks there are of each word.
+type Count = BTreeMap<String, u32>;
+
+/// How the tasks ended, and what their models ran on, by what the accepted records say.
+async fn ended_how(gateway: &Gateway, view: &JobView) -> Result<Option<(Count, Count)>, ApiError> {
     if view.shards > limits::HTTP_OUTCOMES_SHARDS_MAX {
         return Ok(None);
     }
-    let mut outcomes = BTreeMap::new();
+    let (mut outcomes, mut devices) = (Count::new(), Count::new());
     for record in gateway.inner.coordinator.records(view.id).await? {
         if record.accused.is_none()
-            && let Some(outcome) = outcome(&record.bytes)
+            && let Some((outcome, device)) = said(&record.bytes)
         {
             *outcomes.entry(outcome.to_string()).or_insert(0) += 1;
+            if let Some(device) = device {
+                *devices.entry(device.to_string()).or_insert(0) += 1;
+            }
         }
     }
-    Ok(Some(outcomes))
+    Ok(Some((outcomes, devices)))
 }
 
-/// What a record that this grid wrote says about its task.
-pub(super) fn outcome(record: &[u8]) -> Option<Outcome> {
+/// What a record that this grid wrote says about its task: how it ended, and what its models ran on.
+pub(super) fn said(record: &[u8]) -> Option<(Outcome, Option<Device>)> {
     let accepted = match Record::from_bytes(record).ok()? {
         Record::Accepted(accepted) => accepted,
         Record::Evidence(evidence) => evidence.accepted,
     };
-    Some(accepted.witnesses.first()?.receipt.peek().ok()?.execution.outcome)
+    let receipt = accepted.witnesses.first()?.receipt.peek().ok()?;
+    Some((receipt.execution.outcome, receipt.device))
 }
 
 /// How many jobs to list.

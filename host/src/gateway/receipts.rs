@@ -7,12 +7,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use registry::{
+    device::Device,
     id::{JobId, NodeId},
     job::ShardInfo,
 };
 use serde::Serialize;
 
-use super::{ApiError, Gateway, jobs::outcome};
+use super::{ApiError, Gateway, jobs::said};
 use crate::coordinator::StoredRecord;
 
 /// One record of a job.
@@ -25,6 +26,9 @@ pub(super) struct ReceiptRow {
     accused: Option<NodeId>,
     /// How the task ended.
     outcome: Option<String>,
+    /// What its models ran on, by the first receipt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<Device>,
     /// Length of the file.
     bytes: usize,
 }
@@ -35,12 +39,16 @@ pub(super) async fn list(
     Path(id): Path<String>,
 ) -> Result<Json<Vec<ReceiptRow>>, ApiError> {
     let records = records(&gateway, id.parse()?).await?;
-    let row = |(index, record): (usize, StoredRecord)| ReceiptRow {
-        index,
-        shard: record.shard,
-        accused: record.accused,
-        outcome: outcome(&record.bytes).map(|outcome| outcome.to_string()),
-        bytes: record.bytes.len(),
+    let row = |(index, record): (usize, StoredRecord)| {
+        let (outcome, device) = said(&record.bytes).unzip();
+        ReceiptRow {
+            index,
+            shard: record.shard,
+            accused: record.accused,
+            outcome: outcome.map(|outcome| outcome.to_string()),
+            device: device.flatten(),
+            bytes: record.bytes.len(),
+        }
     };
     Ok(Json(records.into_iter().enumerate().map(row).collect()))
 }

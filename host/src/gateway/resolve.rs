@@ -10,6 +10,7 @@ use registry::{
     manifest::{MANIFEST_BYTES_MAX, Manifest},
     name::{Name, NameError},
     store::Store,
+    tolerance::Tolerance,
 };
 
 use super::{ApiError, Gateway, bounded::Bounded, wire::JobRequest};
@@ -42,6 +43,7 @@ impl Manifests {
 struct Module {
     hash: ModuleHash,
     models: BTreeMap<String, ModelHash>,
+    tolerances: BTreeMap<ModelHash, Tolerance>,
     class: Class,
     limits: Limits,
 }
@@ -54,17 +56,22 @@ pub(super) async fn resolve(gateway: &Gateway, request: JobRequest) -> Result<Jo
         None => random_nonce()?,
     };
     let plain = JobSpec::new(module.hash, nonce);
+    let class = request.class.unwrap_or(module.class);
+    let models = request.models.unwrap_or(module.models);
     let spec = JobSpec {
         args: request.args,
         env: request.env,
         files: request.files,
-        models: request.models.unwrap_or(module.models),
+        tolerances: tolerances(request.tolerances, class, &models, &module.tolerances),
+        models,
         input: request.input.into(),
         split: request.split,
         reduce: request.reduce,
         policy: request.policy,
-        class: request.class.unwrap_or(module.class),
+        class,
         profile: request.profile,
+        device: request.device,
+        device_memory_bytes_min: request.device_memory_bytes_min.unwrap_or(0),
         limits: request.limits.over(module.limits),
         attempts_max: request.attempts_max.unwrap_or(plain.attempts_max),
         deadline_ms: request.deadline_ms.unwrap_or(plain.deadline_ms),
@@ -79,9 +86,29 @@ pub(super) async fn resolve(gateway: &Gateway, request: JobRequest) -> Result<Jo
     Ok(spec)
 }
 
+/// What the submitter says, or what the module's publisher measured of the very models that the job has.
+fn tolerances(
+    asked: Option<BTreeMap<String, Tolerance>>,
+    class: Class,
+    models: &BTreeMap<String, ModelHash>,
+    published: &BTreeMap<ModelHash, Tolerance>,
+) -> BTreeMap<String, Tolerance> {
+    match asked {
+        Some(asked) => asked,
+        None if class != Class::Tolerant => BTreeMap::new(),
+        None => models.iter().filter_map(|(name, model)| Some((name.clone(), *published.get(model)?))).collect(),
+    }
+}
+
 async fn module(gateway: &Gateway, text: &str) -> Result<Module, ApiError> {
     if let Ok(hash) = text.parse::<ModuleHash>() {
-        return Ok(Module { hash, models: BTreeMap::new(), class: Class::default(), limits: Limits::default() });
+        return Ok(Module {
+            hash,
+            models: BTreeMap::new(),
+            tolerances: BTreeMap::new(),
+            class: Class::default(),
+            limits: Limits::default(),
+        });
     }
     let name: Name = text.parse().map_err(|_: NameError| {
         let shown: String = text.chars().take(80).collect();
@@ -93,7 +120,8 @@ async fn module(gateway: &Gateway, text: &str) -> Result<Module, ApiError> {
     match &*gateway.inner.manifests.get(&gateway.inner.store, manifest).await? {
         Manifest::Task(task) => {
             let models = task.models.iter().map(|(name, model)| (name.clone(), model.model)).collect();
-            Ok(Module { hash: task.module, models, class: task.class, limits: task.limits })
+            let tolerances = task.models.values().filter_map(|model| Some((model.model, model.tolerance?))).collect();
+            Ok(Module { hash: task.module, models, tolerances, class: task.class, limits: task.limits })
         }
         Manifest::Model(_) => Err(ApiError::unprocessable(
             "not_a_module",

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use registry::{
     canon::Bytes,
+    device::DeviceAsk,
     id::{BlobHash, JobId, ManifestHash, ModelHash},
     job::{Class, JobInput, Limits, Policy, Profile, Reduce, Split},
     name::Name,
+    tolerance::Tolerance,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,10 @@ pub struct JobRequest {
     /// Models by local name; the manifest's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub models: Option<BTreeMap<String, ModelHash>>,
+    /// How far an auditor's answers of a model may differ, by its local name; the manifest's when absent. Jobs of class
+    /// `tolerant` alone have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerances: Option<BTreeMap<String, Tolerance>>,
     /// The input.
     #[serde(default)]
     pub input: InputRequest,
@@ -47,6 +53,12 @@ pub struct JobRequest {
     /// What its executions may depend on.
     #[serde(default, skip_serializing_if = "Profile::is_native")]
     pub profile: Profile,
+    /// What its models run on.
+    #[serde(default, skip_serializing_if = "DeviceAsk::is_any")]
+    pub device: DeviceAsk,
+    /// Memory in bytes that this device has at least; any when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_memory_bytes_min: Option<u64>,
     /// What differs from the manifest's limits.
     #[serde(default, skip_serializing_if = "LimitsRequest::is_empty")]
     pub limits: LimitsRequest,

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use grid::dispatch::{Effect, Event, Notice, State};
+use grid::{
+    dispatch::{Effect, Event, Notice, State},
+    engines::EngineAsk,
+};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use registry::{
-    job::Profile,
+    device::DeviceKind,
     receipt::Record,
     store::{StoreStats, Usage},
 };
@@ -14,7 +17,7 @@ use super::{
     Metrics, SECONDS,
     family::{BlobMetrics, OTHER, Words, counter, gauge, level},
     register,
-    words::{EVENTS, FAULTS, METHODS, OUTCOMES, PHASES, ROUTES, STATUSES},
+    words::{DEVICES, EVENTS, FAULTS, METHODS, OUTCOMES, PHASES, ROUTES, STATUSES},
 };
 
 /// Upper bounds of the events in one commit.
@@ -32,6 +35,7 @@ pub struct CoordinatorMetrics {
     shards_accepted: IntCounter,
     hosts_caught: IntCounter,
     receipts: Words,
+    receipts_inferred: Words,
     fuel: IntCounter,
     faults: Words,
     records: Words,
@@ -41,6 +45,7 @@ pub struct CoordinatorMetrics {
     executions_open: IntGauge,
     operators_max: IntGauge,
     hosts: IntGaugeVec,
+    hosts_devices: IntGaugeVec,
     host_slots: IntGauge,
     host_in_flight: IntGauge,
     http: Http,
@@ -101,6 +106,12 @@ impl CoordinatorMetrics {
             shards_accepted: counter(of, "quorate_shards_accepted_total", "Shards whose result stands."),
             hosts_caught: counter(of, "quorate_hosts_caught_total", "Contradictions that hosts were caught in."),
             receipts: words("quorate_receipts_total", "Receipts that came in.", "outcome", OUTCOMES),
+            receipts_inferred: words(
+                "quorate_receipts_inferred_total",
+                "Receipts of executions that ran models, by the device that they name.",
+                "device",
+                DEVICES,
+            ),
             fuel: counter(of, "quorate_receipts_fuel_total", "Fuel that receipts claim, each execution for itself."),
             faults: words("quorate_faults_total", "Executions that gave no result.", "fault", FAULTS),
             records: words("quorate_records_total", "Records kept.", "kind", &["accepted", "evidence"]),
@@ -110,6 +121,13 @@ impl CoordinatorMetrics {
             executions_open: gauge(of, "quorate_executions_open", "Executions under way."),
             operators_max: gauge(of, "quorate_operators", "Operators connected on one engine: the largest quorum."),
             hosts: register(of, IntGaugeVec::new(Opts::new("quorate_hosts", "Hosts that ever joined."), &["state"])),
+            hosts_devices: register(
+                of,
+                IntGaugeVec::new(
+                    Opts::new("quorate_hosts_devices", "Connected hosts that offer to infer on such a device."),
+                    &["device"],
+                ),
+            ),
             host_slots: gauge(of, "quorate_hosts_slots", "Tasks that the connected hosts run at a time."),
             host_in_flight: gauge(of, "quorate_hosts_in_flight", "Assignments that the connected hosts hold."),
             http,
@@ -137,6 +155,9 @@ impl CoordinatorMetrics {
         if let Event::Receipt { receipt, task_us, .. } = event {
             let execution = &receipt.receipt().execution;
             self.receipts.count(execution.outcome.word());
+            if let Some(device) = &receipt.receipt().device {
+                self.receipts_inferred.count(device.kind.word());
+            }
             self.fuel.inc_by(execution.fuel_used);
             self.task_seconds.observe(Duration::from_micros(*task_us).as_secs_f64());
         }
@@ -171,8 +192,9 @@ impl CoordinatorMetrics {
     pub fn set_gauges(&self, state: &State) {
         self.jobs_open.set(level(state.open_jobs()));
         self.executions_open.set(level(state.open_count()));
-        self.operators_max.set(level(state.operators_max(Profile::Native)));
+        self.operators_max.set(level(state.operators_max(&EngineAsk::default())));
         let (mut connected, mut away, mut suspended, mut slots, mut in_flight) = (0, 0, 0, 0u64, 0u64);
+        let mut devices = [(DeviceKind::Cpu, 0), (DeviceKind::Gpu, 0)];
         for host in state.host_views() {
             match (&host.suspended, host.connected) {
                 (Some(_), _) => suspended += 1,
@@ -180,12 +202,18 @@ impl CoordinatorMetrics {
                 (None, false) => away += 1,
             }
             if host.connected {
+                for (kind, hosts) in &mut devices {
+                    *hosts += i64::from(host.engines.has(*kind));
+                }
                 slots = slots.saturating_add(host.slots.into());
                 in_flight = in_flight.saturating_add(host.in_flight.into());
             }
         }
         for (word, hosts) in [("connected", connected), ("away", away), ("suspended", suspended)] {
             self.hosts.with_label_values(&[word]).set(hosts);
+        }
+        for (kind, hosts) in devices {
+            self.hosts_devices.with_label_values(&[kind.word()]).set(hosts);
         }
         self.host_slots.set(level(slots));
         self.host_in_flight.set(level(in_flight));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prometheus::{Counter, Histogram, HistogramOpts, IntCounter, IntGauge};
 use registry::{
+    device::Device,
     receipt::Outcome,
     store::{StoreStats, Usage},
 };
@@ -12,7 +13,7 @@ use super::{
     Metrics, SECONDS,
     family::{BlobMetrics, Words, counter, gauge, level, seconds_counter},
     register,
-    words::{COMPILES, FAULTS, OUTCOMES, SANDBOX_ENDS},
+    words::{COMPILES, DEVICES, FAULTS, OUTCOMES, SANDBOX_ENDS},
 };
 use crate::sandbox::{CompileStats, ProcessStats};
 
@@ -21,6 +22,7 @@ use crate::sandbox::{CompileStats, ProcessStats};
 pub struct HostMetrics {
     metrics: Metrics,
     tasks: Words,
+    inferred: Words,
     faults: Words,
     fuel: IntCounter,
     seconds: Histogram,
@@ -42,6 +44,12 @@ impl HostMetrics {
         let seconds = HistogramOpts::new("quorate_host_task_seconds", "Time of an execution that gave a result.");
         Self {
             tasks: words("quorate_host_tasks_total", "Executions that gave a result.", "outcome", OUTCOMES),
+            inferred: words(
+                "quorate_host_tasks_inferred_total",
+                "Executions that ran models, by what these ran on.",
+                "device",
+                DEVICES,
+            ),
             faults: words("quorate_host_faults_total", "Executions that gave no result.", "fault", FAULTS),
             fuel: counter(of, "quorate_host_fuel_total", "Fuel spent by executions that gave a result."),
             seconds: register(of, Histogram::with_opts(seconds.buckets(SECONDS.to_vec()))),
@@ -76,6 +84,13 @@ impl HostMetrics {
         self.tasks.count(outcome.word());
         self.fuel.inc_by(fuel_used);
         self.seconds.observe(task.as_secs_f64());
+    }
+
+    /// An execution that gave a result ran models on this; on nothing that is told apart, or none, when absent.
+    pub fn task_inferred(&self, device: Option<&Device>) {
+        if let Some(device) = device {
+            self.inferred.count(device.kind.word());
+        }
     }
 
     /// An execution gave no result; a word that is not known counts as `other`.

@@ -51,6 +51,8 @@ pub(super) const FAULTS: &[&str] = &[
     "limit_too_large",
     "bad_request",
     "no_slot",
+    "no_engine",
+    "engine_lacks",
     "backend",
     "sandbox_died",
     "internal",
@@ -74,6 +76,8 @@ pub(super) const FAULTS: &[&str] = &[
     "attempts",
     "inconclusive",
 ];
+/// Kinds of devices, see `registry::device`.
+pub(super) const DEVICES: &[&str] = &["cpu", "gpu"];
 /// Why a sandbox process ended: see `sandbox::ProcessStats`.
 pub(super) const SANDBOX_ENDS: &[&str] = &["idle", "retired", "deadline", "cancelled", "garbage", "died"];
 /// In the order of `sandbox::CompileStats`.

@@ -109,9 +109,13 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use grid::flow::{AssignmentId, Engines, Fault, Offer};
+    use grid::{
+        engines::Engines,
+        flow::{AssignmentId, Fault, Offer},
+    };
     use proptest::prelude::*;
     use registry::{
+        device::{DEVICE_TEXT_BYTES_MAX, Device, DeviceKind},
         id::{BlobHash, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, TaskId},
         job::{Class, JobSpec, ShardInfo, Stage},
         membership::NodeCert,
@@ -160,13 +164,21 @@ mod tests {
             job: JobId([1; 32]),
             shard: shard(1),
             execution,
+            device: Some(longest()),
             node: NodeId(key.public()),
             operator: OperatorId([5; 32]),
             nonce,
             price_micro: 0,
+            nn_record: None,
         };
         let stdout = inline.then(|| Bytes::copy_from_slice(stdout));
         Arc::new(Done { receipt: Signed::seal(&receipt, &key), output, stdout, task_us: 12 })
+    }
+
+    /// A device with all the text that it may have.
+    fn longest() -> Device {
+        let text = "x".repeat(DEVICE_TEXT_BYTES_MAX);
+        Device { kind: DeviceKind::Gpu, provider: text.clone(), name: text }
     }
 
     fn hello() -> Hello {
@@ -176,7 +188,7 @@ mod tests {
             slots: 2,
             queue_max: 8,
             memory_bytes_max: 1 << 30,
-            engines: Engines { native: EngineFingerprint([4; 32]), portable: EngineFingerprint([5; 32]) },
+            engines: Engines::plain(EngineFingerprint([4; 32]), EngineFingerprint([5; 32])),
         };
         Hello {
             version: VERSION,
@@ -214,6 +226,7 @@ mod tests {
             job: JobId([1; 32]),
             shard: shard(index),
             input: BlobHash::of(b"in"),
+            engine: EngineFingerprint([4; 32]),
             stdin,
             lease_ms,
         });
@@ -272,7 +285,7 @@ mod tests {
             prop_assert!(canon::encode(&done).len() <= done.weight());
             let order = Order {
                 id: AssignmentId(u64::MAX), job: JobId([1; 32]), shard: shard(u32::MAX), input: BlobHash::of(b"in"),
-                stdin: Stdin::Inline(bytes.into()), lease_ms: u64::MAX,
+                engine: EngineFingerprint([4; 32]), stdin: Stdin::Inline(bytes.into()), lease_ms: u64::MAX,
             };
             prop_assert!(canon::encode(&order).len() <= order.weight());
         }

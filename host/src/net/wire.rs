@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use grid::flow::{Assignment, AssignmentId, FAULT_BYTES_MAX, Fault, Offer};
 use registry::{
-    id::{BlobHash, JobId},
+    id::{BlobHash, EngineFingerprint, JobId},
     job::{ShardInfo, TaskTemplate},
     membership::NodeCert,
     receipt::{OUTPUT_FILES_MAX, OUTPUT_PATH_BYTES_MAX, Output, Receipt},
@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::{coordinator::Input, limits};
 
 /// The protocol's name. A layout that older peers cannot read is a new name.
-pub const ALPN: &[u8] = b"quorate/grid/1";
+pub const ALPN: &[u8] = b"quorate/grid/2";
 /// Version of the messages under this name. A peer with another one is refused by name, not as garbage.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// What this program calls itself.
 pub const AGENT: &str = concat!("quorate/", env!("CARGO_PKG_VERSION"));
 
@@ -150,6 +150,8 @@ pub struct Order {
     pub shard: ShardInfo,
     /// Hash of the standard input's bytes.
     pub input: BlobHash,
+    /// Which of the host's engines runs it.
+    pub engine: EngineFingerprint,
     /// Where these are.
     pub stdin: Stdin,
     /// Time for it in milliseconds, from when it arrives.
@@ -190,12 +192,12 @@ pub struct Done {
 impl Order {
     /// An assignment as it is sent; none if its input is neither at hand nor in a blob.
     pub fn new(assignment: Assignment, input: Input) -> Option<Self> {
-        let Assignment { id, job, shard, slice, input: hash, lease_ms } = assignment;
+        let Assignment { id, job, shard, slice, input: hash, engine, lease_ms } = assignment;
         let stdin = match input {
             Input::Inline(bytes) => Stdin::Inline(bytes),
             Input::Blob => Stdin::Slice { blob: slice.blob?, start: slice.start, end: slice.end },
         };
-        Some(Self { id, job, shard, input: hash, stdin, lease_ms })
+        Some(Self { id, job, shard, input: hash, engine, stdin, lease_ms })
     }
 
     /// Bytes that it takes in a frame, at most.

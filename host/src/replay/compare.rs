@@ -11,7 +11,7 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{ReplayError, Sources};
+use super::{ReplayError, Sources, answers::AnswerDifference};
 use crate::{
     limits,
     sandbox::{Finished, Inference},
@@ -39,7 +39,7 @@ pub(super) enum Scope {
 }
 
 /// The first thing that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub(crate) enum Difference {
     /// The job's template, the shard and the input give another task.
@@ -66,6 +66,8 @@ pub(crate) enum Difference {
         #[serde(skip_serializing_if = "Option::is_none")]
         first: Option<InferenceDifference>,
     },
+    /// A model's answer is not as good as this machine's.
+    Answer(AnswerDifference),
     /// The states after its steps.
     Segments { signed: Option<BlobHash>, found: Option<BlobHash> },
 }
@@ -218,7 +220,7 @@ fn bytewise(signed: &Bytes, found: &Bytes) -> Option<Bytewise> {
     Some(Bytewise { offset: common, signed: shown(signed), found: shown(found) })
 }
 
-fn inference(signed: &[Inference], found: &[Inference]) -> Option<InferenceDifference> {
+pub(super) fn inference(signed: &[Inference], found: &[Inference]) -> Option<InferenceDifference> {
     let differs = |index: &usize| signed.get(*index) != found.get(*index);
     let index = (0..signed.len().max(found.len())).find(differs)?;
     Some(InferenceDifference { index, signed: signed.get(index).copied(), found: found.get(index).copied() })
@@ -251,6 +253,7 @@ impl fmt::Display for Difference {
                 write!(f, "inferences: signed root {}, found {}", root(signed), root(found))
             }
             Self::Inferences { first: Some(first), .. } => write!(f, "inferences: {first}"),
+            Self::Answer(difference) => write!(f, "inferences: {difference}"),
             Self::Segments { signed, found } => {
                 write!(f, "segments: signed root {}, found {}", root(signed), root(found))
             }

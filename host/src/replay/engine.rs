@@ -1,6 +1,6 @@
 //! The conditions that a record was signed under, and whether this machine has them.
 
-use registry::{id::EngineFingerprint, preimage::Preimage};
+use registry::id::EngineFingerprint;
 use serde_json::Value;
 
 use super::{Sources, content::ContentError};
@@ -9,20 +9,22 @@ use crate::{
     task,
 };
 
-impl Preimage for EngineDescription {
-    const WHAT: &'static str = "engine";
-    const DOMAIN: &'static str = "quorate/engine/1";
-    const BYTES_MAX: usize = 4096;
-}
-
 /// Options for the engine with this fingerprint, if this machine has it.
 pub(super) fn options(signed: EngineFingerprint) -> Option<SandboxOptions> {
-    let has = |options: &SandboxOptions| {
-        Sandbox::description_of(options).is_ok_and(|description| description.fingerprint() == signed)
-    };
+    options_like(|description| description.fingerprint() == signed)
+}
+
+/// Options for the first engine of this machine whose description will do.
+pub(super) fn options_like(will_do: impl Fn(&EngineDescription) -> bool) -> Option<SandboxOptions> {
+    let has =
+        |options: &SandboxOptions| Sandbox::description_of(options).is_ok_and(|description| will_do(&description));
+    candidates().into_iter().find(has)
+}
+
+/// Every engine that this machine may have.
+fn candidates() -> Vec<SandboxOptions> {
     let classes = [Some(CpuClass::detect()), Some(CpuClass::Generic)];
-    let mut candidates = classes.into_iter().map(|cpu_class| SandboxOptions { cpu_class, ..task::alone() });
-    candidates.find(has)
+    classes.map(|cpu_class| SandboxOptions { cpu_class, ..task::alone() }).into()
 }
 
 /// In what an engine differs from the one with this fingerprint, as far as that can be known.
@@ -38,7 +40,7 @@ pub(super) fn difference(
 }
 
 /// The parts of two descriptions that differ, in their order.
-fn parts(signed: &EngineDescription, own: &EngineDescription) -> String {
+pub(super) fn parts(signed: &EngineDescription, own: &EngineDescription) -> String {
     let fields = |description| match serde_json::to_value(description) {
         Ok(Value::Object(fields)) => fields,
         _ => serde_json::Map::new(),
@@ -54,6 +56,8 @@ fn parts(signed: &EngineDescription, own: &EngineDescription) -> String {
 
 #[cfg(test)]
 mod tests {
+    use registry::preimage::Preimage;
+
     use super::*;
 
     #[test]

@@ -85,6 +85,9 @@ pub(crate) async fn fetch(client: &Client, record: &Checked, folder: &Folder) ->
     let shard = shard_route(record);
     fetch.input(record, &spec, &shard).await?;
     fetch.output(record, &shard).await?;
+    if let Some(answers) = record.nn_record {
+        fetch.blob("record of inferences", answers, limits::NN_RECORD_FILE_BYTES_MAX as u64).await?;
+    }
     fetch.engine(record).await?;
     Ok(fetch.fetched)
 }

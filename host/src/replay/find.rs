@@ -7,13 +7,16 @@
 //! blob that is cut into shards the task's own bytes name the slice, so that the whole need not be at hand; where they are
 //! not at hand the blob is cut again. That such a slice is the job's own is then the word of those who signed.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use grid::plan::Cutter;
 use registry::{
-    id::{BlobHash, JobId, TaskId},
+    id::{BlobHash, JobId, ModelHash, TaskId},
     job::{JobInput, JobSpec, ShardInfo, Split, Stage, TaskKey, TaskTemplate},
     preimage::Preimage,
     receipt::Execution,
+    tolerance::Tolerance,
 };
 
 use super::{Difference, ReplayError, Sources, content::ContentError};
@@ -22,6 +25,8 @@ use crate::{limits, task::Call};
 /// A task with its input.
 pub(super) struct Task {
     pub(super) template: TaskTemplate,
+    /// How far answers of models may differ, as the job says.
+    pub(super) tolerances: BTreeMap<ModelHash, Tolerance>,
     key: TaskKey,
     pub(super) input: Bytes,
 }
@@ -53,7 +58,9 @@ impl Task {
         };
         // The job's template and the receipt's shard, whatever the task's own bytes say: that they agree is what is compared.
         let key = TaskKey { template: template.hash(), shard, input: input_hash };
-        Ok(Self { template, key, input })
+        let of_model = |(name, tolerance): (&String, &Tolerance)| Some((*template.models.get(name)?, *tolerance));
+        let tolerances = spec.tolerances.iter().filter_map(of_model).collect();
+        Ok(Self { template, tolerances, key, input })
     }
 
     /// How it differs from the task that was signed: then there is nothing to run.

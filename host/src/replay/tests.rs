@@ -64,10 +64,12 @@ impl Desk {
             job: self.spec.id(),
             shard: self.shard,
             execution: execution.clone(),
+            device: None,
             node: NodeId(node.public()),
             operator: OperatorId(operator.public()),
             nonce: 9,
             price_micro: 0,
+            nn_record: None,
         };
         let cert = NodeCert { node: NodeId(node.public()), issued_ms: 0 };
         Witness { receipt: Signed::seal(&receipt, &node), cert: Signed::seal(&cert, &operator) }

@@ -11,10 +11,10 @@ use std::{
 };
 
 use registry::{
-    canon,
     device::Device,
     id::EngineFingerprint,
     job::{Class, Profile},
+    preimage::Preimage,
 };
 use serde::{Deserialize, Serialize};
 use wasmtime::{
@@ -121,8 +121,14 @@ pub struct EngineDescription {
 impl EngineDescription {
     /// The hash that receipts carry.
     pub fn fingerprint(&self) -> EngineFingerprint {
-        EngineFingerprint(canon::hash("quorate/engine/1", self))
+        EngineFingerprint(self.name())
     }
+}
+
+impl Preimage for EngineDescription {
+    const WHAT: &'static str = "engine";
+    const DOMAIN: &'static str = "quorate/engine/1";
+    const BYTES_MAX: usize = 4096;
 }
 
 impl fmt::Display for EngineDescription {

@@ -15,6 +15,7 @@ pub mod direct;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod onnx;
 pub(super) mod preflight;
+pub(super) mod record;
 pub(super) mod tract;
 
 use std::{
@@ -31,6 +32,7 @@ use wasmtime::{Caller, Linker};
 use self::{
     backend::{Backend, BackendError, BackendOptions, Graph, Signature, Tensor, signature},
     preflight::model_preflight,
+    record::Recorder,
 };
 use super::{
     CpuClass, LoadError,
@@ -130,15 +132,16 @@ pub(super) struct Inferences {
     /// Bytes of all tensors that contexts hold.
     held: u64,
     record: Vec<Inference>,
+    pub(super) recorder: Recorder,
 }
 
 impl Inferences {
-    pub(super) fn new(models: BTreeMap<String, Arc<NamedModel>>) -> Self {
-        Self { models, graphs: Vec::new(), contexts: Vec::new(), held: 0, record: Vec::new() }
+    pub(super) fn new(models: BTreeMap<String, Arc<NamedModel>>, recorder: Recorder) -> Self {
+        Self { models, graphs: Vec::new(), contexts: Vec::new(), held: 0, record: Vec::new(), recorder }
     }
 
-    pub(super) fn into_record(self) -> Vec<Inference> {
-        self.record
+    pub(super) fn into_record(self) -> (Vec<Inference>, Recorder) {
+        (self.record, self.recorder)
     }
 
     fn context(&mut self, handle: u32) -> Result<&mut Context, Errno> {
@@ -292,11 +295,14 @@ fn compute(call: &mut Call<'_>, context: u32) -> Result<(), Fail> {
     if let Some(stop) = call.state.interrupted() {
         return Err(stop.into());
     }
-    let model = opened(call, graph, signature(&inputs))?;
-    let outputs = guarded(|| model.graph.run(&inputs, call.fuel())).map_err(failed)?;
+    let model = call.state.nn.graphs.get(graph).ok_or(Errno::InvalidArgument)?.model.hash;
+    let outputs = record::observe(call, model, &inputs, |call| {
+        let model = opened(call, graph, signature(&inputs))?;
+        guarded(|| model.graph.run(&inputs, call.fuel())).map_err(failed)
+    })?;
 
     let nn = &mut call.state.nn;
-    nn.record.push(Inference { model: model.hash, input: hash(&inputs), output: hash(&outputs) });
+    nn.record.push(Inference { model, input: hash(&inputs), output: hash(&outputs) });
     let old = nn.context(context)?.outputs.iter().map(Tensor::bytes).sum();
     nn.hold(old, outputs.iter().map(Tensor::bytes).sum())?;
     nn.context(context)?.outputs = outputs;

@@ -265,10 +265,9 @@ impl Pool {
             return Err(HostFault::Cancelled);
         }
         let died = |error: SandboxError| HostFault::SandboxDied { how: error.to_string() };
-        let module = request.module;
         let no_memory = |error: std::io::Error| HostFault::HostMemory { detail: error.to_string() };
         let job = Job::new(request).map_err(no_memory)?;
-        let mut member = self.take(Some(module)).map_err(died)?;
+        let mut member = self.take(Some(&needs)).map_err(died)?;
         match self.serve(&mut member, &job, &needs, cancel) {
             Ok(ran) => {
                 member.worked(&job, &ran);
@@ -311,13 +310,14 @@ impl Pool {
         Ok(Needs { module: (request.module, module), models })
     }
 
-    /// An idle process, best one that has the module; or a new one.
-    fn take(&self, module: Option<ModuleHash>) -> Result<Member, SandboxError> {
+    /// The idle process that has most of what is needed, of several the last that worked; or a new one.
+    fn take(&self, needs: Option<&Needs>) -> Result<Member, SandboxError> {
         loop {
             let idle = {
                 let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-                let ready = module.and_then(|module| idle.iter().rposition(|member| member.has_module(module)));
-                ready.map(|at| idle.remove(at)).or_else(|| idle.pop())
+                let lacks = |at: &usize| needs.map_or(0, |needs| needs.lacking_bytes(&idle[*at]));
+                let best = (0..idle.len()).rev().min_by_key(lacks);
+                best.map(|at| idle.remove(at))
             };
             let Some(mut member) = idle else { break };
             if member.is_alive() {
@@ -361,6 +361,14 @@ struct Needs {
 }
 
 impl Needs {
+    /// Bytes of what a process would have to be given.
+    fn lacking_bytes(&self, member: &Member) -> u64 {
+        let (module, held) = &self.module;
+        let code = if member.has_module(*module) { 0 } else { held.content.bytes() };
+        let lacking = self.models.iter().filter(|(model, _)| !member.has_model(*model));
+        lacking.fold(code, |sum, (_, held)| sum.saturating_add(held.content.bytes()))
+    }
+
     /// Gives a process what it lacks.
     fn provide(&self, member: &mut Member, cancel: Option<&CancelToken>) -> Result<Result<(), HostFault>, Broken> {
         // It was loaded once, so that only the machine can be why it is not again.

@@ -1,57 +1,120 @@
-//! One sandbox for each engine profile. Few jobs ask for the portable one, so its sandbox starts with the first that does.
+//! The sandboxes of one host: one for each engine that it offers.
+//!
+//! - The native one runs what most jobs ask for, with tract. A host without it does not start.
+//! - The portable one starts with the first job that asks for it, which few do.
+//! - One for each further backend that the configuration names. One that does not start is logged and left out of the offer: a
+//!   missing library costs the host the jobs that need it, and no others.
+//!
+//! # What all of them together take
+//! Tasks run on the slots of the worker, whichever sandbox they are for, and the caches of modules and models are divided among
+//! the native and the further ones: a second engine does not double what the host gives.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use grid::flow::Engines;
-use registry::job::Profile;
+use grid::engines::{EngineAsk, EngineOffer, Engines, Lack};
+use registry::{id::EngineFingerprint, job::Profile};
 
-use super::{CompileStats, ProcessStats, Sandbox, SandboxError, SandboxOptions};
+use super::{CompileStats, EngineDescription, ProcessStats, Sandbox, SandboxError, SandboxOptions};
 
-/// The sandboxes of one host, by profile.
+/// The sandboxes of one host, by engine.
 #[derive(Debug)]
 pub struct Sandboxes {
     native: Sandbox,
-    portable: OnceLock<Sandbox>,
-    starting: Mutex<()>,
+    portable: Portable,
+    further: Vec<Sandbox>,
     engines: Engines,
 }
 
+/// Started when it is first asked for.
+#[derive(Debug)]
+struct Portable {
+    options: SandboxOptions,
+    offer: EngineOffer,
+    started: OnceLock<Sandbox>,
+    starting: Mutex<()>,
+}
+
+/// Why a task has no sandbox here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoEngine {
+    /// The host has no such engine.
+    #[error("host has no engine {}: its coordinator means an earlier offer", asked.short())]
+    Unknown {
+        /// Which was ordered.
+        asked: EngineFingerprint,
+    },
+    /// The task asks for something else than the engine that was ordered.
+    #[error("engine {} {lack}: the task is not run on another", asked.short())]
+    Lacks {
+        /// Which was ordered.
+        asked: EngineFingerprint,
+        /// What it lacks.
+        lack: Lack,
+    },
+    /// It does not start.
+    #[error("{0}")]
+    Start(#[from] SandboxError),
+}
+
+impl NoEngine {
+    /// A stable word for metrics and the wire.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "no_engine",
+            Self::Lacks { .. } => "engine_lacks",
+            Self::Start(_) => "internal",
+        }
+    }
+}
+
 impl Sandboxes {
-    /// Starts the native one.
+    /// Starts the native one; there are no further ones.
     ///
     /// # Errors
     /// When it does not start.
     pub fn new(options: SandboxOptions) -> Result<Self, SandboxError> {
-        let portable = SandboxOptions { profile: Profile::Portable, ..options.clone() };
-        let portable = Sandbox::description_of(&portable)?.fingerprint();
-        let native = Sandbox::new(SandboxOptions { profile: Profile::Native, ..options })?;
-        let engines = Engines { native: native.fingerprint(), portable };
-        Ok(Self { native, portable: OnceLock::new(), starting: Mutex::new(()), engines })
+        Self::with(options, Vec::new())
     }
 
-    /// The sandbox for jobs of this profile.
+    /// Starts the native one, and those of the further ones that do start.
     ///
     /// # Errors
-    /// When it does not start.
-    pub fn of(&self, profile: Profile) -> Result<&Sandbox, SandboxError> {
-        if profile == Profile::Native {
-            return Ok(&self.native);
+    /// When the native one does not start.
+    pub fn with(options: SandboxOptions, further: Vec<SandboxOptions>) -> Result<Self, SandboxError> {
+        let sharing = 1 + further.len() as u64;
+        let portable = Portable::new(SandboxOptions { profile: Profile::Portable, ..options.clone() })?;
+        let native = Sandbox::new(share(SandboxOptions { profile: Profile::Native, ..options }, sharing))?;
+        let mut engines = Engines(vec![offered(&native), portable.offer.clone()]);
+        let mut started = Vec::new();
+        for options in further {
+            if let Some(sandbox) = start(share(options, sharing), &engines) {
+                engines.0.push(offered(&sandbox));
+                started.push(sandbox);
+            }
         }
-        // One starts it, the others wait for that.
-        let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(portable) = self.portable.get() {
-            return Ok(portable);
+        Ok(Self { native, portable, further: started, engines })
+    }
+
+    /// The sandbox with this engine, for a task that asks so. It is never another one: what the task asks for is looked at
+    /// once more, so that a GPU that was asked for is a GPU, whatever the coordinator thinks.
+    ///
+    /// # Errors
+    /// When there is none, it is not what the task asks for, or it does not start.
+    pub fn of(&self, engine: EngineFingerprint, ask: &EngineAsk) -> Result<&Sandbox, NoEngine> {
+        let offer = self.engines.get(engine).ok_or(NoEngine::Unknown { asked: engine })?;
+        if let Some(lack) = ask.lack(std::slice::from_ref(offer)) {
+            return Err(NoEngine::Lacks { asked: engine, lack });
         }
-        let options = SandboxOptions { profile, ..self.native.options().clone() };
-        Ok(self.portable.get_or_init({
-            let portable = Sandbox::new(options)?;
-            || portable
-        }))
+        if engine == self.portable.offer.fingerprint {
+            return Ok(self.portable.get()?);
+        }
+        let mut all = std::iter::once(&self.native).chain(&self.further);
+        all.find(|sandbox| sandbox.fingerprint() == engine).ok_or(NoEngine::Unknown { asked: engine })
     }
 
     /// What became of sandbox processes, and of modules, since the start.
     pub fn stats(&self) -> (ProcessStats, CompileStats) {
-        let all = std::iter::once(&self.native).chain(self.portable.get());
+        let all = std::iter::once(&self.native).chain(self.portable.started.get()).chain(&self.further);
         let each = all.map(|sandbox| (sandbox.process_stats(), sandbox.compile_stats()));
         each.fold(Default::default(), |(processes, compiles), (more, compiled)| (processes + more, compiles + compiled))
     }
@@ -61,8 +124,139 @@ impl Sandboxes {
         &self.native
     }
 
-    /// The engine of each profile.
-    pub fn engines(&self) -> Engines {
-        self.engines
+    /// What the host offers: each engine with what was measured of it.
+    pub fn engines(&self) -> &Engines {
+        &self.engines
+    }
+
+    /// The fingerprint of the engine for jobs of this profile that ask for nothing else.
+    pub fn plain(&self, profile: Profile) -> EngineFingerprint {
+        match profile {
+            Profile::Native => self.native.fingerprint(),
+            Profile::Portable => self.portable.offer.fingerprint,
+        }
+    }
+}
+
+impl Portable {
+    fn new(options: SandboxOptions) -> Result<Self, SandboxError> {
+        let about = Sandbox::description_of(&options)?;
+        // It is not chosen for its speed, but for its profile: nothing has to be measured.
+        let offer = offer(&about, Measured::default());
+        Ok(Self { options, offer, started: OnceLock::new(), starting: Mutex::new(()) })
+    }
+
+    fn get(&self) -> Result<&Sandbox, SandboxError> {
+        // One starts it, the others wait for that.
+        let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(started) = self.started.get() {
+            return Ok(started);
+        }
+        let sandbox = Sandbox::new(self.options.clone())?;
+        Ok(self.started.get_or_init(|| sandbox))
+    }
+}
+
+/// A further sandbox, unless it does not start or is one that is there.
+fn start(options: SandboxOptions, known: &Engines) -> Option<Sandbox> {
+    let backend = format!("{:?}", options.backend);
+    let sandbox = match Sandbox::new(options) {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            tracing::warn!(%error, backend, "a backend of inference does not start and is not offered");
+            return None;
+        }
+    };
+    if known.get(sandbox.fingerprint()).is_some() {
+        tracing::warn!(backend, engine = %sandbox.describe(), "a backend of inference is configured twice");
+        return None;
+    }
+    tracing::info!(engine = %sandbox.describe(), "a further engine is up");
+    Some(sandbox)
+}
+
+/// Its part of the caches.
+fn share(options: SandboxOptions, sharing: u64) -> SandboxOptions {
+    SandboxOptions {
+        module_cache_bytes_max: options.module_cache_bytes_max / sharing,
+        model_cache_bytes_max: options.model_cache_bytes_max / sharing,
+        ..options
+    }
+}
+
+/// What was measured of an engine's device.
+#[derive(Debug, Clone, Copy, Default)]
+struct Measured {
+    memory_bytes: u64,
+    mflops: u64,
+}
+
+/// Measures what an engine infers on.
+fn measured(_sandbox: &Sandbox) -> Measured {
+    Measured::default()
+}
+
+fn offered(sandbox: &Sandbox) -> EngineOffer {
+    offer(sandbox.describe(), measured(sandbox))
+}
+
+fn offer(about: &EngineDescription, measured: Measured) -> EngineOffer {
+    EngineOffer {
+        fingerprint: about.fingerprint(),
+        profile: about.profile,
+        class: about.class,
+        device: about.device.clone(),
+        device_memory_bytes: measured.memory_bytes,
+        mflops: measured.mflops,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use registry::{
+        device::DeviceAsk,
+        job::{Class, JobSpec},
+    };
+
+    use super::*;
+    use crate::sandbox::CpuClass;
+
+    fn ask(change: impl FnOnce(&mut JobSpec)) -> EngineAsk {
+        let mut spec = JobSpec::new(registry::id::ModuleHash([1; 32]), 1);
+        change(&mut spec);
+        EngineAsk::from(&spec)
+    }
+
+    #[test]
+    fn a_further_engine_that_does_not_start_or_is_there_already_is_left_out() {
+        let options = SandboxOptions { slots_max: 1, ..SandboxOptions::default() };
+        // One process has one class of kernels.
+        let other = match CpuClass::detect() {
+            CpuClass::Generic => CpuClass::Avx2,
+            CpuClass::Avx2 => CpuClass::Generic,
+        };
+        let further = vec![SandboxOptions { cpu_class: Some(other), ..options.clone() }, options.clone()];
+        let sandboxes = Sandboxes::with(options, further).unwrap();
+        let offered: Vec<Profile> = sandboxes.engines().0.iter().map(|engine| engine.profile).collect();
+        assert_eq!(offered, [Profile::Native, Profile::Portable]);
+        sandboxes.engines().check().unwrap();
+    }
+
+    #[test]
+    fn a_task_gets_the_engine_that_was_ordered_or_none() {
+        let sandboxes = Sandboxes::new(SandboxOptions { slots_max: 1, ..SandboxOptions::default() }).unwrap();
+        let native = sandboxes.plain(Profile::Native);
+        assert_eq!(sandboxes.of(native, &ask(|_| {})).unwrap().fingerprint(), native);
+        let refused = |engine, ask: &EngineAsk| sandboxes.of(engine, ask).unwrap_err();
+        assert_eq!(refused(EngineFingerprint([7; 32]), &ask(|_| {})).word(), "no_engine");
+        // Whatever the coordinator ordered: what asks for a GPU does not run on the processor.
+        let gpu = ask(|spec| (spec.device, spec.class) = (DeviceAsk::Gpu, Class::Tolerant));
+        let refusal = refused(native, &gpu);
+        assert_eq!(refusal.word(), "engine_lacks");
+        assert!(refusal.to_string().contains("has no GPU, which the job asks for"), "{refusal}");
+        let portable = sandboxes.plain(Profile::Portable);
+        assert_eq!(refused(portable, &ask(|_| {})).word(), "engine_lacks");
+        let portably = ask(|spec| spec.profile = Profile::Portable);
+        assert_eq!(sandboxes.of(portable, &portably).unwrap().fingerprint(), portable);
     }
 }

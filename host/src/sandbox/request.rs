@@ -37,6 +37,11 @@ pub struct Request {
     pub limits: Limits,
     /// Seed of everything random that the guest sees.
     pub seed: [u8; 32],
+    /// Whether what the models answer is kept: [`Finished::nn_record`].
+    pub record: bool,
+    /// The bytes of an [`NnRecord`](super::NnRecord) whose answers the guest gets, for their price. The models run here all the
+    /// same, and what they answer is kept.
+    pub recorded: Option<Bytes>,
 }
 
 impl Request {
@@ -51,6 +56,8 @@ impl Request {
             models: BTreeMap::new(),
             limits: Limits::default(),
             seed: [0; 32],
+            record: false,
+            recorded: None,
         }
     }
 }
@@ -65,6 +72,8 @@ impl fmt::Debug for Request {
             .field("files", &self.files.len())
             .field("models", &self.models)
             .field("limits", &self.limits)
+            .field("record", &self.record)
+            .field("recorded_bytes", &self.recorded.as_ref().map(Bytes::len))
             .finish_non_exhaustive()
     }
 }
@@ -101,6 +110,8 @@ pub struct Finished {
     pub inferences: Vec<Inference>,
     /// Hash over `inferences`, when there are any.
     pub nn_root: Option<BlobHash>,
+    /// The bytes of an [`NnRecord`](super::NnRecord), when it was asked for and there is something in it.
+    pub nn_record: Option<Bytes>,
 }
 
 impl fmt::Debug for Finished {

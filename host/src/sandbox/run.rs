@@ -10,8 +10,6 @@ use std::{
 
 use bytes::Bytes;
 use registry::{
-    canon,
-    id::BlobHash,
     job::{self, Limits},
     receipt::{Outcome, Trap},
 };
@@ -20,7 +18,10 @@ use wasmtime::{Extern, PoolConcurrencyLimitError, Store};
 use super::{
     LoadedModule, SandboxOptions, ThreadSandbox as Sandbox,
     fuel::{self, Fuel},
-    nn::{Inferences, NamedModel},
+    nn::{
+        Inferences, NamedModel,
+        record::{self, Recorder},
+    },
     preflight::PAGE_BYTES,
     request::{CancelToken, Finished, HostFault, Request, Response},
     state::{State, Stop},
@@ -72,7 +73,8 @@ fn finish(
         return Ok(empty(Outcome::MemoryOut));
     }
     let _slot = Slot::take(&sandbox.shared.slots_used, sandbox.shared.options.slots_max)?;
-    let state = State::new(request, Inferences::new(models), started, cancel);
+    let recorder = Recorder::new(&request)?;
+    let state = State::new(request, Inferences::new(models, recorder), started, cancel);
     let mut store = Store::new(&sandbox.shared.engine, state);
     // Threads that run tasks have it already.
     let ended =
@@ -92,7 +94,7 @@ fn finish(
     };
     let fuel_used =
         if outcome == Outcome::FuelOut { limits.fuel_max } else { limits.fuel_max.saturating_sub(fuel::left(balance)) };
-    Ok(collect(state, outcome, fuel_used))
+    Ok(collect(sandbox, state, outcome, fuel_used))
 }
 
 fn execute(store: &mut Store<State>, module: &LoadedModule) -> wasmtime::Result<()> {
@@ -172,12 +174,13 @@ fn empty(outcome: Outcome) -> Finished {
         wall_micros: 0,
         inferences: Vec::new(),
         nn_root: None,
+        nn_record: None,
     }
 }
 
-fn collect(state: State, outcome: Outcome, fuel_used: u64) -> Finished {
-    let inferences = state.nn.into_record();
-    let nn_root = (!inferences.is_empty()).then(|| BlobHash(canon::hash("quorate/nn/1", &inferences)));
+fn collect(sandbox: &Sandbox, state: State, outcome: Outcome, fuel_used: u64) -> Finished {
+    let (inferences, recorder) = state.nn.into_record();
+    let nn_root = record::root(&inferences);
     Finished {
         fuel_used,
         stdout: state.stdout.into(),
@@ -186,6 +189,7 @@ fn collect(state: State, outcome: Outcome, fuel_used: u64) -> Finished {
         memory_peak_bytes: state.limiter.peak_bytes,
         inferences,
         nn_root,
+        nn_record: recorder.into_bytes(sandbox.describe()).map(Bytes::from),
         ..empty(outcome)
     }
 }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     limits,
     net::wire::{Done, Stdin},
-    sandbox::{CancelToken, Finished, HostFault, Request, Response},
+    sandbox::{CancelToken, Finished, HostFault, Request, Response, Sandbox},
     task::{self, Call},
 };
 
@@ -101,7 +101,8 @@ impl From<HostFault> for Stop {
 
 fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Kept, Stop> {
     let request = request(shared, task)?;
-    let finished = match task.job.sandbox(shared)?.run_cancellable(request, cancel) {
+    let sandbox = task.job.sandbox(shared, task.order.engine)?;
+    let finished = match sandbox.run_cancellable(request, cancel) {
         Response::Done(finished) => shared.options.conduct.apply(finished, shared.node),
         Response::Fault(fault) => return Err(fault.into()),
     };
@@ -109,7 +110,9 @@ fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Kept, S
     metrics.task_done(finished.outcome, Duration::from_micros(finished.wall_micros), finished.fuel_used);
     let output = task::output(&finished);
     let (stdout, outputs) = keep(shared, &finished)?;
-    let receipt = Signed::seal(&receipt(shared, task, &finished, &output), &shared.options.key);
+    let receipt = receipt(shared, task, sandbox, &finished, &output);
+    metrics.task_inferred(receipt.device.as_ref());
+    let receipt = Signed::seal(&receipt, &shared.options.key);
     let done = Arc::new(Done { receipt, output, stdout, task_us: finished.wall_micros });
     Ok(Kept { done, _outputs: outputs })
 }
@@ -147,8 +150,9 @@ fn stdin(shared: &Shared, task: &Task) -> Result<Bytes, Fault> {
 fn keep(shared: &Shared, finished: &Finished) -> Result<(Option<Bytes>, Vec<BlobReader>), Fault> {
     let inline = finished.stdout.len() <= limits::OUTPUT_INLINE_BYTES_MAX;
     let stdout = (!inline).then_some(&finished.stdout);
+    let blobs = stdout.into_iter().chain(finished.files.iter().map(|(_, bytes)| bytes)).chain(&finished.nn_record);
     let mut outputs = Vec::new();
-    for bytes in stdout.into_iter().chain(finished.files.iter().map(|(_, bytes)| bytes)) {
+    for bytes in blobs {
         let store = &shared.options.store;
         let kept = shared.runtime.block_on(store.publish_bytes(bytes.clone()));
         let kept = kept.and_then(|published| store.reader(published.hash));
@@ -157,19 +161,18 @@ fn keep(shared: &Shared, finished: &Finished) -> Result<(Option<Bytes>, Vec<Blob
     Ok((inline.then(|| finished.stdout.clone()), outputs))
 }
 
-fn receipt(shared: &Shared, task: &Task, finished: &Finished, output: &Output) -> Receipt {
+fn receipt(shared: &Shared, task: &Task, sandbox: &Sandbox, finished: &Finished, output: &Output) -> Receipt {
     let order = &task.order;
     Receipt {
         job: order.job,
         shard: order.shard,
-        execution: call(task).execution(
-            shared.options.sandboxes.engines().of(task.job.template.profile),
-            finished,
-            output,
-        ),
+        execution: call(task).execution(sandbox.fingerprint(), finished, output),
+        // What the engine that ran it says of itself, and not what was ordered.
+        device: finished.nn_root.and_then(|_| sandbox.describe().device.clone()),
         node: shared.node,
         operator: shared.operator,
         nonce: order.id.0,
         price_micro: 0,
+        nn_record: finished.nn_record.as_ref().map(|record| BlobHash::of(record)),
     }
 }

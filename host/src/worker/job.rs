@@ -9,9 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use grid::flow::Fault;
+use grid::{engines::EngineAsk, flow::Fault};
 use registry::{
-    id::BlobHash,
+    id::{BlobHash, EngineFingerprint},
     job::TaskTemplate,
     store::{FetchLimits, StoreError},
 };
@@ -51,27 +51,32 @@ impl Job {
         self.slot().clone()
     }
 
-    /// The sandbox for its profile.
-    pub(super) fn sandbox<'a>(&self, shared: &'a Shared) -> Result<&'a Sandbox, Fault> {
-        let sandbox = shared.options.sandboxes.of(self.template.profile);
-        sandbox.map_err(|error| Fault::new("internal", error.to_string()))
+    /// The sandbox with the engine that was ordered, if it is what the job asks for.
+    pub(super) fn sandbox<'a>(&self, shared: &'a Shared, engine: EngineFingerprint) -> Result<&'a Sandbox, Fault> {
+        let sandbox = shared.options.sandboxes.of(engine, &EngineAsk::from(&*self.template));
+        sandbox.map_err(|error| Fault::new(error.word(), error.to_string()))
     }
 
     /// Whether the sandbox and the memory have everything.
-    fn is_ready(&self, shared: &Shared) -> bool {
-        let Ok(sandbox) = self.sandbox(shared) else { return false };
+    fn is_ready(&self, shared: &Shared, engine: EngineFingerprint) -> bool {
+        let Ok(sandbox) = self.sandbox(shared, engine) else { return false };
         self.slot().is_some()
             && sandbox.has_module(self.template.module)
             && self.template.models.values().all(|model| sandbox.has_model(*model))
     }
 
-    async fn prepare(self: &Arc<Self>, shared: &Arc<Shared>, lease: Lease) -> Result<(), Fault> {
+    async fn prepare(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        engine: EngineFingerprint,
+        lease: Lease,
+    ) -> Result<(), Fault> {
         let _alone = self.fetching.lock().await;
-        if self.is_ready(shared) {
+        if self.is_ready(shared, engine) {
             return Ok(());
         }
         let module = self.template.module;
-        let sandbox = self.sandbox(shared)?.clone();
+        let sandbox = self.sandbox(shared, engine)?.clone();
         if !sandbox.has_module(module) {
             // What was compiled in an earlier life needs no fetching.
             let load = sandbox.clone();
@@ -92,6 +97,9 @@ impl Job {
                 let load = sandbox.clone();
                 blocking(shared, move || load.load_model(model, &bytes).map(drop)).await?;
             }
+        }
+        if self.slot().is_some() {
+            return Ok(());
         }
         let mut files = BTreeMap::new();
         let mut left = limits::FILE_CACHE_BYTES_MAX;
@@ -130,7 +138,7 @@ impl Files {
 
 /// Sees to it that a task has everything, and queues it; in the usual case at once.
 pub(super) fn gather(shared: &Arc<Shared>, mut task: Task) {
-    if matches!(task.order.stdin, Stdin::Inline(_)) && task.job.is_ready(shared) {
+    if matches!(task.order.stdin, Stdin::Inline(_)) && task.job.is_ready(shared, task.order.engine) {
         shared.book.ready(task);
         return;
     }
@@ -151,7 +159,7 @@ pub(super) fn gather(shared: &Arc<Shared>, mut task: Task) {
 }
 
 async fn at_hand(shared: &Arc<Shared>, task: &Task) -> Result<(), Fault> {
-    task.job.prepare(shared, task.lease).await?;
+    task.job.prepare(shared, task.order.engine, task.lease).await?;
     match task.order.stdin {
         Stdin::Inline(_) => Ok(()),
         Stdin::Slice { blob, .. } => fetch(shared, blob, u64::MAX, task.lease).await,

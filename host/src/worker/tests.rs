@@ -6,7 +6,7 @@ use bytes::Bytes;
 use grid::flow::{Assignment, AssignmentId, Slice};
 use registry::{
     id::{BlobHash, JobId, ModuleHash},
-    job::{Limits, ShardInfo, Stage, TaskTemplate, task_id},
+    job::{Limits, Profile, ShardInfo, Stage, TaskTemplate, task_id},
     receipt::Outcome,
 };
 use tokio::{
@@ -21,7 +21,7 @@ use crate::{
     net::{
         endpoint::EndpointOptions,
         frame,
-        server::tests::{Grid, LOOPBACK, assign, store, template},
+        server::tests::{self, Grid, LOOPBACK, store, template},
         wire,
     },
     sandbox::SandboxOptions,
@@ -30,6 +30,12 @@ use crate::{
 fn sandboxes() -> Arc<Sandboxes> {
     static SANDBOXES: OnceLock<Arc<Sandboxes>> = OnceLock::new();
     SANDBOXES.get_or_init(|| Arc::new(Sandboxes::new(SandboxOptions::default()).unwrap())).clone()
+}
+
+/// An order on the native engine.
+fn assign(id: u64, job: u8, template: &Arc<TaskTemplate>, input: &[u8]) -> ToHost {
+    let engine = sandboxes().plain(Profile::Native);
+    changed(tests::assign(id, job, template, input), |assignment, _| assignment.engine = engine)
 }
 
 /// Writes its input to its output.
@@ -121,7 +127,7 @@ async fn a_task_runs_once_its_content_is_here_and_its_receipt_says_what_ran() {
     let receipt = delivered.receipt.receipt();
     assert_eq!((receipt.nonce, receipt.job, receipt.price_micro), (5, JobId([1; 32]), 0));
     assert_eq!((receipt.execution.outcome, receipt.execution.module), (Outcome::Ok, template.module));
-    assert_eq!(receipt.execution.engine, sandboxes().engines().native);
+    assert_eq!(receipt.execution.engine, sandboxes().plain(Profile::Native));
     let shard = ShardInfo { stage: Stage::Map, index: 0, count: 1 };
     assert_eq!(receipt.execution.task, task_id(template.hash(), shard, BlobHash::of(b"hello 7")));
 
@@ -262,6 +268,7 @@ async fn a_coordinator_that_talks_garbage_is_left_and_tried_again() {
         job: JobId([9; 32]),
         shard: ShardInfo { stage: Stage::Map, index: 0, count: 1 },
         input: BlobHash::of(b""),
+        engine: sandboxes().plain(Profile::Native),
         stdin: wire::Stdin::Inline(Bytes::new()),
         lease_ms: 1,
     };

@@ -40,7 +40,7 @@ pub(in crate::cli) struct ReplayArgs {
 #[derive(Debug, Serialize)]
 struct Played {
     file: PathBuf,
-    /// `equal`, `different`, `accused_right`, or `refused`: not run, or not to its end.
+    /// `equal`, `within` (the tolerance of its models), `different`, `accused_right`, or `refused`: not run, or not to its end.
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     replayed: Option<Replayed>,
@@ -55,6 +55,7 @@ impl Played {
     fn new(file: PathBuf, replayed: Replayed) -> Self {
         let verdict = match replayed.verdict {
             Verdict::Equal => "equal",
+            Verdict::Within => "within",
             Verdict::Different => "different",
             Verdict::AccusedRight => "accused_right",
         };
@@ -73,7 +74,7 @@ pub(super) async fn run(args: ReplayArgs) -> Outcome {
     let played = play_all(&args, client.as_ref(), &mut player).await;
     player.close().await;
     let played = played?;
-    let equal = played.iter().filter(|played| played.verdict == "equal").count();
+    let equal = played.iter().filter(|played| matches!(played.verdict, "equal" | "within")).count();
     if args.connect.json {
         output::json(&played)?;
     } else if played.len() > 1 {
@@ -136,8 +137,12 @@ fn sentence(played: &Played) -> String {
         None => String::new(),
     };
     let difference = replayed.difference.as_ref().map(ToString::to_string).unwrap_or_default();
+    let answers = replayed.answers.as_ref().map_or_else(String::new, |answers| format!("; models answered {answers}"));
     match (&replayed.accused, replayed.verdict) {
-        (None, Verdict::Equal) => format!("equal      {about}: comes out as it was signed{engines}"),
+        (None, Verdict::Equal) => format!("equal      {about}: comes out as it was signed{answers}{engines}"),
+        (_, Verdict::Within) => {
+            format!("within     {about}: comes out as it was signed, models within their tolerance{answers}{engines}")
+        }
         (Some(accused), Verdict::Equal) => {
             let node = accused.node.short();
             match &accused.difference {

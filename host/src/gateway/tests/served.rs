@@ -5,7 +5,8 @@ use std::path::Path;
 use bytes::Bytes;
 use grid::{
     config::Config,
-    flow::{Attested, Engines, Offer},
+    engines::Engines,
+    flow::{Attested, Offer},
 };
 use registry::{
     id::{EngineFingerprint, NodeId, OperatorId},
@@ -63,7 +64,7 @@ impl Served {
                 slots: 4,
                 queue_max: 100,
                 memory_bytes_max: 1 << 30,
-                engines: Engines { native: EngineFingerprint([4; 32]), portable: EngineFingerprint([5; 32]) },
+                engines: Engines::plain(EngineFingerprint([4; 32]), EngineFingerprint([5; 32])),
             };
             let (id, owner) = (NodeId(node.public()), OperatorId(operator.public()));
             let cert = Signed::seal(&cert, &operator);
@@ -94,10 +95,12 @@ async fn echo(coordinator: Coordinator, key: SecretKey, operator: OperatorId, mu
             job: assignment.job,
             shard: assignment.shard,
             execution,
+            device: None,
             node,
             operator,
             nonce: assignment.id.0,
             price_micro: 0,
+            nn_record: None,
         };
         let receipt = Attested::check(Signed::seal(&receipt, &key), node).unwrap();
         let stdout = Some(Bytes::copy_from_slice(&stdout));

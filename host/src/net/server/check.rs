@@ -3,7 +3,8 @@
 //! 1. *Verified* on threads that may block: the signature is this node's, the output is the one that was signed, an inline
 //!    standard output is the one in the output. Whatever does not hold ends the session: an honest host never sends it.
 //! 2. *Fetched*, if something of the output is not in the frame, from the host and within the task's own limit. What does
-//!    not come is a fault `output_missing`, not garbage: networks break.
+//!    not come is a fault `output_missing`, not garbage: networks break. A record of inferences comes the same way, and is
+//!    held against the signed root: `record_missing`, `record_wrong`.
 //! 3. *Delivered*, in whatever order they get ready.
 
 use std::{sync::Arc, time::Duration};
@@ -13,7 +14,7 @@ use grid::flow::{AssignmentId, Attested, Fault};
 use iroh::{EndpointAddr, TransportAddr, endpoint::Connection};
 use registry::{
     id::{BlobHash, NodeId},
-    store::FetchLimits,
+    store::{FetchLimits, StoreError},
 };
 use tokio::sync::mpsc;
 
@@ -25,6 +26,7 @@ use crate::{
     coordinator::{Delivered, ToHost},
     limits,
     net::wire::Done,
+    sandbox::NnRecord,
 };
 
 /// A receipt as it came.
@@ -55,7 +57,7 @@ pub(super) async fn run<D: Desk>(
             Some(verified) = checks.next() => match verified {
                 Err(end) => return end,
                 Ok(verified) => {
-                    let (whole, parts): (Vec<_>, Vec<_>) = verified.into_iter().partition(is_whole);
+                    let (whole, parts): (Vec<_>, Vec<_>) = verified.into_iter().partition(Delivered::is_whole);
                     if !whole.is_empty() {
                         shared.desk.deliver(node, whole).await;
                     }
@@ -82,11 +84,6 @@ pub(super) async fn run<D: Desk>(
 
 fn id(delivered: &Delivered) -> AssignmentId {
     AssignmentId(delivered.receipt.receipt().nonce)
-}
-
-/// Whether nothing of the output has to be fetched.
-fn is_whole(delivered: &Delivered) -> bool {
-    delivered.stdout.is_some() && delivered.output.files.is_empty()
 }
 
 /// Tells the host that it need not keep a receipt.
@@ -151,11 +148,30 @@ async fn fetch<D: Desk>(
                 Err(error) => return Err(missing(error.to_string())),
             }
         }
-        Ok(())
+        record(shared, connection, &delivered).await.map_err(|fault| (id, fault))
     };
     let in_time = tokio::time::timeout(Duration::from_millis(limits::OUTPUT_FETCH_MS_MAX), all).await;
     in_time.unwrap_or_else(|_| Err(missing(format!("not here within {} ms", limits::OUTPUT_FETCH_MS_MAX))))?;
     Ok(delivered)
+}
+
+/// Takes the record of inferences from the host, and sees that it is the one that was signed: without it nobody could check the
+/// result.
+async fn record<D: Desk>(shared: &Shared<D>, connection: &Connection, delivered: &Delivered) -> Result<(), Fault> {
+    let receipt = delivered.receipt.receipt();
+    let Some(hash) = receipt.nn_record else { return Ok(()) };
+    let missing = |error: StoreError| Fault::new("record_missing", error.to_string());
+    let bytes_max = limits::NN_RECORD_FILE_BYTES_MAX as u64;
+    let terms = FetchLimits { bytes_max, wall_ms_max: limits::OUTPUT_FETCH_MS_MAX };
+    shared.store.fetch(&shared.endpoint, hash, &[provider(connection)], terms).await.map_err(missing)?;
+    let bytes = shared.store.read(hash, bytes_max).await.map_err(missing)?;
+    let execution = receipt.execution.clone();
+    let opened = tokio::task::spawn_blocking(move || NnRecord::open(&bytes, &execution).map(drop)).await;
+    match opened {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Fault::new("record_wrong", error.to_string())),
+        Err(_) => Err(Fault::new("internal", "checking a record of inferences panicked")),
+    }
 }
 
 /// The host, where its connection comes from.

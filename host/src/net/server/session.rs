@@ -155,7 +155,10 @@ fn admit(hello: &Hello, node: NodeId) -> Result<OperatorId, Refused> {
             let detail = format!("offered {what} is {value}, outside the bounds of {min} to {max}");
             Err(refusal("offer", detail, false))
         }
-        None => Ok(OperatorId(operator)),
+        None => match offer.engines.check() {
+            Ok(()) => Ok(OperatorId(operator)),
+            Err(error) => Err(refusal("offer", format!("offered engines: {error}"), false)),
+        },
     }
 }
 
@@ -344,7 +347,7 @@ impl Batcher {
                         output_bytes_max
                     }
                 };
-                let Some(order) = wire::Order::new(assignment, input) else {
+                let Some(order) = wire::Order::new(*assignment, input) else {
                     tracing::error!(assignment = id.0, "an assignment has no input: it is given back");
                     return Some((id, Fault::new("no_input", "coordinator has no input for the assignment")));
                 };

@@ -6,7 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use grid::flow::{Assignment, Engines, Slice};
+use grid::{
+    engines::Engines,
+    flow::{Assignment, Slice},
+};
 use registry::{
     id::{BlobHash, EngineFingerprint, JobId, ModuleHash, TaskId},
     job::{Class, JobSpec, ShardInfo, Stage, TaskTemplate},
@@ -160,7 +163,7 @@ impl Host {
             slots: 2,
             queue_max: 8,
             memory_bytes_max: 1 << 30,
-            engines: Engines { native: EngineFingerprint([4; 32]), portable: EngineFingerprint([5; 32]) },
+            engines: Engines::plain(EngineFingerprint([4; 32]), EngineFingerprint([5; 32])),
         };
         Hello { version: VERSION, cert, offer, holding: vec![AssignmentId(7)], agent: "test/1".into() }
     }
@@ -197,10 +200,12 @@ impl Host {
             job: JobId([1; 32]),
             shard: shard(),
             execution,
+            device: None,
             node: self.node(),
             operator: OperatorId([5; 32]),
             nonce,
             price_micro: 0,
+            nn_record: None,
         };
         let stdout = inline.then(|| Bytes::copy_from_slice(stdout));
         Done { receipt: Signed::seal(&receipt, key), output, stdout, task_us: 1 }
@@ -229,9 +234,14 @@ pub(crate) fn assign(id: u64, job: u8, template: &Arc<TaskTemplate>, input: &[u8
         shard: shard(),
         slice,
         input: BlobHash::of(input),
+        engine: EngineFingerprint([4; 32]),
         lease_ms: 60_000,
     };
-    ToHost::Assign { assignment, template: template.clone(), input: Input::Inline(Bytes::copy_from_slice(input)) }
+    ToHost::Assign {
+        assignment: Box::new(assignment),
+        template: template.clone(),
+        input: Input::Inline(Bytes::copy_from_slice(input)),
+    }
 }
 
 pub(crate) fn template(module: ModuleHash) -> Arc<TaskTemplate> {

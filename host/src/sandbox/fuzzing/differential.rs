@@ -35,7 +35,7 @@ use wasmtime::{Engine, Instance, Linker, Module, Store, Trap};
 use super::super::{
     CpuClass, Optimisation, Request, SandboxOptions, admit, engine,
     fuel::{self, Fuel},
-    nn::Inferences,
+    nn::{Inferences, record::Recorder},
     preflight::{FEATURES, PAGE_BYTES, preflight},
     state::{State, Stop},
 };
@@ -338,7 +338,8 @@ fn store(engine: &Engine, fuel: Fuel) -> Store<State> {
     let mut request = Request::new(ModuleHash::of(b""));
     request.limits =
         Limits { memory_bytes_max: PAGES_MAX * PAGE_BYTES, wall_ms_max: limits::WALL_MS_MAX, ..Limits::default() };
-    let mut state = State::new(request, Inferences::new(BTreeMap::new()), Stopwatch::start(), None);
+    let mut state =
+        State::new(request, Inferences::new(BTreeMap::new(), Recorder::default()), Stopwatch::start(), None);
     state.fuel = fuel;
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);

@@ -28,7 +28,7 @@ pub(super) const VERB: &str = "sandbox-process";
 /// What the host may send: an input with all files is the longest.
 const BOUNDS: Bounds = Bounds {
     head_bytes_max: limits::SANDBOX_HEAD_BYTES_MAX,
-    body_bytes_max: limits::STDIN_BYTES_MAX + limits::INPUT_FILES_BYTES_MAX,
+    body_bytes_max: limits::STDIN_BYTES_MAX + limits::INPUT_FILES_BYTES_MAX + limits::NN_RECORD_FILE_BYTES_MAX as u64,
 };
 
 /// Waits as long as it takes: a host that is gone has closed the socket.
@@ -154,6 +154,9 @@ fn filled(request: Request, mut sections: VecDeque<Bytes>) -> Result<Request, Wi
     for file in request.files.values_mut() {
         *file = sections.pop_front().ok_or(WireError::Sections)?;
     }
+    if let Some(recorded) = &mut request.recorded {
+        *recorded = sections.pop_front().ok_or(WireError::Sections)?;
+    }
     Ok(request)
 }
 
@@ -176,5 +179,6 @@ fn fault_answer(fault: HostFault) -> Result<(), WireError> {
 fn emptied(mut finished: Finished) -> (Finished, Vec<Bytes>) {
     let mut body = vec![std::mem::take(&mut finished.stdout), std::mem::take(&mut finished.stderr)];
     body.extend(finished.files.iter_mut().map(|(_, bytes)| std::mem::take(bytes)));
+    body.extend(finished.nn_record.as_mut().map(std::mem::take));
     (finished, body)
 }

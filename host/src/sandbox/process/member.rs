@@ -96,7 +96,10 @@ impl Broken {
 pub(super) struct Job {
     ask: Ask,
     limits: Limits,
+    /// Whether its result may come with a record of inferences.
+    records: bool,
     stdin: Bytes,
+    /// Input files, and a record to feed.
     files: Vec<Bytes>,
     /// Inputs that are too long to travel inline.
     content: Option<Content>,
@@ -105,11 +108,13 @@ pub(super) struct Job {
 impl Job {
     pub(super) fn new(mut request: Request) -> io::Result<Self> {
         let stdin = std::mem::take(&mut request.stdin);
-        let files: Vec<Bytes> = request.files.values_mut().map(std::mem::take).collect();
+        let files = request.files.values_mut().chain(request.recorded.as_mut());
+        let files: Vec<Bytes> = files.map(std::mem::take).collect();
         let lengths: Vec<u64> = pieces(&stdin, &files).map(|piece| piece.len() as u64).collect();
         let long = lengths.iter().sum::<u64>() > limits::SANDBOX_INLINE_BYTES_MAX as u64;
         let content = long.then(|| Content::seal(&pieces(&stdin, &files).collect::<Vec<_>>())).transpose()?;
-        Ok(Self { limits: request.limits, ask: Ask::Run { request, lengths }, stdin, files, content })
+        let records = request.record || request.recorded.is_some();
+        Ok(Self { limits: request.limits, records, ask: Ask::Run { request, lengths }, stdin, files, content })
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -230,15 +235,18 @@ impl Member {
         let watch = Stopwatch::start();
         let wall_ms = job.limits.wall_ms_max.saturating_add(limits::SANDBOX_DEADLINE_GRACE_MS);
         let mut patience = Patience { cancel, ..Patience::new(wall_ms) };
-        let bounds =
-            Bounds { body_bytes_max: job.limits.output_bytes_max.saturating_add(job.limits.log_bytes_max), ..SHORT };
+        let record_bytes_max = if job.records { limits::NN_RECORD_FILE_BYTES_MAX as u64 } else { 0 };
+        let body_bytes_max = job.limits.output_bytes_max.saturating_add(job.limits.log_bytes_max);
+        let bounds = Bounds { body_bytes_max: body_bytes_max.saturating_add(record_bytes_max), ..SHORT };
         let inline: Vec<&[u8]> = pieces(&job.stdin, &job.files).collect();
         let body = job.content.as_ref().map_or(Body::Inline(&inline), Body::Passed);
         let (answer, body) = self.ask(&job.ask, &body, bounds, &mut patience)?;
         self.work_ms = self.work_ms.saturating_add(watch.elapsed_ms());
         let Answer::Ran { ran, lengths } = answer else { return Err(Broken::garbage("not about a task")) };
         match ran {
-            Ok(finished) => filled(*finished, wire::cut(body, &lengths)?, &job.limits).map(Ok),
+            Ok(finished) => {
+                filled(*finished, wire::cut(body, &lengths)?, &job.limits, record_bytes_max as usize).map(Ok)
+            }
             Err(fault) => {
                 short(&fault)?;
                 Ok(Err(fault))
@@ -365,6 +373,7 @@ fn filled(
     mut finished: Finished,
     mut sections: std::collections::VecDeque<Bytes>,
     limits: &Limits,
+    record_bytes_max: usize,
 ) -> Result<Finished, Broken> {
     let mut section = || sections.pop_front().ok_or_else(|| Broken::garbage("too few sections"));
     finished.stdout = section()?;
@@ -372,6 +381,10 @@ fn filled(
     for (_, bytes) in &mut finished.files {
         *bytes = section()?;
     }
+    if let Some(record) = &mut finished.nn_record {
+        *record = section()?;
+    }
+    let record_bytes = finished.nn_record.as_ref().map_or(0, Bytes::len);
     let outputs = finished.files.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
     let is_sorted = finished.files.windows(2).all(|pair| pair[0].0 < pair[1].0);
     let is_path = |path: &str| {
@@ -388,6 +401,7 @@ fn filled(
         ("path of a file", finished.files.iter().all(|(path, _)| is_path(path))),
         ("number of inferences", finished.inferences.len() <= limits::NN_INFERENCES_MAX),
         ("root of inferences", finished.nn_root.is_some() != finished.inferences.is_empty()),
+        ("length of the record of inferences", record_bytes <= record_bytes_max),
         ("number of sections", sections.is_empty()),
     ];
     match rules.into_iter().find(|(_, kept)| !kept) {
@@ -483,6 +497,7 @@ mod tests {
             wall_micros: 0,
             inferences: Vec::new(),
             nn_root: None,
+            nn_record: None,
         }
     }
 
@@ -490,7 +505,7 @@ mod tests {
         let sections = sections.iter().map(|bytes| Bytes::from_static(bytes)).collect();
         let limits =
             Limits { fuel_max: 10, memory_bytes_max: 10, output_bytes_max: 4, log_bytes_max: 4, ..Limits::default() };
-        filled(finished, sections, &limits).map_err(|broken| broken.how)
+        filled(finished, sections, &limits, 4).map_err(|broken| broken.how)
     }
 
     #[test]
@@ -506,6 +521,10 @@ mod tests {
             (check(finished(&["a/../../b"]), &[b"", b"", b""]), "path of a file"),
             (check(finished(&["/etc/passwd"]), &[b"", b"", b""]), "path of a file"),
             (check(Finished { fuel_used: 11, ..finished(&[]) }, &[b"", b""]), "fuel"),
+            (
+                check(Finished { nn_record: Some(Bytes::new()), ..finished(&[]) }, &[b"", b"", b"longer"]),
+                "record of inferences",
+            ),
             (check(Finished { memory_peak_bytes: 11, ..finished(&[]) }, &[b"", b""]), "memory"),
         ];
         for (result, rule) in refused {

@@ -49,7 +49,8 @@ pub(super) enum Ask {
     Module { info: ModuleInfo },
     /// Load the model that is the body. [`Answer::Model`].
     Model { hash: ModelHash },
-    /// Run. The request has its bytes taken out; standard input and files, in order, are the body. [`Answer::Ran`].
+    /// Run. The request has its bytes taken out; standard input, files, and a record to feed, in order, are the body.
+    /// [`Answer::Ran`].
     Run { request: Request, lengths: Vec<u64> },
     /// Stop what runs. No answer of its own.
     Cancel,
@@ -72,7 +73,8 @@ pub(super) enum Answer {
     Model {
         loaded: Result<ModelInfo, LoadError>,
     },
-    /// The result has its bytes taken out; standard output, standard error and files, in order, are the body.
+    /// The result has its bytes taken out; standard output, standard error, files, and the record of inferences, in order, are
+    /// the body.
     Ran {
         ran: Result<Box<Finished>, HostFault>,
         lengths: Vec<u64>,
