@@ -183,6 +183,10 @@ pub const MODEL_NAME_BYTES_MAX: usize = 4096;
 /// Constants of a model in bytes, decoded: lists of numbers are shorter in the file than in memory.
 pub const MODEL_CONSTANT_BYTES_MAX: u64 = 2 * MODEL_BYTES_MAX;
 
+/// One tensor between a model's inputs and outputs in bytes, and all that are alive at once as it runs.
+pub const NN_ACTIVATION_BYTES_MAX: u64 = 1 << 30;
+/// Constants that are computed as a model is loaded, or compiled for a shape, in bytes.
+pub const NN_FOLD_BYTES_MAX: u64 = 1 << 30;
 /// Graphs and contexts that a task may open, each kind: preview 1 has no way to close one.
 pub const NN_HANDLES_MAX: usize = 64;
 /// Dimensions of a tensor.

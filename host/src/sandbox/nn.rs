@@ -348,6 +348,7 @@ fn refused(error: BackendError) -> Result<Errno, Stop> {
         BackendError::Fuel => Err(Stop::Fuel),
         BackendError::Panic { .. } => Err(Stop::Backend(error.to_string())),
         BackendError::Unsupported { .. } => Ok(Errno::UnsupportedOperation),
+        BackendError::TooLarge { .. } => Ok(Errno::TooLarge),
         BackendError::Failed { .. } => Ok(Errno::RuntimeError),
     }
 }

@@ -55,6 +55,9 @@ pub(in crate::sandbox) enum BackendError {
     /// The model is malformed, or cannot run on these inputs.
     #[error("model fails: {detail}")]
     Failed { detail: String },
+    /// It takes more memory than a model or an inference may.
+    #[error("{what} is {value}, over the bound of {bound}")]
+    TooLarge { what: String, value: u64, bound: u64 },
     /// It takes more fuel than the task has left.
     #[error("inference takes more fuel than is left")]
     Fuel,
@@ -177,6 +180,9 @@ pub(in crate::sandbox) trait Graph: Send + Sync {
     fn outputs(&self) -> &[TensorDecl];
     /// Memory in bytes that it holds: weights, compiled shapes, arenas. It may grow as it is used.
     fn held_bytes(&self) -> u64;
+    /// Lets go of what it can make again, least recently used first, until it holds no more than so many bytes or nothing is
+    /// left to let go of.
+    fn shrink(&self, _bytes_max: u64) {}
     /// Gets ready for inputs of these types and shapes. A task does it once for each, and pays as if nobody had before.
     fn open(&self, signature: &Signature, fuel: &mut u64) -> Result<(), BackendError>;
     /// Runs it on inputs whose signature is open.

@@ -110,8 +110,8 @@ pub fn attribute(name: &str, value: &Attribute) -> Message {
         Attribute::Float(value) => message.float(2, *value).number(20, 1),
         Attribute::Int(value) => message.number(3, *value).number(20, 2),
         Attribute::Text(value) => message.field(4, value).number(20, 3),
-        Attribute::Tensor(value) => message.field(5, value).number(20, 4),
-        Attribute::Graph(value) => message.field(6, value).number(20, 5),
+        Attribute::Constant(value) => message.field(5, value).number(20, 4),
+        Attribute::Body(value) => message.field(6, value).number(20, 5),
         Attribute::Ints(value) => message.numbers(8, value).number(20, 7),
     }
 }
@@ -126,9 +126,9 @@ pub enum Attribute {
     /// A text.
     Text(String),
     /// A constant.
-    Tensor(Message),
+    Constant(Message),
     /// A graph.
-    Graph(Message),
+    Body(Message),
     /// Integers.
     Ints(Vec<i64>),
 }

@@ -563,7 +563,7 @@ mod tests {
 
     #[test]
     fn every_cut_and_every_flip_is_refused_or_read() {
-        let bytes = small().node("If", &["x"], &["z"], &[("then_branch", Attribute::Graph(small().graph()))]).bytes();
+        let bytes = small().node("If", &["x"], &["z"], &[("then_branch", Attribute::Body(small().graph()))]).bytes();
         for length in 0..bytes.len() {
             let _ = model_preflight(&bytes[..length]);
             for bit in 0..8 {
@@ -580,7 +580,7 @@ mod tests {
     fn each_rule_has_its_word() {
         let constant = |element, dims: &[i64], raw: &[u8]| small().constant("c", element, dims, raw);
         let deep = (0..10).fold(small(), |inner, _| {
-            small().node("If", &["x"], &["z"], &[("then_branch", Attribute::Graph(inner.graph()))])
+            small().node("If", &["x"], &["z"], &[("then_branch", Attribute::Body(inner.graph()))])
         });
         let attribute = |value| small().node("Cast", &["x"], &["z"], &[("to", value)]);
         let cases = [

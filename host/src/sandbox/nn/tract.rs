@@ -4,7 +4,12 @@
 //! process's [`CpuClass`] before the first kernel is picked. A model with open dimensions is compiled for each concrete
 //! input shape, and the last few are kept. Inference cannot be interrupted: its fuel, paid before it runs, bounds it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod bounded;
+
+use std::sync::{
+    Arc, OnceLock, PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use guest_sdk::abi::nn::TensorType;
 use registry::{
@@ -14,12 +19,18 @@ use registry::{
 use tract_onnx::{
     prelude::{
         DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, IntoTValue, TVec,
-        TypedModel, TypedRunnableModel, tract_linalg,
+        TractError, TypedFact, TypedModel, TypedRunnableModel, tract_linalg,
     },
-    tract_core::ops::scan::Scan,
-    tract_hir::infer::Factoid,
+    tract_core::ops::{
+        TypedOp,
+        cnn::{Deconv, MaxPool, PoolSpec, SumPool},
+        logic::IfThenElse,
+        scan::Scan,
+    },
+    tract_hir::{infer::Factoid, ops::unimpl::UnimplementedOp},
 };
 
+use self::bounded::TooMuch;
 use super::{
     TensorDecl,
     backend::{Backend, BackendError, Graph, Signature, Tensor, draw, signature, word},
@@ -64,21 +75,38 @@ impl Backend for Tract {
     }
 
     fn load(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, BackendError> {
-        let model = tract_onnx::onnx().model_for_read(&mut &*bytes).map_err(failed)?;
-        let inputs = (0..model.inputs.len()).map(|at| declare(&model, at, true)).collect::<Result<Vec<_>, _>>()?;
-        let mut analysed = model.clone();
-        // A model whose outputs cannot be told yet may still run once its inputs are known.
-        let known = analysed.analyse(false).is_ok();
-        let described = if known { &analysed } else { &model };
-        let outputs =
-            (0..model.outputs.len()).map(|at| declare(described, at, false)).collect::<Result<Vec<_>, _>>()?;
-        let file_bytes = bytes.len() as u64;
-        Ok(Arc::new(Onnx { model, file_bytes, inputs, outputs, plans: Mutex::new(Vec::new()) }))
+        bounded::with_room(|| {
+            let model = bounded::reader().model_for_read(&mut &*bytes).map_err(failed)?;
+            if let Some(node) = model.nodes.iter().find(|node| node.op_is::<UnimplementedOp>()) {
+                return Err(BackendError::Unsupported { what: format!("operator {}", node.op.name()) });
+            }
+            let inputs = (0..model.inputs.len()).map(|at| declare(&model, at, true)).collect::<Result<Vec<_>, _>>()?;
+            let mut analysed = model.clone();
+            let known = match analysed.analyse(false) {
+                Ok(_) => true,
+                Err(error) if error.root_cause().is::<TooMuch>() => return Err(failed(error)),
+                // A model whose outputs cannot be told yet may still run once its inputs are known.
+                Err(_) => false,
+            };
+            let described = if known { &analysed } else { &model };
+            let outputs =
+                (0..model.outputs.len()).map(|at| declare(described, at, false)).collect::<Result<Vec<_>, _>>()?;
+            let file_bytes = bytes.len() as u64;
+            Ok(Arc::new(Onnx { model, file_bytes, inputs, outputs, plans: Plans::default() }) as Arc<dyn Graph>)
+        })
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> BackendError {
+fn failed(error: impl Into<TractError>) -> BackendError {
+    let error = error.into();
+    if let Some(TooMuch { what, value, bound }) = error.root_cause().downcast_ref() {
+        return BackendError::TooLarge { what: (*what).to_owned(), value: *value, bound: *bound };
+    }
     BackendError::Failed { detail: format!("{error:#}") }
+}
+
+fn broken(detail: &str) -> BackendError {
+    BackendError::Failed { detail: detail.to_owned() }
 }
 
 /// Types that both sides have.
@@ -96,13 +124,15 @@ fn to_tract(element: TensorType) -> DatumType {
 }
 
 fn from_tract(datum: DatumType) -> Result<TensorType, BackendError> {
+    // Its own word for whole numbers that may be shapes.
+    let datum = if datum == DatumType::TDim { DatumType::I64 } else { datum };
     let known = TYPES.into_iter().find(|(_, theirs)| *theirs == datum);
     known.map(|(own, _)| own).ok_or_else(|| BackendError::Unsupported { what: format!("tensors of {datum:?}") })
 }
 
 fn declare(model: &InferenceModel, at: usize, input: bool) -> Result<TensorDecl, BackendError> {
     let outlets = if input { &model.inputs } else { &model.outputs };
-    let outlet = *outlets.get(at).ok_or_else(|| failed("no such input or output"))?;
+    let outlet = *outlets.get(at).ok_or_else(|| broken("no such input or output"))?;
     let fact = model.outlet_fact(outlet).map_err(failed)?;
     let element = fact.datum_type.concretize().map(from_tract).transpose()?.map(|element| word(element).to_owned());
     let dims = fact.shape.rank().concretize().map(|_| {
@@ -119,8 +149,7 @@ struct Onnx {
     file_bytes: u64,
     inputs: Vec<TensorDecl>,
     outputs: Vec<TensorDecl>,
-    /// The most recently used last.
-    plans: Mutex<Vec<(Signature, Arc<Plan>)>>,
+    plans: Plans,
 }
 
 struct Plan {
@@ -129,23 +158,62 @@ struct Plan {
     work: u64,
 }
 
+/// The compiled shapes of a model: each made once, however many ask at once, and the least recently used leave first. To look
+/// one up takes a read lock, which runs on the same model share.
+#[derive(Default)]
+struct Plans {
+    clock: AtomicU64,
+    kept: RwLock<Vec<Arc<Kept>>>,
+}
+
+struct Kept {
+    signature: Signature,
+    plan: OnceLock<Result<Arc<Plan>, BackendError>>,
+    used: AtomicU64,
+}
+
+impl Plans {
+    fn get(&self, signature: &Signature) -> Arc<Kept> {
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        let find = |kept: &[Arc<Kept>]| {
+            let found = kept.iter().find(|kept| kept.signature == *signature).map(Arc::clone)?;
+            found.used.store(now, Ordering::Relaxed);
+            Some(found)
+        };
+        if let Some(kept) = find(&self.kept.read().unwrap_or_else(PoisonError::into_inner)) {
+            return kept;
+        }
+        let mut all = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = find(&all) {
+            return kept;
+        }
+        let new = Kept { signature: signature.clone(), plan: OnceLock::new(), used: AtomicU64::new(now) };
+        all.push(Arc::new(new));
+        shrink(&mut all, limits::NN_PLANS_MAX);
+        all.last().map_or_else(|| unreachable!("one was just added"), Arc::clone)
+    }
+
+    fn len(&self) -> usize {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn keep(&self, plans_max: usize) {
+        shrink(&mut self.kept.write().unwrap_or_else(PoisonError::into_inner), plans_max);
+    }
+}
+
+/// The last ones used, at the end the very last.
+fn shrink(all: &mut Vec<Arc<Kept>>, plans_max: usize) {
+    if let Some(extra) = all.len().checked_sub(plans_max) {
+        all.sort_by_key(|kept| kept.used.load(Ordering::Relaxed));
+        all.drain(..extra);
+    }
+}
+
 impl Onnx {
     fn plan(&self, signature: &Signature) -> Result<Arc<Plan>, BackendError> {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = plans.iter().position(|(kept, _)| kept == signature) {
-            let entry = plans.remove(at);
-            let plan = Arc::clone(&entry.1);
-            plans.push(entry);
-            return Ok(plan);
-        }
-        drop(plans);
-        let plan = Arc::new(compile(&self.model, signature)?);
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        plans.push((signature.clone(), Arc::clone(&plan)));
-        if plans.len() > limits::NN_PLANS_MAX {
-            plans.remove(0);
-        }
-        Ok(plan)
+        let kept = self.plans.get(signature);
+        kept.plan.get_or_init(|| bounded::with_room(|| compile(&self.model, signature)).map(Arc::new)).clone()
     }
 }
 
@@ -158,8 +226,10 @@ fn compile(model: &InferenceModel, signature: &Signature) -> Result<Plan, Backen
 
 /// What one inference of a model takes, for backends that run it in another way: it costs the same on each.
 pub(super) fn work_of(bytes: &[u8], signature: &Signature) -> Result<u64, BackendError> {
-    let model = tract_onnx::onnx().model_for_read(&mut &*bytes).map_err(failed)?;
-    work(&typed(&model, signature)?)
+    bounded::with_room(|| {
+        let model = bounded::reader().model_for_read(&mut &*bytes).map_err(failed)?;
+        work(&typed(&model, signature)?)
+    })
 }
 
 /// The model with concrete shapes, before any kernel is chosen.
@@ -173,7 +243,11 @@ fn typed(model: &InferenceModel, signature: &Signature) -> Result<TypedModel, Ba
     for at in 0..model.outputs.len() {
         model.set_output_fact(at, InferenceFact::default()).map_err(failed)?;
     }
-    model.into_typed().and_then(TypedModel::into_decluttered).map_err(failed)
+    let typed = model.into_typed().map_err(failed)?;
+    bounded::check(&typed).map_err(failed)?;
+    let plain = typed.into_decluttered().map_err(failed)?;
+    bounded::check_run(&plain).map_err(failed)?;
+    Ok(plain)
 }
 
 /// Counts on the decluttered model, before kernels are chosen, so that it is the same on every processor.
@@ -181,21 +255,52 @@ fn work(model: &TypedModel) -> Result<u64, BackendError> {
     let mut sum = 0u64;
     for node in &model.nodes {
         let inputs = model.node_input_facts(node.id).map_err(failed)?;
-        for (kind, count) in node.op.cost(&inputs).map_err(failed)? {
-            if kind.is_compute() {
-                sum = sum.saturating_add(number(count.to_i64()));
-            }
-        }
-        for output in &node.outputs {
-            sum = sum
-                .saturating_add(output.fact.shape.iter().fold(1, |all, dim| all.saturating_mul(number(dim.to_i64()))));
-        }
+        let made = node.outputs.iter().map(|output| elements(&output.fact)).fold(0, u64::saturating_add);
+        sum = sum.saturating_add(made).saturating_add(operations(&*node.op, &inputs, made)?);
         if let Some(scan) = node.op.downcast_ref::<Scan>() {
             let rounds = scan.iteration_count(&inputs).map_or(1, |rounds| number(rounds.to_i64()));
             sum = sum.saturating_add(work(&scan.body)?.saturating_mul(rounds));
         }
+        if let Some(branch) = node.op.downcast_ref::<IfThenElse>() {
+            sum = sum.saturating_add(work(&branch.then_body)?.max(work(&branch.else_body)?));
+        }
     }
     Ok(sum)
+}
+
+/// What an operator does beside making `made` elements.
+fn operations(op: &dyn TypedOp, inputs: &[&TypedFact], made: u64) -> Result<u64, BackendError> {
+    let taken = || inputs.iter().map(|input| elements(input)).fold(0, u64::saturating_add);
+    let kernel = |pool: &PoolSpec| pool.kernel_shape.iter().fold(1u64, |all, side| all.saturating_mul(*side as u64));
+    if let Some(pool) = op.downcast_ref::<MaxPool>() {
+        return Ok(made.saturating_mul(kernel(&pool.pool_spec)));
+    }
+    if let Some(pool) = op.downcast_ref::<SumPool>() {
+        return Ok(made.saturating_mul(kernel(&pool.pool_spec)));
+    }
+    if let Some(conv) = op.downcast_ref::<Deconv>() {
+        let each = kernel(&conv.pool_spec).saturating_mul((conv.pool_spec.output_channels / conv.group.max(1)) as u64);
+        return Ok(inputs.first().map_or(0, |input| elements(input)).saturating_mul(each));
+    }
+    if op.name() == "NonMaxSuppression" {
+        // Boxes are compared in pairs.
+        return Ok(taken().saturating_mul(inputs.first().map_or(0, |boxes| elements(boxes) / 4)));
+    }
+    let mut sum = 0u64;
+    let counts = op.cost(inputs).map_err(failed)?;
+    if counts.is_empty() {
+        return Ok(taken());
+    }
+    for (kind, count) in counts {
+        if kind.is_compute() {
+            sum = sum.saturating_add(number(count.to_i64()));
+        }
+    }
+    Ok(sum)
+}
+
+fn elements(fact: &TypedFact) -> u64 {
+    fact.shape.iter().fold(1, |all, dim| all.saturating_mul(number(dim.to_i64())))
 }
 
 /// A count that is still open after the inputs are concrete is not bounded: it costs all there is.
@@ -214,8 +319,12 @@ impl Graph for Onnx {
 
     fn held_bytes(&self) -> u64 {
         // The parsed model has its weights once, and each compiled shape may have them packed anew.
-        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
-        self.file_bytes.saturating_mul(plans + 1)
+        self.file_bytes.saturating_mul(self.plans.len() as u64 + 1)
+    }
+
+    fn shrink(&self, bytes_max: u64) {
+        let copies = usize::try_from(bytes_max / self.file_bytes.max(1)).unwrap_or(usize::MAX);
+        self.plans.keep(copies.saturating_sub(1));
     }
 
     fn open(&self, signature: &Signature, fuel: &mut u64) -> Result<(), BackendError> {
@@ -228,21 +337,30 @@ impl Graph for Onnx {
         draw(fuel, plan.work)?;
         let mut values = TVec::new();
         for input in inputs {
-            let shape: TVec<usize> = input.dims.iter().map(|dim| *dim as usize).collect();
-            let mut tensor = tract_onnx::prelude::Tensor::zero_dt(to_tract(input.element), &shape).map_err(failed)?;
-            let bytes = tensor.as_bytes_mut();
-            if bytes.len() != input.data.len() {
-                return Err(failed("tensor data does not fit its shape"));
-            }
-            bytes.copy_from_slice(&input.data);
-            values.push(tensor.into_tvalue());
+            values.push(to_value(input)?.into_tvalue());
         }
         let outputs = plan.runnable.run(values).map_err(failed)?;
         outputs.iter().map(|output| from_value(output)).collect()
     }
 }
 
+fn to_value(input: &Tensor) -> Result<tract_onnx::prelude::Tensor, BackendError> {
+    let shape: TVec<usize> = input.dims.iter().map(|dim| *dim as usize).collect();
+    let mut tensor = tract_onnx::prelude::Tensor::zero_dt(to_tract(input.element), &shape).map_err(failed)?;
+    let bytes = tensor.as_bytes_mut();
+    if bytes.len() != input.data.len() {
+        return Err(broken("tensor data does not fit its shape"));
+    }
+    bytes.copy_from_slice(&input.data);
+    Ok(tensor)
+}
+
 fn from_value(value: &tract_onnx::prelude::Tensor) -> Result<Tensor, BackendError> {
     let dims = value.shape().iter().map(|dim| u32::try_from(*dim).map_err(failed)).collect::<Result<_, _>>()?;
-    Ok(Tensor { element: from_tract(value.datum_type())?, dims, data: value.as_bytes().to_vec() })
+    let element = from_tract(value.datum_type())?;
+    let plain = value.cast_to_dt(to_tract(element)).map_err(failed)?;
+    Ok(Tensor { element, dims, data: plain.as_bytes().to_vec() })
 }
+
+#[cfg(test)]
+mod tests;
