@@ -164,6 +164,25 @@ pub const SANDBOX_LARGE_TASK_BYTES: u64 = 16 << 20;
 /// Memory in bytes that a sandbox process may have kept of its tasks before it is replaced.
 pub const SANDBOX_KEPT_BYTES_MAX: u64 = 32 << 20;
 
+/// Fields of all messages of a model file: each becomes a structure of some hundred bytes in a backend.
+pub const MODEL_FIELDS_MAX: u64 = 1 << 20;
+/// Operators of a model, those of graphs inside of operators too: a backend compares them in pairs.
+pub const MODEL_NODES_MAX: u64 = 20_000;
+/// Graphs of a model that are inside of one another.
+pub const MODEL_DEPTH_MAX: u64 = 8;
+/// Operator sets that a model may name.
+pub const MODEL_OPSETS_MAX: u64 = 32;
+/// Inputs of a model, and outputs.
+pub const MODEL_TENSORS_MAX: u64 = 1024;
+/// Dimensions of any tensor in a model: more than a task's own, since some lie between.
+pub const MODEL_RANK_MAX: u64 = 16;
+/// Numbers of one attribute of an operator: tables belong into constants.
+pub const MODEL_ATTRIBUTE_VALUES_MAX: u64 = 1 << 20;
+/// Length in bytes of a name in a model.
+pub const MODEL_NAME_BYTES_MAX: usize = 4096;
+/// Constants of a model in bytes, decoded: lists of numbers are shorter in the file than in memory.
+pub const MODEL_CONSTANT_BYTES_MAX: u64 = 2 * MODEL_BYTES_MAX;
+
 /// Graphs and contexts that a task may open, each kind: preview 1 has no way to close one.
 pub const NN_HANDLES_MAX: usize = 64;
 /// Dimensions of a tensor.
@@ -270,6 +289,8 @@ pub const SHUTDOWN_MS_MAX: u64 = 3_000;
 pub const STDIN_BYTES_MAX: u64 = 1 << 30;
 /// Input files in bytes that a host keeps in memory for jobs whose tasks it may get next.
 pub const FILE_CACHE_BYTES_MAX: u64 = 1 << 30;
+/// Length in bytes of a file that says a tolerance.
+pub const CALIBRATION_BYTES_MAX: u64 = 1 << 20;
 /// Memory in bytes that the determinism lint fills before a run that must not see it.
 pub const LINT_FILL_BYTES_MAX: u64 = 256 << 20;
 /// Length in bytes of what the lint gives to another process: a module, models and a sample.

@@ -68,6 +68,9 @@ use registry::{
 use serde::{Deserialize, Serialize};
 use wasmtime::{Engine, InstancePre, Linker, Module, ModuleExport};
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use self::nn::{direct, onnx};
 #[cfg(target_os = "linux")]
 pub use self::process::child;
 use self::{
@@ -82,6 +85,7 @@ pub use self::{
     nn::{
         ModelInfo, TensorDecl,
         backend::BackendOptions,
+        preflight::{DynamicAxis, ModelFacts, ModelRefusal, model_preflight},
         record::{Answer, Answered, NN_RECORD_VERSION, NnRecord, NnRecordError, NnTensor},
     },
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
@@ -261,6 +265,9 @@ pub enum LoadError {
         /// Largest allowed.
         bytes_max: u64,
     },
+    /// No backend here takes the model.
+    #[error(transparent)]
+    ModelRefused(#[from] ModelRefusal),
     /// The backend cannot run the model.
     #[error("model does not load: {detail}")]
     Model {
@@ -286,6 +293,7 @@ impl LoadError {
             Self::CompilerCrashed { .. } => "compiler_crashed",
             Self::CompilerFailed { .. } => "compiler_failed",
             Self::ModelTooLarge { .. } => "model_too_large",
+            Self::ModelRefused(refusal) => refusal.word(),
             Self::Model { .. } => "model",
             Self::SandboxDied { .. } => "sandbox_died",
         }
@@ -479,7 +487,7 @@ impl ThreadSandbox {
         }
         check_hash(&hash, &ModelHash::of(bytes))?;
         let made = self.shared.models.get_or_make(hash, || {
-            let graph = nn::load(&*self.shared.backend, bytes).map_err(|detail| LoadError::Model { detail })?;
+            let graph = nn::load(&*self.shared.backend, bytes)?;
             let held = length.saturating_add(graph.held_bytes());
             Ok((NamedModel { hash, bytes: length, graph }, held))
         })?;

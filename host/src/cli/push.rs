@@ -218,7 +218,7 @@ pub(super) fn lint_child() -> Outcome {
 }
 
 /// A file in memory.
-fn read(path: &Path, bytes_max: u64) -> Result<Bytes, CliError> {
+pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Bytes, CliError> {
     use std::io::Read;
     let failed = |source| CliError::File { path: path.to_owned(), source };
     let mut bytes = Vec::new();

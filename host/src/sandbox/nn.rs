@@ -10,6 +10,11 @@
 //! [`limits::NN_SHAPE_FUEL_PER_BYTE`] for each byte of the file; nothing runs that the fuel left does not pay for.
 
 pub(super) mod backend;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod direct;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod onnx;
+pub(super) mod preflight;
 pub(super) mod record;
 pub(super) mod tract;
 
@@ -26,10 +31,11 @@ use wasmtime::{Caller, Linker};
 
 use self::{
     backend::{Backend, BackendError, BackendOptions, Graph, Signature, Tensor, signature},
+    preflight::model_preflight,
     record::Recorder,
 };
 use super::{
-    CpuClass,
+    CpuClass, LoadError,
     request::Inference,
     state::{Call, Fail, State, Stop, call},
 };
@@ -94,9 +100,14 @@ fn guarded<T>(body: impl FnOnce() -> Result<T, BackendError>) -> Result<T, Backe
     })
 }
 
-/// Parses a model file.
-pub(super) fn load(backend: &dyn Backend, bytes: &[u8]) -> Result<Arc<dyn Graph>, String> {
-    guarded(|| backend.load(bytes)).map_err(|error| error.to_string().chars().take(300).collect())
+fn short(text: &str) -> String {
+    text.chars().take(300).collect()
+}
+
+/// Checks and parses a model file.
+pub(super) fn load(backend: &dyn Backend, bytes: &[u8]) -> Result<Arc<dyn Graph>, LoadError> {
+    model_preflight(bytes)?;
+    guarded(|| backend.load(bytes)).map_err(|error| LoadError::Model { detail: short(&error.to_string()) })
 }
 
 /// A graph that a task opened.

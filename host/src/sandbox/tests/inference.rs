@@ -123,7 +123,7 @@ fn a_model_that_is_not_loaded_is_a_fault_and_a_file_that_is_none_is_refused() {
     request.models.insert("digits".to_owned(), missing);
     assert_eq!(fault(request), HostFault::ModelMissing { name: "digits".to_owned(), model: missing });
     for bytes in [&b"not a model"[..], &DIGITS[..1000]] {
-        assert!(matches!(sandbox().load_model(ModelHash::of(bytes), bytes), Err(LoadError::Model { .. })));
+        assert!(matches!(sandbox().load_model(ModelHash::of(bytes), bytes), Err(LoadError::ModelRefused(_))));
     }
     assert!(matches!(sandbox().load_model(missing, DIGITS), Err(LoadError::Hash { .. })));
 }
