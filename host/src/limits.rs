@@ -301,6 +301,8 @@ pub const SHUTDOWN_MS_MAX: u64 = 3_000;
 pub const STDIN_BYTES_MAX: u64 = 1 << 30;
 /// Input files in bytes that a host keeps in memory for jobs whose tasks it may get next.
 pub const FILE_CACHE_BYTES_MAX: u64 = 1 << 30;
+/// Length in bytes of a file that says a tolerance.
+pub const CALIBRATION_BYTES_MAX: u64 = 1 << 20;
 /// Memory in bytes that the determinism lint fills before a run that must not see it.
 pub const LINT_FILL_BYTES_MAX: u64 = 256 << 20;
 /// Length in bytes of what the lint gives to another process: a module, models and a sample.

@@ -148,9 +148,10 @@ fn checked(sample: Sample, model: &ModelInfo) -> Result<Sample, SampleError> {
     for (input, decl) in sample.inputs.iter().zip(&model.inputs) {
         let element = input.element_type().map_or("?", element_word);
         let fits = |(dim, own): (&Option<u32>, &u32)| dim.is_none_or(|dim| dim == *own);
-        let shape = decl.dims.as_ref().is_none_or(|dims| {
-            dims.len() == input.dims.len() && dims.iter().zip(&input.dims).all(fits)
-        });
+        let shape = decl
+            .dims
+            .as_ref()
+            .is_none_or(|dims| dims.len() == input.dims.len() && dims.iter().zip(&input.dims).all(fits));
         if !shape || decl.element.as_ref().is_some_and(|decl| decl != element) {
             return Err(misfit(&decl.name, format!("{element} {:?}", input.dims), shown(decl)));
         }
@@ -205,7 +206,8 @@ impl Default for Random {
 /// # Errors
 /// When it leaves more open than dimensions.
 pub fn random(model: &ModelInfo, random: Random) -> Result<Vec<Sample>, SampleError> {
-    let mut dice = blake3::Hasher::new().update(b"quorate/samples/1\0").update(&random.seed.to_le_bytes()).finalize_xof();
+    let mut dice =
+        blake3::Hasher::new().update(b"quorate/samples/1\0").update(&random.seed.to_le_bytes()).finalize_xof();
     let mut next = || {
         let mut bytes = [0; 8];
         dice.fill(&mut bytes);
@@ -213,7 +215,8 @@ pub fn random(model: &ModelInfo, random: Random) -> Result<Vec<Sample>, SampleEr
         (u64::from_le_bytes(bytes) >> 11) as f64 * 2f64.powi(-53)
     };
     let mut sample = |number: u32| {
-        let inputs = model.inputs.iter().map(|decl| random_tensor(decl, random, &mut next)).collect::<Result<_, _>>()?;
+        let inputs =
+            model.inputs.iter().map(|decl| random_tensor(decl, random, &mut next)).collect::<Result<_, _>>()?;
         Ok(Sample { name: format!("random {number}"), inputs })
     };
     (0..random.samples).map(&mut sample).collect()
@@ -223,7 +226,8 @@ fn random_tensor(decl: &TensorDecl, random: Random, next: &mut impl FnMut() -> f
     let open = || SampleError::Open { input: decl.name.clone(), declared: shown(decl) };
     let element = TensorType::ALL.into_iter().find(|element| decl.element.as_deref() == Some(element_word(*element)));
     let element = element.ok_or_else(open)?;
-    let dims: Vec<u32> = decl.dims.as_ref().ok_or_else(open)?.iter().map(|dim| dim.unwrap_or(random.open_dim)).collect();
+    let dims: Vec<u32> =
+        decl.dims.as_ref().ok_or_else(open)?.iter().map(|dim| dim.unwrap_or(random.open_dim)).collect();
     let elements = dims.iter().try_fold(1u64, |product, dim| product.checked_mul((*dim).into()));
     let elements = elements.filter(|elements| *elements <= limits::NN_TENSOR_BYTES_MAX / 8).ok_or_else(open)?;
     let data: Vec<u8> = (0..elements).flat_map(|_| random_element(element, random, next())).collect();
@@ -292,7 +296,9 @@ mod tests {
         assert!(refused.contains("is 1 tensors, and the model takes 2 (x:0, state)"), "{refused}");
         let sub = dir.path().join("0");
         fs::create_dir(&sub).unwrap();
-        ["a.npy", "b.npy"].map(|name| fs::remove_file(dir.path().join(name)).unwrap());
+        for name in ["a.npy", "b.npy"] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
         fs::write(sub.join("x_0.npy"), npy("(2,)", &[1.0, 2.0])).unwrap();
         fs::write(sub.join("state.npy"), npy("(1,)", &[3.0])).unwrap();
         assert_eq!(from_dir(dir.path(), &two).unwrap()[0].inputs.len(), 2);
@@ -322,7 +328,11 @@ mod tests {
 
     #[test]
     fn what_is_left_open_cannot_be_made_up() {
-        for decl in [("x", None, Some(vec![Some(1)])), ("x", Some("f32"), None), ("x", Some("f32"), Some(vec![Some(u32::MAX); 2]))] {
+        for decl in [
+            ("x", None, Some(vec![Some(1)])),
+            ("x", Some("f32"), None),
+            ("x", Some("f32"), Some(vec![Some(u32::MAX); 2])),
+        ] {
             let refused = random(&model(&[decl]), Random::default()).unwrap_err();
             assert!(refused.to_string().contains("give --inputs"), "{refused}");
         }
@@ -330,7 +340,8 @@ mod tests {
 
     #[test]
     fn halves_are_near_what_they_are_made_of() {
-        for (value, bits) in [(0.0, 0), (1.0, 0x3c00), (-2.0, 0xc000), (65504.0, 0x7bff), (1e9, 0x7bff), (0.5, 0x3800)] {
+        for (value, bits) in [(0.0, 0), (1.0, 0x3c00), (-2.0, 0xc000), (65504.0, 0x7bff), (1e9, 0x7bff), (0.5, 0x3800)]
+        {
             assert_eq!(half(value), bits, "{value}");
         }
     }

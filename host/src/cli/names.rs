@@ -3,8 +3,9 @@
 use clap::Args;
 use registry::{
     id::ManifestHash,
-    manifest::{Manifest, TaskManifest},
+    manifest::{Manifest, ModelManifest, TaskManifest},
     name::Name,
+    tolerance::{Tolerance, TopAgreement},
 };
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +64,7 @@ async fn one(args: &NamesArgs, name: &Name) -> Outcome {
         Manifest::Task(task) => show_task(task)?,
         Manifest::Model(model) => {
             say("model", &format_args!("{}  {}", model.model, output::bytes(model.model_bytes)))?;
+            show_tolerance(model)?;
         }
     }
     Ok(Exit::Ok)
@@ -76,6 +78,7 @@ fn show_task(task: &TaskManifest) -> Result<(), CliError> {
     for (name, model) in &task.models {
         let length = output::bytes(model.model_bytes);
         say("model", &format_args!("{}  {length}  {}", model.model, output::shown(name)))?;
+        show_tolerance(model)?;
     }
     say("class", &format_args!("{:?}", task.class).to_string().to_lowercase())?;
     if let Some(sample) = task.sample {
@@ -85,6 +88,14 @@ fn show_task(task: &TaskManifest) -> Result<(), CliError> {
         Some(lint) => say("lint", &format_args!("{}, says its publisher", push::verdict(lint))),
         None => say("lint", &"none: its publisher did not say whether its results differ"),
     }
+}
+
+fn show_tolerance(model: &ModelManifest) -> Result<(), CliError> {
+    let Some(Tolerance { atol_exp2, rtol_exp2, top }) = model.tolerance else { return Ok(()) };
+    let top = top.map_or_else(String::new, |TopAgreement { k, agreement_ppm }| {
+        format!(", top-{k} the same in {:.4} %", f64::from(agreement_ppm) / 1e4)
+    });
+    say("tolerance", &format_args!("2^{atol_exp2} + 2^{rtol_exp2} of the value{top}, says its publisher"))
 }
 
 fn say(what: &str, value: &dyn std::fmt::Display) -> Result<(), CliError> {

@@ -1,7 +1,10 @@
 //! `quorate push`: content goes up, a module or model may get a name.
 //!
 //! A module that gets a name is run on its sample first, under conditions that must not matter (`crate::lint`). One that
-//! differs is no task of class `exact`; what was found goes into its manifest.
+//! differs is no task of class `exact`; what was found goes into its manifest. Each model is tried on the backends of this
+//! machine before it goes up (`check`).
+
+mod check;
 
 use std::{
     collections::BTreeMap,
@@ -11,14 +14,16 @@ use std::{
 use bytes::Bytes;
 use clap::Args;
 use registry::{
-    id::ManifestHash,
+    id::{ManifestHash, ModelHash},
     job::{Class, Limits},
     manifest::{DESCRIPTION_BYTES_MAX, Lint, LintDifference, Manifest, ModelEncoding, ModelManifest, TaskManifest},
     name::{Name, NameStatement},
     sign::{SecretKey, Signed},
+    tolerance::Tolerance,
 };
 use serde::Serialize;
 
+use self::check::ModelCheck;
 use super::{
     CliError, Exit, Outcome,
     connect::ConnectArgs,
@@ -27,6 +32,7 @@ use super::{
     paths, wait,
 };
 use crate::{
+    calibrate::file,
     client::Client,
     gateway::wire::{LimitsRequest, PublishedBlob},
     keys, limits,
@@ -37,13 +43,21 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct PushArgs {
     /// A module (.wasm), a model (.onnx), or any file.
-    file: PathBuf,
+    #[arg(required_unless_present = "models")]
+    file: Option<PathBuf>,
     /// Publish it under this name, e.g. alice/digits@1.
     #[arg(long)]
     name: Option<Name>,
-    /// A model that the module loads by a local name.
-    #[arg(long = "model", value_name = "NAME=FILE")]
-    models: Vec<Pair>,
+    /// A model that the module loads by a local name; or, without another file, a model to push, whatever its name ends with.
+    /// Each is tried on the backends of this machine.
+    #[arg(long = "model", value_name = "[NAME=]FILE")]
+    models: Vec<String>,
+    /// Push a model even if no backend of this machine can run it.
+    #[arg(long)]
+    allow_unrunnable: bool,
+    /// How far answers of a model may differ, as `quorate calibrate --out` wrote it, for its manifest; may be given again.
+    #[arg(long = "tolerance", value_name = "FILE")]
+    tolerances: Vec<PathBuf>,
     /// What it does, in a sentence or two.
     #[arg(long, default_value = "")]
     description: String,
@@ -107,6 +121,9 @@ struct Pushed {
     kind: &'static str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     models: BTreeMap<String, PublishedBlob>,
+    /// What the backends of this machine make of each model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    checks: Vec<ModelCheck>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lint: Option<Lint>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,24 +132,93 @@ struct Pushed {
     name: Option<Name>,
 }
 
+/// What is to be pushed.
+struct Push {
+    args: PushArgs,
+    file: PathBuf,
+    is_wasm: bool,
+    is_model: bool,
+    /// Models of a module.
+    models: Vec<Pair>,
+    tolerances: BTreeMap<ModelHash, Tolerance>,
+}
+
+impl Push {
+    /// What can be refused before anything is read.
+    fn new(args: PushArgs) -> Result<Self, CliError> {
+        let usage = |message: String| CliError::Usage(message);
+        let (file, models) = match (&args.file, args.models.as_slice()) {
+            (None, [model]) => (PathBuf::from(model), Vec::new()),
+            (None, _) => return Err(usage("several models belong to a module: name it as well".to_owned())),
+            (Some(file), models) => {
+                let pair = |text: &String| {
+                    text.parse().map_err(|_| usage(format!("--model {text}: a module loads it by a name: NAME=FILE")))
+                };
+                (file.clone(), models.iter().map(pair).collect::<Result<_, _>>()?)
+            }
+        };
+        let is_wasm = is_wasm(&file)?;
+        let is_onnx = file.extension().is_some_and(|extension| extension == "onnx");
+        let is_model = !is_wasm && (is_onnx || args.file.is_none());
+        let mut tolerances = BTreeMap::new();
+        for path in &args.tolerances {
+            let said = file::read(path).map_err(|error| usage(error.to_string()))?;
+            tolerances.insert(said.model, said.tolerance);
+        }
+        let push = Self { args, file, is_wasm, is_model, models, tolerances };
+        push.check()?;
+        Ok(push)
+    }
+
+    fn check(&self) -> Result<(), CliError> {
+        let usage = |message: String| Err(CliError::Usage(message));
+        let file = self.file.display();
+        if !self.is_wasm && !self.models.is_empty() {
+            return usage(format!("{file} is no module, so it has no models: leave out --model"));
+        }
+        if !self.is_wasm && !self.is_model && self.args.name.is_some() {
+            return usage(format!("{file} is neither a module nor an .onnx model: only these get names"));
+        }
+        if self.args.description.len() > DESCRIPTION_BYTES_MAX {
+            return usage(format!("description is longer than {DESCRIPTION_BYTES_MAX} bytes: shorten it"));
+        }
+        Ok(())
+    }
+
+    /// The files that are models.
+    fn model_files(&self) -> Vec<PathBuf> {
+        let own = self.is_model.then(|| self.file.clone());
+        own.into_iter().chain(self.models.iter().map(Pair::path)).collect()
+    }
+
+    /// What the manifest says of a model.
+    fn model(&self, blob: &PublishedBlob) -> ModelManifest {
+        let model = ModelHash::from(blob.hash);
+        let tolerance = self.tolerances.get(&model).copied();
+        ModelManifest { model, model_bytes: blob.bytes, encoding: ModelEncoding::Onnx, tolerance }
+    }
+}
+
 pub(super) async fn run(args: PushArgs) -> Outcome {
-    let is_wasm = is_wasm(&args.file)?;
-    check(&args, is_wasm)?;
+    let push = Push::new(args)?;
+    let args = &push.args;
     let client = args.connect.client()?;
-    let lint = if is_wasm && args.name.is_some() { lint(&args).await? } else { None };
-    let blob = if is_wasm { module(&client, &args.file).await? } else { upload(&client, &args.file).await? };
-    let models = models(&client, &args.models).await?;
-    let is_model = !is_wasm && args.file.extension().is_some_and(|extension| extension == "onnx");
-    let kind = if is_wasm {
-        "module"
-    } else if is_model {
-        "model"
-    } else {
-        "blob"
+    let mut checks = Vec::new();
+    for file in push.model_files() {
+        checks.push(ModelCheck::of(&file, args.allow_unrunnable).await?);
+    }
+    let lint = if push.is_wasm && args.name.is_some() { lint(&push).await? } else { None };
+    let blob = if push.is_wasm { module(&client, &push.file).await? } else { upload(&client, &push.file).await? };
+    let models = models(&client, &push.models).await?;
+    let kind = match (push.is_wasm, push.is_model) {
+        (true, _) => "module",
+        (false, true) => "model",
+        (false, false) => "blob",
     };
-    let mut pushed = Pushed { blob, kind, models, lint, manifest: None, name: None };
+    let mut pushed = Pushed { blob, kind, models, checks, lint, manifest: None, name: None };
+    check_tolerances(&push, &pushed)?;
     if let Some(name) = &args.name {
-        let manifest = manifest(&client, &args, &pushed, is_wasm).await?;
+        let manifest = manifest(&client, &push, &pushed).await?;
         let key = publisher_key(&args.key)?;
         client.publish_bytes(manifest.to_bytes().into()).await?;
         let statement = NameStatement::Publish { name: name.clone(), manifest: manifest.hash() };
@@ -143,27 +229,25 @@ pub(super) async fn run(args: PushArgs) -> Outcome {
     Ok(Exit::Ok)
 }
 
-/// What can be refused before anything is sent.
-fn check(args: &PushArgs, is_wasm: bool) -> Result<(), CliError> {
-    let usage = |message: String| Err(CliError::Usage(message));
-    if !is_wasm && !args.models.is_empty() {
-        return usage(format!("{} is no module, so it has no models: leave out --model", args.file.display()));
+/// A tolerance of a model that is not pushed was measured on another file.
+fn check_tolerances(push: &Push, pushed: &Pushed) -> Result<(), CliError> {
+    let models = std::iter::once(&pushed.blob).chain(pushed.models.values());
+    let models: Vec<ModelHash> = models.map(|blob| blob.hash.into()).collect();
+    match push.tolerances.keys().find(|model| !models.contains(model)) {
+        Some(model) => Err(CliError::Usage(format!(
+            "a tolerance is for model {model}, which is none of those that are pushed: calibrate the file that is"
+        ))),
+        None => Ok(()),
     }
-    if !is_wasm && args.name.is_some() && args.file.extension().is_none_or(|extension| extension != "onnx") {
-        return usage(format!("{} is neither a module nor an .onnx model: only these get names", args.file.display()));
-    }
-    if args.description.len() > DESCRIPTION_BYTES_MAX {
-        return usage(format!("description is longer than {DESCRIPTION_BYTES_MAX} bytes: shorten it"));
-    }
-    Ok(())
 }
 
 /// What the determinism lint says of the module; nothing, with a word to the user, when it comes to no verdict.
-async fn lint(args: &PushArgs) -> Result<Option<Lint>, CliError> {
-    let module = read(&args.file, limits::MODULE_BYTES_MAX)?;
-    Sandbox::preflight(&module).map_err(|refusal| CliError::Usage(format!("{}: {refusal}", args.file.display())))?;
+async fn lint(push: &Push) -> Result<Option<Lint>, CliError> {
+    let args = &push.args;
+    let module = read(&push.file, limits::MODULE_BYTES_MAX)?;
+    Sandbox::preflight(&module).map_err(|refusal| CliError::Usage(format!("{}: {refusal}", push.file.display())))?;
     let mut models = BTreeMap::new();
-    for pair in &args.models {
+    for pair in &push.models {
         models.insert(pair.name.clone(), read(&pair.path(), limits::MODEL_BYTES_MAX)?);
     }
     let sample = match &args.sample {
@@ -183,7 +267,7 @@ async fn lint(args: &PushArgs) -> Result<Option<Lint>, CliError> {
         }
     };
     if lint.difference.is_some() {
-        let said = format!("{}: {}", args.file.display(), verdict(&lint));
+        let said = format!("{}: {}", push.file.display(), verdict(&lint));
         check_verdict(&said, args.class, args.allow_nondeterministic)?;
         output::note(&output::escaped(&format!("warning: {said}")));
     }
@@ -218,7 +302,7 @@ pub(super) fn lint_child() -> Outcome {
 }
 
 /// A file in memory.
-fn read(path: &Path, bytes_max: u64) -> Result<Bytes, CliError> {
+pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Bytes, CliError> {
     use std::io::Read;
     let failed = |source| CliError::File { path: path.to_owned(), source };
     let mut bytes = Vec::new();
@@ -229,16 +313,11 @@ fn read(path: &Path, bytes_max: u64) -> Result<Bytes, CliError> {
     Ok(bytes.into())
 }
 
-async fn manifest(client: &Client, args: &PushArgs, pushed: &Pushed, is_wasm: bool) -> Result<Manifest, CliError> {
-    let model = |blob: &PublishedBlob| ModelManifest {
-        model: blob.hash.into(),
-        model_bytes: blob.bytes,
-        encoding: ModelEncoding::Onnx,
-        tolerance: None,
-    };
-    if !is_wasm {
-        return Ok(Manifest::Model(model(&pushed.blob)));
+async fn manifest(client: &Client, push: &Push, pushed: &Pushed) -> Result<Manifest, CliError> {
+    if !push.is_wasm {
+        return Ok(Manifest::Model(push.model(&pushed.blob)));
     }
+    let args = &push.args;
     let sample = match &args.sample {
         Some(sample) => Some(upload(client, sample).await?.hash),
         None => None,
@@ -247,7 +326,7 @@ async fn manifest(client: &Client, args: &PushArgs, pushed: &Pushed, is_wasm: bo
         description: args.description.clone(),
         module: pushed.blob.hash.into(),
         module_bytes: pushed.blob.bytes,
-        models: pushed.models.iter().map(|(name, blob)| (name.clone(), model(blob))).collect(),
+        models: pushed.models.iter().map(|(name, blob)| (name.clone(), push.model(blob))).collect(),
         class: args.class,
         limits: args.limits.request().over(Limits::default()),
         sample,
@@ -263,6 +342,9 @@ fn show(pushed: &Pushed, json: bool) -> Result<(), CliError> {
     output::line(&format!("{:<8}  {}  {length}", pushed.kind, pushed.blob.hash))?;
     for (name, blob) in &pushed.models {
         output::line(&format!("{:<8}  {}  {}  {name}", "model", blob.hash, output::bytes(blob.bytes)))?;
+    }
+    for line in pushed.checks.iter().flat_map(ModelCheck::lines) {
+        output::line(&line)?;
     }
     if let Some(lint) = &pushed.lint {
         output::line(&format!("{:<8}  {}", "lint", verdict(lint)))?;

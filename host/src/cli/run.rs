@@ -20,6 +20,7 @@ use registry::{
     receipt::Outcome as TaskOutcome,
 };
 
+pub(super) use self::local::compile_options;
 use self::{
     local::{Done, Ended},
     report::Report,

@@ -11,6 +11,7 @@ use registry::{
     id::{BlobHash, ModelHash, ModuleHash},
     job::{Class, INLINE_BYTES_MAX, Policy, Profile, Reduce, Split},
     name::Name,
+    tolerance::Tolerance,
 };
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
     push, results, wait,
 };
 use crate::{
+    calibrate::file,
     client::{Client, answers::JobAnswer},
     gateway::wire::{InputRequest, JobRequest},
 };
@@ -59,6 +61,10 @@ pub(super) struct SubmitArgs {
     /// A model file or hash that the module loads by NAME; may be given again. Replaces the models of the name.
     #[arg(long = "model", value_name = "NAME=PATH")]
     models: Vec<Pair>,
+    /// How far an auditor's answers of the model NAME may differ, as `quorate calibrate --out` wrote it; may be given again.
+    /// Replaces what the name's manifest says.
+    #[arg(long = "tolerance", value_name = "NAME=FILE")]
+    tolerances: Vec<Pair>,
     /// Which executions must agree: exact, homogeneous or tolerant.
     #[arg(long, value_parser = parse::class)]
     class: Option<Class>,
@@ -154,7 +160,7 @@ async fn request(client: &Client, args: &SubmitArgs) -> Result<JobRequest, CliEr
         env: args.env.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect(),
         files,
         models: models(client, &args.models).await?,
-        tolerances: None,
+        tolerances: tolerances(&args.tolerances)?,
         input: input(client, args).await?,
         split: args.split.clone(),
         reduce: if args.reduce { Reduce::Task } else { Reduce::Concat },
@@ -194,6 +200,15 @@ async fn models(client: &Client, pairs: &[Pair]) -> Result<Option<BTreeMap<Strin
     let mut models: BTreeMap<String, ModelHash> = pushed.collect();
     models.extend(hashes.into_iter().filter_map(|pair| Some((pair.name.clone(), pair.value.parse().ok()?))));
     Ok(Some(models))
+}
+
+fn tolerances(pairs: &[Pair]) -> Result<Option<BTreeMap<String, Tolerance>>, CliError> {
+    let read = |pair: &Pair| {
+        let said = file::read(&pair.path()).map_err(|error| CliError::Usage(error.to_string()))?;
+        Ok((pair.name.clone(), said.tolerance))
+    };
+    let all: BTreeMap<String, Tolerance> = pairs.iter().map(read).collect::<Result<_, CliError>>()?;
+    Ok((!all.is_empty()).then_some(all))
 }
 
 async fn input(client: &Client, args: &SubmitArgs) -> Result<InputRequest, CliError> {

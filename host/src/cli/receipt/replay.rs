@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{files, read, stage};
 use crate::{
+    calibrate::file,
     cli::{CliError, Exit, Outcome, connect::ConnectArgs, output},
     client::Client,
     replay::{self, CONTENT_DIR, Folder, Player, Replayed, Sources, Verdict},
@@ -32,6 +33,9 @@ pub(in crate::cli) struct ReplayArgs {
     /// it.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Judge a model's answers by this tolerance, which `quorate calibrate --out` wrote, whatever the job says.
+    #[arg(long, value_name = "FILE")]
+    tolerance: Vec<PathBuf>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -71,6 +75,10 @@ pub(super) async fn run(args: ReplayArgs) -> Outcome {
     let client = if args.fetch { Some(args.connect.client()?) } else { None };
     let sources = Sources::open(&args.blobs).await.map_err(|error| CliError::Usage(error.to_string()))?;
     let mut player = Player::new(sources, args.any_engine, args.keep.clone());
+    for path in &args.tolerance {
+        let said = file::read(path).map_err(|error| CliError::Usage(error.to_string()))?;
+        player.tolerate(said.model, said.tolerance);
+    }
     let played = play_all(&args, client.as_ref(), &mut player).await;
     player.close().await;
     let played = played?;

@@ -115,7 +115,7 @@ fn ended(args: &RunArgs) -> Ended {
 }
 
 /// As a host compiles, with what a host gives to it by default.
-fn compile_options() -> CompileOptions {
+pub(in crate::cli) fn compile_options() -> CompileOptions {
     let dir = paths::cache_dir();
     let cache = CompileCache {
         dir: dir.join("compiled"),
