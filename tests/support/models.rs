@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use host::sandbox::BackendOptions;
 use serde::de::DeserializeOwned;
 
 /// The directory of the real models.
@@ -39,6 +40,11 @@ impl Models {
     /// Path of a file or folder of theirs.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// What can run them here, by name.
+    pub fn backends(&self) -> Vec<(&'static str, BackendOptions)> {
+        vec![("tract", BackendOptions::Tract)]
     }
 
     /// Content of a file of theirs.

@@ -4,6 +4,8 @@
 //! process's [`CpuClass`] before the first kernel is picked. A model with open dimensions is compiled for each concrete
 //! input shape, and the last few are kept. Inference cannot be interrupted: its fuel, paid before it runs, bounds it.
 
+mod tanh;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use guest_sdk::abi::nn::TensorType;
@@ -52,7 +54,8 @@ impl Backend for Tract {
     }
 
     fn version(&self) -> String {
-        TRACT_VERSION.to_owned()
+        // Its own operators are part of what results depend on.
+        format!("{TRACT_VERSION}+tanh")
     }
 
     fn class(&self) -> Class {
@@ -159,7 +162,8 @@ fn compile(model: &InferenceModel, signature: &Signature) -> Result<Plan, Backen
     for at in 0..model.outputs.len() {
         model.set_output_fact(at, InferenceFact::default()).map_err(failed)?;
     }
-    let plain = model.into_typed().and_then(TypedModel::into_decluttered).map_err(failed)?;
+    let mut plain = model.into_typed().and_then(TypedModel::into_decluttered).map_err(failed)?;
+    tanh::replace(&mut plain);
     let work = work(&plain)?;
     let runnable = plain.into_optimized().and_then(IntoRunnable::into_runnable).map_err(failed)?;
     Ok(Plan { runnable, work })
