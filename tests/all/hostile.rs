@@ -3,7 +3,10 @@
 
 use std::{path::Path, time::Duration};
 
-use grid::flow::{AssignmentId, Engines, Fault, Offer};
+use grid::{
+    engines::Engines,
+    flow::{AssignmentId, Fault, Offer},
+};
 use host::{
     client::{TOKEN_FILE, URL_FILE},
     clock::Stopwatch,

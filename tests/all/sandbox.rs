@@ -183,6 +183,18 @@ mod claims {
     pub(super) use crate::wasi::every_case_of_the_guest_is_a_test as wasi_suite;
 
     #[test]
+    pub(super) fn infer() {
+        // Two inferences of one blank picture each: inputs, type, rank, dimensions, length, elements.
+        let numbers = [1, guest_sdk::abi::nn::TensorType::F32 as u32, 2, 1, 64, 256].map(u32::to_le_bytes);
+        let one = [numbers.as_flattened(), &[0; 256]].concat();
+        let model = ModelHash::of(tasks::data::DIGITS_MODEL);
+        let models = [("model".to_owned(), model)].into();
+        let done = run(&Request { models, ..request(&tasks::INFER, &one.repeat(2), &[]) });
+        assert_eq!((done.outcome, &done.stdout[..], done.inferences.len()), (Outcome::Ok, &b"2\n"[..], 2));
+        assert_eq!(done.inferences[0], done.inferences[1]);
+    }
+
+    #[test]
     pub(super) fn bad_nn() {
         let done = run(&with_digits(request(&tasks::BAD_NN, b"", &[])));
         assert_eq!(done.outcome, Outcome::Ok, "{}", String::from_utf8_lossy(&done.stderr));

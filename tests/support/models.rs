@@ -28,6 +28,7 @@ impl Models {
     ///
     /// # Panics
     /// Where they are required (`QUORATE_REQUIRE_MODELS`) and missing.
+    #[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
     pub fn or_skip() -> Option<Self> {
         let found = Self::find();
         if found.is_none() {
