@@ -18,17 +18,21 @@ fn pixels() -> &'static [u8] {
 
 /// Publishes what the job needs and submits it.
 pub(crate) async fn submit(cluster: &Cluster, lines_per_shard: u64) -> JobId {
+    cluster.submit(&request(cluster, lines_per_shard).await).await
+}
+
+/// Publishes what the job needs.
+pub(crate) async fn request(cluster: &Cluster, lines_per_shard: u64) -> JobRequest {
     let module = cluster.publish(tasks::DIGITS.wasm).await;
     let model = cluster.publish(tasks::data::DIGITS_MODEL).await;
     let input = cluster.publish(pixels()).await.parse().expect("a hash");
-    let request = JobRequest {
+    JobRequest {
         module,
         models: Some(BTreeMap::from([("digits".to_owned(), model.parse().expect("a hash"))])),
         input: InputRequest::Blob(input),
         split: Split::Lines(lines_per_shard),
         ..JobRequest::default()
-    };
-    cluster.submit(&request).await
+    }
 }
 
 /// What a sandbox of our own says of all digits at once.

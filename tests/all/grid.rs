@@ -1,6 +1,9 @@
 //! The main job over real processes: results, liars, losses.
 
-use host::gateway::wire::{InputRequest, JobRequest};
+use host::{
+    client::answers::HostAnswer,
+    gateway::wire::{InputRequest, JobRequest},
+};
 use registry::{
     job::{Policy, Profile, Reduce, Split},
     receipt::Record,
@@ -76,7 +79,7 @@ async fn a_portable_job_runs_on_engines_that_know_no_processor() {
         profile,
         ..JobRequest::default()
     };
-    let nodes: Vec<serde_json::Value> = cluster.client.get("/v1/nodes").await.unwrap();
+    let nodes: Vec<HostAnswer> = cluster.client.get("/v1/nodes").await.unwrap();
     let mut results = Vec::new();
     for profile in [Profile::Native, Profile::Portable] {
         let job = cluster.submit(&request(profile)).await;
@@ -84,7 +87,11 @@ async fn a_portable_job_runs_on_engines_that_know_no_processor() {
         let bytes =
             cluster.client.download(&format!("/v1/jobs/{job}/receipts/0")).await.unwrap().collect().await.unwrap();
         let signed = Record::from_bytes(&bytes).unwrap().check().unwrap().execution.engine;
-        assert!(nodes.iter().all(|node| node["engines"][profile.word()] == signed.to_string()), "{nodes:?}");
+        let offers = |node: &HostAnswer| {
+            let mut engines = node.engines.iter();
+            engines.any(|engine| engine.profile == profile && engine.fingerprint == signed)
+        };
+        assert!(nodes.iter().all(offers), "{nodes:?}");
     }
     assert!(!results[0].is_empty() && results[0] == results[1]);
     // Inference takes what the processor has.

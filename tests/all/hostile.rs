@@ -40,20 +40,25 @@ use tokio::{
 use crate::{EXE, digits};
 
 /// A peer of our own making, with a certificate that holds.
-struct Peer {
-    key: SecretKey,
-    operator: SecretKey,
+pub(crate) struct Peer {
+    pub(crate) key: SecretKey,
+    pub(crate) operator: SecretKey,
     link: Link,
     /// The connection lives as long as this.
     _endpoint: Box<dyn std::any::Any + Send>,
 }
 
 fn engines() -> Engines {
-    Sandboxes::new(SandboxOptions { slots_max: 1, ..SandboxOptions::default() }).unwrap().engines()
+    Sandboxes::new(SandboxOptions { slots_max: 1, ..SandboxOptions::default() }).unwrap().engines().clone()
 }
 
 impl Peer {
     async fn join(cluster: &Cluster, seed: u8, agent: &str) -> Self {
+        Self::offering(cluster, seed, agent, engines()).await
+    }
+
+    /// Joins with engines that it says it has.
+    pub(crate) async fn offering(cluster: &Cluster, seed: u8, agent: &str, engines: Engines) -> Self {
         let (key, operator) = (SecretKey::from_bytes(&[seed; 32]), SecretKey::from_bytes(&[seed + 100; 32]));
         let ticket = std::fs::read_to_string(cluster.data_dir().join(TICKET_FILE)).unwrap();
         let ticket: Ticket = ticket.parse().unwrap();
@@ -62,7 +67,7 @@ impl Peer {
         let hello = Hello {
             version: wire::VERSION,
             cert: Signed::seal(&cert, &operator),
-            offer: Offer { slots: 4, queue_max: 64, memory_bytes_max: 1 << 30, engines: engines() },
+            offer: Offer { slots: 4, queue_max: 64, memory_bytes_max: 1 << 30, engines },
             holding: vec![AssignmentId(1), AssignmentId(u64::MAX)],
             agent: agent.to_owned(),
         };
@@ -70,7 +75,7 @@ impl Peer {
         Self { key, operator, link, _endpoint: Box::new(endpoint) }
     }
 
-    fn node(&self) -> NodeId {
+    pub(crate) fn node(&self) -> NodeId {
         NodeId(self.key.public())
     }
 
@@ -81,7 +86,7 @@ impl Peer {
             task,
             module: BlobHash::of(b"module").into(),
             class: Class::Exact,
-            engine: engines().native,
+            engine: engines().0[0].fingerprint,
             outcome: Outcome::Ok,
             fuel_used: 1,
             output: output.hash(),
@@ -121,7 +126,7 @@ impl Peer {
     }
 
     /// Answers every order as `answer` says, until the test ends.
-    fn serve(self, answer: impl Fn(&Self, Order) -> Option<ToCoordinator> + Send + Sync + 'static) {
+    pub(crate) fn serve(self, answer: impl Fn(&Self, Order) -> Option<ToCoordinator> + Send + Sync + 'static) {
         tokio::spawn(async move {
             let mut peer = self;
             loop {

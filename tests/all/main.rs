@@ -3,6 +3,7 @@
 //! - `compile`: modules compiled by a child, within its budget, once for all processes.
 //! - `sandbox`: every task of `tasks`, and a program of somebody else, through the sandbox alone.
 //! - `grid`: the main job over real processes: results, liars, losses.
+//! - `devices`: jobs that ask for what models run on, and hosts that have it, or say so.
 //! - `refusals`: bad input over HTTP, on the command line and between hosts.
 //! - `users`: what task authors and teams do, by the command line.
 //! - `run`: one task on this machine, without a grid, and that it comes out as on one.
@@ -21,6 +22,7 @@
 mod bad_input;
 mod bombs;
 mod compile;
+mod devices;
 mod digits;
 mod grid;
 mod hostile;

@@ -284,7 +284,9 @@ async fn a_hello_is_refused_by_the_first_rule_that_it_breaks() {
     assert_eq!(host.refused(&grid, Hello { cert: forged, ..hello.clone() }).await, for_good("cert"), "forged");
     assert_eq!(host.refused(&grid, Hello { version: VERSION + 1, ..hello.clone() }).await, for_good("version"));
     let greedy = Offer { slots: 0, ..hello.offer.clone() };
-    assert_eq!(host.refused(&grid, Hello { offer: greedy, ..hello }).await, for_good("offer"));
+    assert_eq!(host.refused(&grid, Hello { offer: greedy, ..hello.clone() }).await, for_good("offer"));
+    let none = Offer { engines: Engines::default(), ..hello.offer.clone() };
+    assert_eq!(host.refused(&grid, Hello { offer: none, ..hello }).await, for_good("offer"), "no engine");
     assert_eq!(grid.hosts.connected(), 0);
     grid.hosts.shutdown().await;
 }
