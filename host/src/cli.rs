@@ -103,6 +103,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = crate::sandbox::child::run_if_asked() {
         return code;
     }
+    crate::sandbox::silence();
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOGGED));
     // Only a second subscriber in one process fails, and there is none.
     let _ = tracing_subscriber::fmt()

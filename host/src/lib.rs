@@ -36,4 +36,7 @@ pub mod node;
 mod replay;
 pub mod sandbox;
 mod task;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod testing;
 pub mod worker;

@@ -206,6 +206,14 @@ pub const NN_RECORD_FILE_BYTES_MAX: usize = (64 << 20) + (64 << 10);
 pub const NN_INFERENCE_FUEL: u64 = 10_000;
 /// Fuel for the first use of a graph with a shape in a task, for each byte of the model file.
 pub const NN_SHAPE_FUEL_PER_BYTE: u64 = 4;
+/// Rows of the square matrices whose product measures a processor.
+pub const MEASURE_CPU_SIDE: u32 = 256;
+/// Rows of the square matrices whose product measures a GPU: enough to keep a large one busy for a moment.
+pub const MEASURE_GPU_SIDE: u32 = 2048;
+/// Products that are timed, the best of which counts.
+pub const MEASURE_ROUNDS_MAX: u32 = 10;
+/// Time in milliseconds after which no further product is timed.
+pub const MEASURE_MS_MAX: u64 = 200;
 /// Events and rows that go into one commit of the journal.
 pub const JOURNAL_BATCH_MAX: usize = 4096;
 /// Pages of SQLite's write-ahead log after which it is folded into the file.

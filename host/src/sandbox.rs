@@ -70,7 +70,9 @@ use wasmtime::{Engine, InstancePre, Linker, Module, ModuleExport};
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
-pub use self::nn::{direct, onnx};
+pub use self::nn::direct;
+#[doc(hidden)]
+pub use self::nn::onnx;
 #[cfg(target_os = "linux")]
 pub use self::process::child;
 use self::{
@@ -84,7 +86,9 @@ pub use self::{
     engine::{CpuClass, EngineDescription, HOST_ABI},
     nn::{
         ModelInfo, TensorDecl,
-        backend::BackendOptions,
+        backend::{BackendOptions, Provider},
+        measure::Measured,
+        onnxruntime::find,
         preflight::{DynamicAxis, ModelFacts, ModelRefusal, model_preflight},
         record::{Answer, Answered, NN_RECORD_VERSION, NnRecord, NnRecordError, NnTensor},
     },
@@ -196,6 +200,12 @@ pub enum SandboxError {
     #[error("engine does not start: {detail}")]
     Engine {
         /// What it said.
+        detail: String,
+    },
+    /// What models run on does not start.
+    #[error("inference backend does not start: {detail}; `quorate doctor` says what this machine has")]
+    Backend {
+        /// What is missing or failed.
         detail: String,
     },
     /// A thread did not start.
@@ -366,6 +376,10 @@ fn pin_class(asked: CpuClass) -> Result<(), SandboxError> {
     Err(SandboxError::CpuClass { asked: asked.word().to_owned(), pinned: pinned.word().to_owned() })
 }
 
+fn start_backend(options: &SandboxOptions, class: CpuClass) -> Result<Box<dyn Backend>, SandboxError> {
+    nn::start(&options.backend, class).map_err(|error| SandboxError::Backend { detail: error.to_string() })
+}
+
 impl ThreadSandbox {
     /// Builds the engine and reserves address space for the pool; memory is used as tasks use it.
     fn new(options: SandboxOptions) -> Result<Self, SandboxError> {
@@ -379,7 +393,7 @@ impl ThreadSandbox {
             .and_then(|()| hash::link(&mut linker))
             .and_then(|()| fuel::link(&mut linker));
         linked.map_err(|error| SandboxError::Engine { detail: format!("{error:#}") })?;
-        let backend = nn::start(options.backend, class);
+        let backend = start_backend(&options, class)?;
         let description = engine::describe(&engine, options.profile, class, &*backend);
         let shared = Shared {
             compiler: Compiler::new(&options, class, engine.clone()),
@@ -402,7 +416,7 @@ impl ThreadSandbox {
     /// When the engine would not start.
     fn description_of(options: &SandboxOptions) -> Result<EngineDescription, SandboxError> {
         let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
-        let backend = nn::start(options.backend, class);
+        let backend = start_backend(options, class)?;
         Ok(engine::describe(&engine::build(options, class)?, options.profile, class, &*backend))
     }
 
@@ -499,6 +513,14 @@ impl ThreadSandbox {
         self.shared.models.get(hash).is_some()
     }
 
+    /// Times the backend on a small model of its own.
+    ///
+    /// # Errors
+    /// When the backend does not run it.
+    fn measure(&self) -> Result<Measured, SandboxError> {
+        nn::measure::measure(&*self.shared.backend).map_err(|detail| SandboxError::Backend { detail })
+    }
+
     /// Runs one task. Blocks: call it from a thread that may, with 2 MiB of stack or more.
     fn run(&self, request: Request) -> Response {
         run::run(self, request, None)
@@ -525,6 +547,16 @@ fn check_options(options: &SandboxOptions) -> Result<(), SandboxError> {
     check_option("output_bytes_max", options.output_bytes_max, 0, limits::OUTPUT_BYTES_MAX)?;
     check_option("scratch_bytes_max", options.scratch_bytes_max, 0, limits::SCRATCH_BYTES_MAX)?;
     check_option("slots_max", options.slots_max.into(), 1, limits::SLOTS_MAX.into())
+}
+
+/// Has native libraries report nothing to their makers. Call it first thing in the program, before there are threads.
+#[allow(unsafe_code, reason = "the environment may be changed while nobody else reads it")]
+pub(crate) fn silence() {
+    let (name, value) = nn::onnxruntime::library::SILENCE;
+    if std::env::var_os(name).is_none() {
+        // SAFETY: the program has one thread, as the caller sees to.
+        unsafe { std::env::set_var(name, value) };
+    }
 }
 
 /// The functions of WASI preview 1 that a module may import, sorted.

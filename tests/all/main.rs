@@ -24,6 +24,7 @@ mod bombs;
 mod compile;
 mod devices;
 mod digits;
+mod gpu;
 mod grid;
 mod hostile;
 mod isolation;

@@ -12,8 +12,9 @@
 pub(super) mod backend;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod direct;
-#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod measure;
 pub mod onnx;
+pub(super) mod onnxruntime;
 pub(super) mod preflight;
 pub(super) mod record;
 pub(super) mod tract;
@@ -42,10 +43,22 @@ use super::{
 use crate::limits;
 
 /// Starts the backend that a sandbox infers with: one line for each.
-pub(super) fn start(options: BackendOptions, class: CpuClass) -> Box<dyn Backend> {
-    match options {
+pub(super) fn start(options: &BackendOptions, class: CpuClass) -> Result<Box<dyn Backend>, BackendError> {
+    Ok(match options {
         BackendOptions::Tract => Box::new(tract::Tract { class }),
+        BackendOptions::Onnxruntime { library, provider } => {
+            Box::new(onnxruntime::Onnxruntime::start(library, provider)?)
+        }
+    })
+}
+
+/// Has a backend open and read all that it will want to, before this process is jailed: a first inference of its own included.
+pub(super) fn prepare(options: &BackendOptions, class: CpuClass) -> Result<(), BackendError> {
+    if let BackendOptions::Onnxruntime { .. } = options {
+        measure::infer_once(&*start(options, class)?)?;
     }
+    measure::host_memory_bytes();
+    Ok(())
 }
 
 /// A model that is loaded.

@@ -45,8 +45,8 @@ use self::{
     member::{Broken, Job, Member},
 };
 use super::{
-    CancelToken, CompileOptions, CompileStats, CpuClass, EngineDescription, Finished, HostFault, LoadError, ModelInfo,
-    ModuleInfo, ProcessStats, Request, Response, SandboxError, SandboxOptions,
+    CancelToken, CompileOptions, CompileStats, CpuClass, EngineDescription, Finished, HostFault, LoadError, Measured,
+    ModelInfo, ModuleInfo, ProcessStats, Request, Response, SandboxError, SandboxOptions,
     cache::Cache,
     check_hash, check_options, check_start,
     compile::{Artifact, Compiler},
@@ -243,6 +243,17 @@ impl Pool {
                 loaded
             }
             Err(broken) => Err(LoadError::SandboxDied { how: member.end(broken).how }),
+        }
+    }
+
+    pub(super) fn measure(&self) -> Result<Measured, SandboxError> {
+        let mut member = self.take(None)?;
+        match member.measure() {
+            Ok(measured) => {
+                self.give_back(member);
+                measured
+            }
+            Err(broken) => Err(SandboxError::Backend { detail: member.end(broken).how }),
         }
     }
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(target_os = "linux")]
 use super::process::Pool;
 use super::{
-    CancelToken, CompileStats, EngineDescription, LoadError, ModelInfo, ModuleInfo, Refusal, Request, Response,
-    SandboxError, SandboxOptions, ThreadSandbox, preflight,
+    CancelToken, CompileStats, EngineDescription, LoadError, Measured, ModelInfo, ModuleInfo, Refusal, Request,
+    Response, SandboxError, SandboxOptions, ThreadSandbox, preflight,
 };
 
 /// What a task that breaks out of WebAssembly, or a model that breaks a parser, would find itself in.
@@ -196,6 +196,19 @@ impl Sandbox {
             Wall::Thread(sandbox) => sandbox.has_model(hash),
             #[cfg(target_os = "linux")]
             Wall::Process(pool) => pool.has_model(hash),
+        }
+    }
+
+    /// Measures what its models run on: a short matrix product through the backend itself, where tasks run. Takes some tenths
+    /// of a second.
+    ///
+    /// # Errors
+    /// When the backend does not run it.
+    pub fn measure(&self) -> Result<Measured, SandboxError> {
+        match &self.0 {
+            Wall::Thread(sandbox) => sandbox.measure(),
+            #[cfg(target_os = "linux")]
+            Wall::Process(pool) => pool.measure(),
         }
     }
 

@@ -1,13 +1,13 @@
 //! The seam for inference backends: two small traits, one error. A backend is one file beside this one, and one line in
 //! [`start`](super::start).
 
-use std::sync::Arc;
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use guest_sdk::abi::nn::TensorType;
 use registry::{device::Device, job::Class};
 use serde::{Deserialize, Serialize};
 
-use super::TensorDecl;
+use super::{TensorDecl, onnxruntime::library::SILENCE};
 
 /// A tensor: elements in row-major order, little end first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,12 +79,75 @@ pub(in crate::sandbox) fn draw(fuel: &mut u64, amount: u64) -> Result<(), Backen
 }
 
 /// What a sandbox infers with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum BackendOptions {
     /// tract: pure Rust, on the processor, exact.
     #[default]
     Tract,
+    /// ONNX Runtime: a library of this machine's, opened when the sandbox starts. One process has one such library.
+    Onnxruntime {
+        /// The library, e.g. `/usr/lib/libonnxruntime.so.1.32.0`.
+        library: PathBuf,
+        /// What runs the models.
+        provider: Provider,
+    },
+}
+
+impl BackendOptions {
+    /// Whether it works through a driver of a GPU, which the jail has to leave open.
+    pub const fn is_gpu(&self) -> bool {
+        matches!(self, Self::Onnxruntime { provider: Provider::Cuda | Provider::Webgpu { .. }, .. })
+    }
+
+    /// What a process that runs it has in its environment: of the host's own what drivers are found by, and no more.
+    pub(in crate::sandbox) fn env(&self) -> Vec<(OsString, OsString)> {
+        let mut env = Vec::new();
+        if *self != Self::Tract {
+            env.push((SILENCE.0.into(), SILENCE.1.into()));
+        }
+        if self.is_gpu() {
+            env.extend(GPU_ENV.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?))));
+        }
+        env
+    }
+}
+
+/// Variables by which drivers and their libraries are found, and devices chosen.
+const GPU_ENV: &[&str] = &[
+    "CUDA_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH",
+    "NVIDIA_VISIBLE_DEVICES",
+    "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER",
+    "VK_DRIVER_FILES",
+    "VK_ICD_FILENAMES",
+];
+
+/// What ONNX Runtime runs models on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum Provider {
+    /// The processor, on one thread: the same bits from run to run.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU, through CUDA. The library has to be built with it, and brings its own `libonnxruntime_providers_cuda.so`.
+    Cuda,
+    /// Any GPU with a Vulkan driver, through the WebGPU plug-in.
+    Webgpu {
+        /// The plug-in, `libonnxruntime_providers_webgpu.so`.
+        plugin: PathBuf,
+    },
+}
+
+impl Provider {
+    /// A stable word, as devices and configuration have it.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Webgpu { .. } => "webgpu",
+        }
+    }
 }
 
 /// Turns model files into graphs.
@@ -97,6 +160,10 @@ pub(in crate::sandbox) trait Backend: Send + Sync {
     fn class(&self) -> Class;
     /// What it runs on.
     fn device(&self) -> Device;
+    /// Memory in bytes that models can use on what it runs on; the machine's, where it cannot be asked.
+    fn memory_bytes(&self) -> u64 {
+        super::measure::host_memory_bytes()
+    }
     /// Parses a model file.
     fn load(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, BackendError>;
 }

@@ -32,7 +32,8 @@ impl DirectModel {
     pub fn load(options: BackendOptions, class: Option<CpuClass>, bytes: &[u8]) -> Result<Self, String> {
         let class = class.unwrap_or_else(CpuClass::detect);
         pin_class(class).map_err(|error| error.to_string())?;
-        load(&*start(options, class), bytes).map(Self).map_err(|error| error.to_string())
+        let backend = start(&options, class).map_err(|error| error.to_string())?;
+        load(&*backend, bytes).map(Self).map_err(|error| error.to_string())
     }
 
     /// What it takes.

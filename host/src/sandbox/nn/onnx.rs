@@ -1,4 +1,5 @@
-//! Writes ONNX files, field by field: small models and bad ones for tests, with nothing between them and the bytes.
+//! Writes ONNX files, field by field: the model that devices are measured with, and small and bad ones for tests, with
+//! nothing between them and the bytes.
 //!
 //! ```
 //! use host::sandbox::onnx::{Model, f32s, FLOAT};

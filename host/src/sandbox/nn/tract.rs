@@ -153,6 +153,21 @@ impl Onnx {
 }
 
 fn compile(model: &InferenceModel, signature: &Signature) -> Result<Plan, BackendError> {
+    let mut plain = typed(model, signature)?;
+    let work = work(&plain)?;
+    tanh::replace(&mut plain);
+    let runnable = plain.into_optimized().and_then(IntoRunnable::into_runnable).map_err(failed)?;
+    Ok(Plan { runnable, work })
+}
+
+/// What one inference of a model takes, for backends that run it in another way: it costs the same on each.
+pub(super) fn work_of(bytes: &[u8], signature: &Signature) -> Result<u64, BackendError> {
+    let model = tract_onnx::onnx().model_for_read(&mut &*bytes).map_err(failed)?;
+    work(&typed(&model, signature)?)
+}
+
+/// The model with concrete shapes, before any kernel is chosen.
+fn typed(model: &InferenceModel, signature: &Signature) -> Result<TypedModel, BackendError> {
     let mut model = model.clone();
     for (at, (element, dims)) in signature.iter().enumerate() {
         let shape: TVec<usize> = dims.iter().map(|dim| *dim as usize).collect();
@@ -162,11 +177,7 @@ fn compile(model: &InferenceModel, signature: &Signature) -> Result<Plan, Backen
     for at in 0..model.outputs.len() {
         model.set_output_fact(at, InferenceFact::default()).map_err(failed)?;
     }
-    let mut plain = model.into_typed().and_then(TypedModel::into_decluttered).map_err(failed)?;
-    tanh::replace(&mut plain);
-    let work = work(&plain)?;
-    let runnable = plain.into_optimized().and_then(IntoRunnable::into_runnable).map_err(failed)?;
-    Ok(Plan { runnable, work })
+    model.into_typed().and_then(TypedModel::into_decluttered).map_err(failed)
 }
 
 /// Counts on the decluttered model, before kernels are chosen, so that it is the same on every processor.

@@ -16,9 +16,10 @@ use super::wire::{self, Answer, Ask, Body, Bounds, Reader, Wait, WireError};
 use crate::{
     limits,
     sandbox::{
-        CancelToken, EngineDescription, Finished, HostFault, LoadError, ModelInfo, Request, Response, SandboxError,
-        SandboxOptions, ThreadSandbox, compile,
+        CancelToken, CpuClass, EngineDescription, Finished, HostFault, LoadError, ModelInfo, Request, Response,
+        SandboxError, SandboxOptions, ThreadSandbox, compile,
         jail::{self, Gap, Jail, Layers},
+        nn,
     },
 };
 
@@ -108,6 +109,9 @@ fn start(options: SandboxOptions, own_dir: PathBuf, data_bytes_max: u64) -> Resu
         own_dir,
         dies_with_parent: true,
     };
+    // A library opens files and asks what machine this is: it does so now, and has seen nothing of others.
+    let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
+    nn::prepare(&options.backend, class).map_err(|error| SandboxError::Backend { detail: error.to_string() })?;
     let gaps = jail::enter(&jail).map_err(|error| SandboxError::Isolation { detail: error.to_string() })?;
     let sandbox = ThreadSandbox::new(SandboxOptions { slots_max: 1, ..options })?;
     let engine = sandbox.describe().clone();
@@ -124,6 +128,7 @@ fn serve_asks(sandbox: &ThreadSandbox, reader: &mut Reader) -> Result<(), WireEr
         match ask {
             Ask::Module { info } => answer(&Answer::Module { loaded: sandbox.load_code(info, &body) }, &[])?,
             Ask::Model { hash } => answer(&Answer::Model { loaded: load_model(sandbox, hash, body) }, &[])?,
+            Ask::Measure => answer(&Answer::Measured { measured: sandbox.measure() }, &[])?,
             Ask::Run { request, lengths } => {
                 let cancel = CancelToken::asking(is_cancelled);
                 if reader.is_ahead() {

@@ -4,6 +4,7 @@
 //! host dies, or drops the pool, the processes go too, whatever they are doing.
 
 use std::{
+    ffi::OsString,
     io,
     os::{fd::OwnedFd, unix::fs::DirBuilderExt, unix::process::CommandExt},
     path::{Path, PathBuf},
@@ -40,7 +41,7 @@ pub(super) struct Keeper {
 }
 
 enum Order {
-    Start { program: PathBuf, say: mpsc::Sender<io::Result<Started>> },
+    Start { program: PathBuf, env: Vec<(OsString, OsString)>, say: mpsc::Sender<io::Result<Started>> },
     Watch { pool: Weak<Pool>, idle_ms: u64 },
 }
 
@@ -79,7 +80,7 @@ impl Keeper {
         };
         let (say, said) = mpsc::channel();
         let program = self.options.program.clone().unwrap_or_else(|| PathBuf::from(OWN_PROGRAM));
-        self.order(Order::Start { program, say });
+        self.order(Order::Start { program, env: self.options.backend.env(), say });
         let started = said.recv().map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         let Started { child, socket, log } = started;
         self.counters.started(child.id());
@@ -105,7 +106,7 @@ fn keep(orders: &mpsc::Receiver<Order>) {
         let pause = watched.as_ref().map_or(limits::SANDBOX_IDLE_MS, |(_, idle_ms)| idle_ms / 4);
         match orders.recv_timeout(Duration::from_millis(pause.max(limits::SANDBOX_POLL_MS))) {
             // Whoever asked may have given up.
-            Ok(Order::Start { program, say }) => drop(say.send(launch(&program))),
+            Ok(Order::Start { program, env, say }) => drop(say.send(launch(&program, env))),
             Ok(Order::Watch { pool, idle_ms }) => watched = Some((pool, idle_ms)),
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -118,14 +119,15 @@ fn keep(orders: &mpsc::Receiver<Order>) {
     }
 }
 
-/// Starts the program as a sandbox process: one socket, nothing of the environment, a process group of its own, so that a
+/// Starts the program as a sandbox process: one socket, nothing of the environment but what its backend needs, a process group of its own, so that a
 /// Ctrl-C in a terminal is for the host to handle.
-fn launch(program: &Path) -> io::Result<Started> {
+fn launch(program: &Path, env: Vec<(OsString, OsString)>) -> io::Result<Started> {
     let (ours, theirs) = wire::pair()?;
     let mut child = Command::new(program)
         .arg0(OWN_NAME)
         .arg(child::VERB)
         .env_clear()
+        .envs(env)
         .env("MALLOC_MMAP_THRESHOLD_", MMAP_THRESHOLD_BYTES)
         .env("MALLOC_TRIM_THRESHOLD_", MMAP_THRESHOLD_BYTES)
         .process_group(0)

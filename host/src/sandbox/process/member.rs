@@ -28,8 +28,8 @@ use crate::{
     clock::Stopwatch,
     limits,
     sandbox::{
-        CancelToken, EngineDescription, Finished, HostFault, LoadError, ModelInfo, ModuleInfo, Request, SandboxError,
-        jail::Gap,
+        CancelToken, EngineDescription, Finished, HostFault, LoadError, Measured, ModelInfo, ModuleInfo, Request,
+        SandboxError, jail::Gap,
     },
 };
 
@@ -224,6 +224,17 @@ impl Member {
         }
         self.base_bytes = self.resident_bytes();
         Ok(answer)
+    }
+
+    /// Has it time its inference backend.
+    pub(super) fn measure(&mut self) -> Result<Result<Measured, SandboxError>, Broken> {
+        let patience = &mut Patience::new(limits::SANDBOX_LOAD_MS_MAX);
+        let (answer, _) = self.ask(&Ask::Measure, &Body::Inline(&[]), SHORT, patience)?;
+        let Answer::Measured { measured } = answer else { return Err(Broken::garbage("not about its speed")) };
+        if let Err(error) = &measured {
+            short(error)?;
+        }
+        Ok(measured)
     }
 
     /// Has it run a task, whose module and models it has.

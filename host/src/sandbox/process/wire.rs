@@ -34,7 +34,7 @@ use super::content::{Content, ContentError};
 use crate::{
     limits,
     sandbox::{
-        EngineDescription, Finished, HostFault, LoadError, ModelInfo, ModuleInfo, Request, SandboxError,
+        EngineDescription, Finished, HostFault, LoadError, Measured, ModelInfo, ModuleInfo, Request, SandboxError,
         SandboxOptions, jail::Gap,
     },
 };
@@ -49,6 +49,8 @@ pub(super) enum Ask {
     Module { info: ModuleInfo },
     /// Load the model that is the body. [`Answer::Model`].
     Model { hash: ModelHash },
+    /// Time the inference backend. [`Answer::Measured`].
+    Measure,
     /// Run. The request has its bytes taken out; standard input, files, and a record to feed, in order, are the body.
     /// [`Answer::Ran`].
     Run { request: Request, lengths: Vec<u64> },
@@ -72,6 +74,9 @@ pub(super) enum Answer {
     },
     Model {
         loaded: Result<ModelInfo, LoadError>,
+    },
+    Measured {
+        measured: Result<Measured, SandboxError>,
     },
     /// The result has its bytes taken out; standard output, standard error, files, and the record of inferences, in order, are
     /// the body.
