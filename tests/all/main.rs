@@ -14,6 +14,7 @@
 //! - `bad_input`: every kind of bad module and bad behaviour, each with its outcome, as one table.
 //! - `metrics`: what Prometheus reads.
 //! - `models`: example tasks over real models, held against what the models' own Python packages say.
+//! - `operators`: the ONNX project's operator test vectors on every backend.
 //! - `digits`: the main job's input, and what is true about it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
@@ -29,6 +30,7 @@ mod hostile;
 mod isolation;
 mod metrics;
 mod models;
+mod operators;
 mod refusals;
 mod replay;
 mod run;

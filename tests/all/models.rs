@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use host::sandbox::{Finished, Request, Response, Sandbox};
+use host::sandbox::{BackendOptions, Finished, Request, Response, Sandbox, SandboxOptions};
 use registry::{
     id::{ModelHash, ModuleHash},
     job::Limits,
@@ -22,8 +22,12 @@ use crate::sandbox::SANDBOX;
 const SCORE_MAX: f64 = 1e-4;
 
 /// The sandboxes to hold against the packages: one for each backend that runs here.
-fn backends() -> Vec<(&'static str, &'static Sandbox)> {
-    vec![("tract", &*SANDBOX)]
+fn backends(models: &Models) -> Vec<(&'static str, Sandbox)> {
+    let sandbox = |(name, backend)| match backend {
+        BackendOptions::Tract => (name, SANDBOX.clone()),
+        backend => (name, Sandbox::new(SandboxOptions { backend, ..SandboxOptions::default() }).expect("it starts")),
+    };
+    models.backends().into_iter().map(sandbox).collect()
 }
 
 /// Runs an example task over files; gives its lines, cut at tabs.
@@ -94,8 +98,8 @@ pub(crate) fn types_of_files_are_what_magika_says() {
     let expected = models.json::<ExpectedFiles>("identify/expected.json").files;
     let mut files = models.files("identify/files");
     files.extend(["magika.json", "magika-kinds.json"].map(|name| (name.to_owned(), models.read(name))));
-    for (backend, sandbox) in backends() {
-        let found = lines(sandbox, &tasks::IDENTIFY, ("magika", &models.read("magika.onnx")), &files, &[]);
+    for (backend, sandbox) in backends(&models) {
+        let found = lines(&sandbox, &tasks::IDENTIFY, ("magika", &models.read("magika.onnx")), &files, &[]);
         assert_eq!(found.len(), expected.len());
         let mut scores = Vec::new();
         for (line, file) in found.iter().zip(&expected) {
@@ -132,8 +136,8 @@ pub(crate) fn speech_is_where_silero_hears_it() {
     let expected = models.json::<ExpectedSounds>("speech/expected.json").sounds;
     let files = models.files("speech");
     assert!(files.len() == expected.len() && expected.iter().any(|sound| sound.speech.len() > 2));
-    for (backend, sandbox) in backends() {
-        let found = lines(sandbox, &tasks::SPEECH, ("silero", &models.read("silero.onnx")), &files, &["windows"]);
+    for (backend, sandbox) in backends(&models) {
+        let found = lines(&sandbox, &tasks::SPEECH, ("silero", &models.read("silero.onnx")), &files, &["windows"]);
         let mut scores = Vec::new();
         for sound in &expected {
             let file = format!("{}.wav", sound.name);
@@ -172,8 +176,8 @@ pub(crate) fn lines_of_text_lie_as_rapidocr_sees_them() {
     let expected = models.json::<ExpectedImages>("orient/expected.json").images;
     let expected: BTreeMap<&str, &ExpectedImage> = expected.iter().map(|image| (image.name.as_str(), image)).collect();
     let files = models.files("orient");
-    for (backend, sandbox) in backends() {
-        let found = lines(sandbox, &tasks::ORIENT, ("orient", &models.read("orient.onnx")), &files, &[]);
+    for (backend, sandbox) in backends(&models) {
+        let found = lines(&sandbox, &tasks::ORIENT, ("orient", &models.read("orient.onnx")), &files, &[]);
         assert_eq!(found.len(), expected.len());
         let mut scores = Vec::new();
         for line in &found {

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use host::sandbox::{BackendOptions, Provider, find};
 use serde::de::DeserializeOwned;
 
 /// The directory of the real models.
@@ -40,6 +41,18 @@ impl Models {
     /// Path of a file or folder of theirs.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// What can run them here, by name.
+    pub fn backends(&self) -> Vec<(&'static str, BackendOptions)> {
+        let mut backends = vec![("tract", BackendOptions::Tract)];
+        // One process has one such library: that which other tests of it find.
+        let found = find::find(find::Wanted::Library).into_iter().map(|found| found.path).next();
+        let library = found.or_else(|| self.path("libonnxruntime.so").canonicalize().ok());
+        if let Some(library) = library {
+            backends.push(("onnxruntime", BackendOptions::Onnxruntime { library, provider: Provider::Cpu }));
+        }
+        backends
     }
 
     /// Content of a file of theirs.

@@ -5,6 +5,7 @@
 //! input shape, and the last few are kept. Inference cannot be interrupted: its fuel, paid before it runs, bounds it.
 
 mod bounded;
+mod tanh;
 
 use std::sync::{
     Arc, OnceLock, PoisonError, RwLock,
@@ -63,7 +64,8 @@ impl Backend for Tract {
     }
 
     fn version(&self) -> String {
-        TRACT_VERSION.to_owned()
+        // Its own operators are part of what results depend on.
+        format!("{TRACT_VERSION}+tanh")
     }
 
     fn class(&self) -> Class {
@@ -218,8 +220,9 @@ impl Onnx {
 }
 
 fn compile(model: &InferenceModel, signature: &Signature) -> Result<Plan, BackendError> {
-    let plain = typed(model, signature)?;
+    let mut plain = typed(model, signature)?;
     let work = work(&plain)?;
+    tanh::replace(&mut plain);
     let runnable = plain.into_optimized().and_then(IntoRunnable::into_runnable).map_err(failed)?;
     Ok(Plan { runnable, work })
 }
