@@ -192,7 +192,6 @@ impl Player {
         Self { sources, any_engine, keep, sandboxes: Vec::new(), tolerances: BTreeMap::new() }
     }
 
-    #[expect(dead_code, reason = "the verb for it comes next")]
     /// Judges answers of a model by this, whatever the job says.
     pub(crate) fn tolerate(&mut self, model: ModelHash, tolerance: Tolerance) {
         self.tolerances.insert(model, tolerance);
