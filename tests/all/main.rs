@@ -12,6 +12,8 @@
 //! - `hostile`: peers, clients, modules and disks that mean harm; its modules, and those of `bad_input`, are made in `bombs`.
 //! - `wasi`: preview 1 as the public test suite means it, and the table of what is supported.
 //! - `bad_input`: every kind of bad module and bad behaviour, each with its outcome, as one table.
+//! - `bad_models`: every kind of bad model and bad use of one, each with its outcome, as one table.
+//! - `nn`: wasi-nn as the public Rust crate and a guest in C call it, and every element type.
 //! - `metrics`: what Prometheus reads.
 //! - `models`: example tasks over real models, held against what the models' own Python packages say.
 //! - `operators`: the ONNX project's operator test vectors on every backend.
@@ -20,6 +22,7 @@
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 mod bad_input;
+mod bad_models;
 mod bombs;
 mod compile;
 mod devices;
@@ -30,6 +33,7 @@ mod hostile;
 mod isolation;
 mod metrics;
 mod models;
+mod nn;
 mod operators;
 mod refusals;
 mod replay;
