@@ -26,14 +26,14 @@
 #[cfg(target_arch = "wasm32")]
 #[path = "nn/imports.rs"]
 mod backend;
+mod half;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod stub;
-mod half;
 mod tensor;
 
+pub use half::F16;
 #[cfg(not(target_arch = "wasm32"))]
 use stub as backend;
-pub use half::F16;
 pub use tensor::{AnyTensor, Element, Tensor};
 
 use crate::abi::nn::{Errno, TensorType};

@@ -9,12 +9,9 @@ use std::collections::BTreeSet;
 
 use host::sandbox::{
     BackendOptions, Isolation, Sandbox, SandboxOptions,
-    onnx::{Attribute, FLOAT, INT64, Message, Model, f32s, i64s, tensor},
+    onnx::{Attribute, FLOAT, INT64, Model, f32s, i64s, tensor},
 };
-use registry::{
-    id::ModelHash,
-    receipt::{Outcome, Trap},
-};
+use registry::{id::ModelHash, receipt::Outcome};
 use support::models::Models;
 
 use crate::{
@@ -175,10 +172,11 @@ fn huge() -> Vec<Row> {
 }
 
 fn billions() -> Vec<Row> {
-    let declared = Model::new()
-        .input("x", FLOAT, &[1 << 15, 1 << 15])
-        .node("Neg", &["x"], &["y"], &[])
-        .output("y", FLOAT, &[1 << 15, 1 << 15]);
+    let declared = Model::new().input("x", FLOAT, &[1 << 15, 1 << 15]).node("Neg", &["x"], &["y"], &[]).output(
+        "y",
+        FLOAT,
+        &[1 << 15, 1 << 15],
+    );
     let expanded = shape(base(), &[1, 1 << 30]).node("Expand", &["x", "shape"], &["y"], &[]);
     let of = |what, model: Model, calls: &str, outcome| row("billion elements", what, &model.bytes(), calls, outcome);
     vec![
@@ -274,9 +272,7 @@ fn again() -> Vec<Row> {
 
 fn many() -> Vec<Row> {
     let model = base().node("Neg", &["x"], &["y"], &[]).bytes();
-    let shapes: String = (1..=20)
-        .map(|rows| format!("input 0 0 f32 {rows}x1 zeros:{rows}\ncompute 0\n"))
-        .collect();
+    let shapes: String = (1..=20).map(|rows| format!("input 0 0 f32 {rows}x1 zeros:{rows}\ncompute 0\n")).collect();
     let shapes_outcome: &'static str =
         Box::leak(format!("ok{}{}", " ok ok".repeat(16), " ok TooLarge".repeat(4)).into_boxed_str());
     vec![
@@ -288,27 +284,21 @@ fn many() -> Vec<Row> {
             "63 ok, 9937 TooLarge 64 ok, 9936 TooLarge 10000 TooLarge",
         )
         .brought("10000 NotFound 64 ok, 9936 TooLarge exit(1)"),
+        row("too many", "graphs in memory", &model, "repeat 10000 bytes model\n", "64 ok, 9936 TooLarge")
+            .onnxruntime("10000 UnsupportedOperation")
+            .brought("63 ok, 9937 TooLarge"),
         row(
             "too many",
-            "graphs in memory",
+            "files that do not load",
             &model,
-            "repeat 10000 bytes model\n",
-            "64 ok, 9936 TooLarge",
+            "repeat 10000 bytes garbage\nbytes model\n",
+            "64 InvalidEncoding, 9936 TooLarge TooLarge",
         )
-        .onnxruntime("10000 UnsupportedOperation")
-        .brought("63 ok, 9937 TooLarge"),
-        row("too many", "files that do not load", &model, "repeat 10000 bytes garbage\nbytes model\n", "64 InvalidEncoding, 9936 TooLarge TooLarge")
-            .onnxruntime("10000 UnsupportedOperation UnsupportedOperation")
-            .brought("63 InvalidEncoding, 9937 TooLarge TooLarge"),
+        .onnxruntime("10000 UnsupportedOperation UnsupportedOperation")
+        .brought("63 InvalidEncoding, 9937 TooLarge TooLarge"),
         row("too many", "shapes", &model, format!("context 0\n{shapes}"), shapes_outcome),
-        row(
-            "too many",
-            "bytes in memory",
-            &model,
-            "repeat 3 bytes large\n",
-            "2 InvalidEncoding, 1 TooLarge",
-        )
-        .onnxruntime("3 UnsupportedOperation"),
+        row("too many", "bytes in memory", &model, "repeat 3 bytes large\n", "2 InvalidEncoding, 1 TooLarge")
+            .onnxruntime("3 UnsupportedOperation"),
     ]
 }
 
@@ -406,9 +396,8 @@ fn each_kind_of_bad_model_has_its_outcome_and_the_next_task_runs() {
 fn walls_make_no_difference_to_a_guest_with_bad_models() {
     let sandboxes = sandboxes();
     for row in [again(), many(), corrupt()].iter().flatten() {
-        let [thread, process] = [&sandboxes[0], &sandboxes[1]].map(|(_, _, sandbox)| {
-            run(sandbox, script(sandbox, &format!("bytes model\n{}", row.calls), &files(row)))
-        });
+        let [thread, process] = [&sandboxes[0], &sandboxes[1]]
+            .map(|(_, _, sandbox)| run(sandbox, script(sandbox, &format!("bytes model\n{}", row.calls), &files(row))));
         assert!(thread == process, "{}: {thread:?} and {process:?}", row.what);
     }
 }

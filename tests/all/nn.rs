@@ -261,8 +261,11 @@ fn a_guest_in_c_says_what_the_one_in_rust_does() {
     let (pixels, model) = (tasks::data::DIGITS_PIXELS, tasks::data::DIGITS_MODEL);
     let module = ModuleHash::of(&wasm);
     SANDBOX.load_module(module, &wasm).expect("a WASI program passes preflight");
-    let request =
-        Request { stdin: pixels.into(), limits: Limits { fuel_max: 1 << 40, ..Limits::default() }, ..Request::new(module) };
+    let request = Request {
+        stdin: pixels.into(),
+        limits: Limits { fuel_max: 1 << 40, ..Limits::default() },
+        ..Request::new(module)
+    };
     let expected = labels(pixels);
     let named = run(&SANDBOX, declaring(&SANDBOX, request.clone(), &[("digits", model)]));
     assert_eq!((named.outcome, &named.stdout), (Outcome::Ok, &expected), "{}", String::from_utf8_lossy(&named.stderr));
@@ -274,7 +277,12 @@ fn a_guest_in_c_says_what_the_one_in_rust_does() {
             ..request.clone()
         },
     );
-    assert_eq!((brought.outcome, &brought.stdout), (Outcome::Ok, &expected), "{}", String::from_utf8_lossy(&brought.stderr));
+    assert_eq!(
+        (brought.outcome, &brought.stdout),
+        (Outcome::Ok, &expected),
+        "{}",
+        String::from_utf8_lossy(&brought.stderr)
+    );
     assert_eq!(brought.inferences, named.inferences);
     let without = run(&SANDBOX, request);
     assert_eq!((without.outcome, &without.stderr[..]), (Outcome::Exit(1), &b"load_by_name: error 8\n"[..]));

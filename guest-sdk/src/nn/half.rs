@@ -85,7 +85,8 @@ mod tests {
     #[test]
     fn known_numbers() {
         let known = [(0.0, 0), (-0.0, 0x8000), (1.0, 0x3c00), (-2.0, 0xc000), (65504.0, 0x7bff), (65520.0, 0x7c00)];
-        let ends = [(f32::INFINITY, 0x7c00), (f32::MAX, 0x7c00), (f32::MIN_POSITIVE, 0), (5.960_464_5e-8, 1), (2e-8, 0)];
+        let ends =
+            [(f32::INFINITY, 0x7c00), (f32::MAX, 0x7c00), (f32::MIN_POSITIVE, 0), (5.960_464_5e-8, 1), (2e-8, 0)];
         for (value, bits) in known.into_iter().chain(ends) {
             assert_eq!(F16::from(value), F16(bits), "{value:e}");
         }

@@ -188,7 +188,10 @@ mod guest {
         if let Some(count) = numbers.strip_prefix("zeros:") {
             return Ok(vec![T::default(); number(count)?]);
         }
-        numbers.split(',').map(|number| number.parse().map_err(|_| format!("no number of that type: {number}"))).collect()
+        numbers
+            .split(',')
+            .map(|number| number.parse().map_err(|_| format!("no number of that type: {number}")))
+            .collect()
     }
 
     fn path(file: &str) -> PathBuf {
