@@ -214,6 +214,8 @@ pub const NN_RECORD_FILE_BYTES_MAX: usize = (64 << 20) + (64 << 10);
 pub const NN_INFERENCE_FUEL: u64 = 10_000;
 /// Fuel for loading a model that the task brings, for each byte of its file.
 pub const NN_LOAD_FUEL_PER_BYTE: u64 = 16;
+/// The same for each of its operators, whose shapes are inferred.
+pub const NN_LOAD_FUEL_PER_NODE: u64 = 20_000;
 /// Fuel for the first use of a graph with a shape in a task, for each byte of the model file.
 pub const NN_SHAPE_FUEL_PER_BYTE: u64 = 4;
 /// Rows of the square matrices whose product measures a processor.

@@ -12,7 +12,8 @@
 //! costs more, whether or not the host has the shape compiled. A native backend counts one unit for each multiply-accumulate
 //! and each element that an operation produces, on the model with concrete shapes before any kernel is chosen, and
 //! [`limits::NN_SHAPE_FUEL_PER_BYTE`] for each byte of the file; nothing runs that the fuel left does not pay for. A model that
-//! a guest brings costs [`limits::NN_LOAD_FUEL_PER_BYTE`] before it is looked at, every time, whether or not it loads.
+//! a guest brings costs [`limits::NN_LOAD_FUEL_PER_BYTE`] before it is looked at, and [`limits::NN_LOAD_FUEL_PER_NODE`] before a
+//! backend sees it, every time, whether or not it loads.
 
 pub(super) mod backend;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -276,7 +277,10 @@ fn bring(call: &mut Call<'_>, at: u32, len: u32) -> Result<Arc<NamedModel>, Fail
     }
     let file = call.memory.slice(at, len)?;
     let facts = model_preflight(file).map_err(|refusal| unfit(&refusal))?;
-    call.state.nn.brings(0, facts.constant_bytes.saturating_sub(bytes))?;
+    let (nodes, more) = (u64::from(facts.nodes), facts.constant_bytes.saturating_sub(bytes));
+    call.state.nn.brings(0, more)?;
+    call.pay(nodes.saturating_mul(limits::NN_LOAD_FUEL_PER_NODE))?;
+    let file = call.memory.slice(at, len)?;
     let hash = ModelHash::of(file);
     let nn = &call.state.nn;
     if let Some(open) = nn.graphs.iter().find(|open| open.model.hash == hash) {
