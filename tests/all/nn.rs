@@ -188,6 +188,15 @@ fn the_ends_of_every_type_keep_their_bits() {
     }
 }
 
+#[test]
+fn the_sdk_takes_a_model_from_memory() {
+    let half = Model::new().input("x", FLOAT16, &[-1]).node("Neg", &["x"], &["y"], &[]).output("y", FLOAT16, &[-1]);
+    let lines = "sdk own f32 1,2.5\nsdk half f16 0.5,-65504\nsdk garbage f32 1\nsdk half f32 1\n";
+    let files: [(&str, &[u8]); 3] = [("own", &own_model(1.0)), ("half", &half.bytes()), ("garbage", b"garbage")];
+    let said = answers(&run(&SANDBOX, script(&SANDBOX, lines, &files)));
+    assert_eq!(said, ["ok 2,3.5", "ok -0.5,65504", "InvalidEncoding", "InvalidArgument"]);
+}
+
 /// A model of one constant that nobody else has.
 fn own_model(seed: f32) -> Vec<u8> {
     Model::new()
@@ -214,6 +223,11 @@ fn a_model_that_a_guest_brings_costs_the_same_whatever_the_host_has() {
         |times: usize| run(&SANDBOX, script(&SANDBOX, &"bytes own\n".repeat(times), &[("own", &model)])).fuel_used;
     let least = limits::NN_LOAD_FUEL_PER_BYTE * model.len() as u64;
     assert!(fuel(3) - fuel(2) > least, "the same again is not for nothing");
+
+    let mut request = script(&SANDBOX, "bytes digits\n", &[("digits", tasks::data::DIGITS_MODEL)]);
+    request.limits.fuel_max = run(&SANDBOX, request.clone()).fuel_used - 1_000_000;
+    let done = run(&SANDBOX, request);
+    assert_eq!((done.outcome, &done.stdout[..]), (Outcome::FuelOut, &b""[..]), "what is not paid for is not loaded");
 }
 
 #[test]

@@ -12,6 +12,7 @@
 //! compute CONTEXT
 //! output CONTEXT INDEX TYPE COUNT           room for so many numbers
 //! repeat COUNT CALL..                       the same call again and again
+//! sdk FILE TYPE NUMBERS                     one inference on a file's model through `guest-sdk` instead; TYPE is f16 or f32
 //! ```
 //!
 //! Out: one line each, `ok`, `ok` and the numbers, or the name of the error; of repeated calls how many had which. Half-precision
@@ -33,7 +34,10 @@ fn main() {
 mod guest {
     use std::{collections::BTreeMap, fmt::Display, io, path::PathBuf, process::ExitCode, str::FromStr};
 
-    use guest_sdk::{abi::DIR_IN, nn::F16};
+    use guest_sdk::{
+        abi::DIR_IN,
+        nn::{self, F16, Tensor},
+    };
     use wasi_nn::{Error, ExecutionTarget, Graph, GraphBuilder, GraphEncoding, GraphExecutionContext, TensorType};
 
     /// Everything that the script has opened. Neither can be closed in preview 1, so that they live as long as the task.
@@ -92,9 +96,35 @@ mod guest {
                 let output = opened.context(context)?.output(number(index)?, kind, number(count)?)?;
                 return Ok(output.map_or_else(|error| name(&error), |numbers| format!("ok {numbers}")));
             }
+            ["sdk", file, kind, numbers] => return sdk(&read(&[file])?.concat(), kind, &list(numbers)?),
             _ => return Err(format!("no such call: {}", words.join(" "))),
         };
         Ok(done.map_or_else(|error| name(&error), |()| "ok".to_owned()))
+    }
+
+    /// One inference of a model from memory by this project's own wrapper.
+    fn sdk(model: &[u8], kind: &str, numbers: &[f32]) -> Result<String, String> {
+        let inferred = match kind {
+            "f16" => infer::<F16>(model, numbers),
+            "f32" => infer::<f32>(model, numbers),
+            _ => return Err(format!("no such type: {kind}")),
+        };
+        match inferred {
+            Ok(numbers) => Ok(format!("ok {}", joined(&numbers))),
+            Err(nn::Error::Host { errno, .. }) => Ok(format!("{errno:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn infer<T: nn::Element + From<f32> + Into<f32>>(model: &[u8], numbers: &[f32]) -> Result<Vec<f32>, nn::Error> {
+        let dims = vec![u32::try_from(numbers.len()).unwrap_or(u32::MAX)];
+        let input = Tensor::new(dims.clone(), numbers.iter().map(|number| T::from(*number)).collect())?;
+        let output: Tensor<T> = nn::Graph::from_bytes(model)?.context()?.infer(&input, &dims)?;
+        Ok(output.into_data().into_iter().map(Into::into).collect())
+    }
+
+    fn joined(numbers: &[impl Display]) -> String {
+        numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }
 
     impl Opened {
@@ -174,8 +204,7 @@ mod guest {
         ) -> Result<String, Error> {
             let mut room = vec![T::default(); count];
             let found = self.get_output(index, &mut room)? / size_of::<T>();
-            let numbers: Vec<String> = room.iter().take(found).map(|number| show(number).to_string()).collect();
-            Ok(numbers.join(","))
+            Ok(joined(&room.iter().take(found).map(show).collect::<Vec<_>>()))
         }
     }
 
