@@ -115,7 +115,7 @@ fn unknown() -> Vec<Row> {
     };
     vec![
         of("nobody has it", base().node("Frobnicate", &["x"], &["y"], &[]), "UnsupportedOperation"),
-        of("of another's domain", base().node_of("acme", "Relu", &["x"], &["y"], &[]), "RuntimeError"),
+        of("of another's domain", base().node_of("acme", "Relu", &["x"], &["y"], &[]), "UnsupportedOperation"),
         row(
             "unknown operator",
             "one that draws random numbers",

@@ -303,3 +303,24 @@ fn a_guest_in_c_says_what_the_one_in_rust_does() {
     let without = run(&SANDBOX, request);
     assert_eq!((without.outcome, &without.stderr[..]), (Outcome::Exit(1), &b"load_by_name: error 8\n"[..]));
 }
+
+#[test]
+fn the_documented_bounds_are_those_of_the_host() {
+    let documented = include_str!("../../docs/WASI-NN.md");
+    let bounds = [
+        ("NN_HANDLES_MAX", limits::NN_HANDLES_MAX as u64),
+        ("NN_BROUGHT_BYTES_MAX", limits::NN_BROUGHT_BYTES_MAX),
+        ("NN_TENSOR_BYTES_MAX", limits::NN_TENSOR_BYTES_MAX),
+        ("NN_RANK_MAX", limits::NN_RANK_MAX.into()),
+        ("NN_SHAPES_MAX", limits::NN_SHAPES_MAX as u64),
+        ("NN_NAME_BYTES_MAX", limits::NN_NAME_BYTES_MAX.into()),
+        ("NN_INFERENCES_MAX", limits::NN_INFERENCES_MAX as u64),
+        ("NN_INFERENCE_FUEL", limits::NN_INFERENCE_FUEL),
+        ("NN_SHAPE_FUEL_PER_BYTE", limits::NN_SHAPE_FUEL_PER_BYTE),
+        ("NN_LOAD_FUEL_PER_BYTE", limits::NN_LOAD_FUEL_PER_BYTE),
+        ("NN_LOAD_FUEL_PER_NODE", limits::NN_LOAD_FUEL_PER_NODE),
+    ];
+    for (name, value) in bounds {
+        assert!(documented.contains(&format!("| `{name}` | {value} |")), "{name} is {value}");
+    }
+}

@@ -31,7 +31,7 @@ use tract_onnx::{
     tract_hir::{infer::Factoid, ops::unimpl::UnimplementedOp},
 };
 
-use self::bounded::TooMuch;
+use self::bounded::{TooMuch, Unknown};
 use super::{
     TensorDecl,
     backend::{Backend, BackendError, Graph, Signature, Tensor, draw, signature, word},
@@ -103,6 +103,9 @@ fn failed(error: impl Into<TractError>) -> BackendError {
     let error = error.into();
     if let Some(TooMuch { what, value, bound }) = error.root_cause().downcast_ref() {
         return BackendError::TooLarge { what: (*what).to_owned(), value: *value, bound: *bound };
+    }
+    if let Some(unknown) = error.root_cause().downcast_ref::<Unknown>() {
+        return BackendError::Unsupported { what: unknown.to_string() };
     }
     BackendError::Failed { detail: format!("{error:#}") }
 }
