@@ -113,7 +113,8 @@ async fn a_tolerance_goes_from_calibration_to_the_manifest_to_the_job_to_the_rep
     let said = say(&cluster, &["submit", "alice/digits@1", "--input", &pixels, "--split", "lines=600"]).await;
     assert_eq!(said.as_bytes(), crate::digits::truth());
     let jobs: Vec<JobAnswer> = serde_json::from_str(&say(&cluster, &["jobs", "--json"]).await).unwrap();
-    let (job, kept) = (jobs[0].id.to_string(), cluster.scratch("kept"));
+    let (job, kept) = (jobs[0].id.to_string(), tempfile::tempdir().unwrap());
+    let kept = kept.path();
     say(&cluster, &["receipt", "get", &job, "--out", &kept.to_string_lossy(), "--content"]).await;
     drop(say_alone(&["receipt", "verify", &kept.to_string_lossy()]).await);
     let record = Record::from_bytes(&std::fs::read(kept.join("map-000001.cbor")).unwrap()).unwrap().check().unwrap();
@@ -264,9 +265,8 @@ impl Desk {
         let mut record = recorded(&self.run(sandbox, None));
         lie(&mut record);
         let finished = self.run(sandbox, Some(&record));
-        assert_eq!(finished.inferences.len(), record.inferences.len());
-        let root = record.root();
-        self.sign(sandbox, &Finished { nn_root: root, ..finished }, Some(&record));
+        assert_eq!(finished.nn_root, record.root(), "the task has it from the record");
+        self.sign(sandbox, &finished, Some(&record));
     }
 }
 
@@ -341,8 +341,7 @@ async fn who_answers_something_else_is_told_by_the_inference_and_its_first_eleme
     // Another model, whose answers are said to be this one's.
     for how in [StandIn::Shuffled, StandIn::Moved(0.01), StandIn::Int8] {
         let other = stand_in(tasks::data::DIGITS_MODEL, how);
-        let theirs = Desk { spec: JobSpec { ..desk.spec.clone() }, ..Desk::new(Class::Tolerant) };
-        let answers = theirs.answers_of(&other);
+        let answers = desk.answers_of(&other);
         desk.forge(&SANDBOX, |record| {
             for (answered, other) in record.inferences.iter_mut().zip(&answers) {
                 answered.answer = other.clone();
@@ -361,8 +360,12 @@ async fn who_answers_something_else_is_told_by_the_inference_and_its_first_eleme
     let (code, said) = replay(&desk.record(), &[]).await;
     assert_eq!((code, told(&said).0), (Some(1), 1), "{said:#}");
 
-    // Outputs of another shape, and no outputs at all.
-    desk.forge(&SANDBOX, |record| record.inferences[1].answer = Answer::Errno(6));
+    // No outputs at all.
+    desk.forge(&SANDBOX, |record| {
+        // With that the task gives up.
+        record.inferences[1].answer = Answer::Errno(6);
+        record.inferences.truncate(2);
+    });
     let (code, said) = replay(&desk.record(), &[]).await;
     assert_eq!((code, &said["replayed"]["difference"]["what"]), (Some(1), &"answer".into()), "{said:#}");
     assert_eq!(said["replayed"]["difference"]["answer"], "kind", "{said:#}");
@@ -451,11 +454,12 @@ async fn what_one_backend_answered_is_within_the_tolerance_on_another() {
         let honest = desk.run(&theirs, None);
         desk.sign(&theirs, &honest, Some(&recorded(&honest)));
         // Judged on tract, and on the backend itself where this machine has it.
-        for (on, verdict) in [("tract", "within"), ("", "")] {
+        for on in ["tract", ""] {
             let args = if on.is_empty() { vec![] } else { vec!["--backend", on] };
             let (code, said) = replay(&desk.record(), &args).await;
-            assert_eq!(code, Some(0), "{name} on {on}: {said:#}");
-            assert!(verdict.is_empty() || said["verdict"] == verdict, "{name} on {on}: {said:#}");
+            // They may well agree to the bit.
+            let verdict = said["verdict"].as_str().unwrap();
+            assert_eq!((code, matches!(verdict, "equal" | "within")), (Some(0), true), "{name} on {on}: {said:#}");
             let answers = &said["replayed"]["answers"];
             assert!(answers["backend"].as_str().unwrap().starts_with(on), "{said:#}");
         }

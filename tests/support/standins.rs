@@ -50,11 +50,12 @@ pub fn showing(model: &[u8]) -> Vec<u8> {
         graph.input.iter().filter(|input| !constants.contains(&input.name.as_str())).cloned().collect();
     for input in inputs {
         let shown = format!("shown_{}", input.name);
+        // The larger of it and itself: nothing that is simplified away until an output is an input.
         graph.node.push(NodeProto {
-            input: vec![input.name.clone()],
+            input: vec![input.name.clone(); 2],
             output: vec![shown.clone()],
             name: shown.clone(),
-            op_type: "Identity".to_owned(),
+            op_type: "Max".to_owned(),
             ..NodeProto::default()
         });
         graph.output.push(ValueInfoProto { name: shown, ..input });
