@@ -43,8 +43,8 @@ const TASK: usize = 32;
 /// As `quorate calibrate` has it.
 const TOP_K: u32 = 1;
 
-/// What a model answers to each sample.
-type Answers = Vec<Vec<NnTensor>>;
+/// What a model answers to a sample.
+type Answer = Vec<NnTensor>;
 type Maker = fn(&Models) -> Result<Subject, Box<dyn Error>>;
 
 const SUBJECTS: [(&str, Maker); 4] =
@@ -117,7 +117,7 @@ struct Bench<'a> {
     backends: &'a [AtHand],
     pairs: Vec<Pair>,
     tolerance: Tolerance,
-    judged: Vec<Answers>,
+    judged: Vec<Vec<Answer>>,
 }
 
 impl<'a> Bench<'a> {
@@ -169,9 +169,9 @@ impl<'a> Bench<'a> {
     fn liars(&self) -> Result<Vec<(&'static str, Count)>, Box<dyn Error>> {
         let Some((at_hand, honest)) = self.backends.last().zip(self.judged.last()) else { return Ok(Vec::new()) };
         let Subject { model, judged, padding, .. } = &self.subject;
-        let all: Vec<&Answers> = self.judged.iter().collect();
+        let all: Vec<&[Answer]> = self.judged.iter().map(Vec::as_slice).collect();
         let mut counts = Vec::new();
-        let mut judge = |what, answers: &Answers, auditors: &[&Answers]| {
+        let mut judge = |what, answers: &[Answer], auditors: &[&[Answer]]| {
             let mut count = Count::new(false);
             count.add(&self.tolerance, answers, auditors);
             counts.push((what, count));
@@ -191,12 +191,13 @@ impl<'a> Bench<'a> {
         let cut: Vec<Sample> = judged.iter().map(|sample| truncated(sample, *padding)).collect();
         let differs: Vec<bool> = cut.iter().zip(judged).map(|(cut, whole)| cut.inputs != whole.inputs).collect();
         let answers = Asked::start(at_hand.clone(), model)?.answers(&cut)?;
-        let kept: Vec<Answers> = all.iter().map(|answers| keep(answers, &differs)).collect();
-        judge("half of the input", &keep(&answers, &differs), &kept.iter().collect::<Vec<_>>());
+        let kept: Vec<Vec<Answer>> = all.iter().map(|answers| keep(answers, &differs)).collect();
+        let kept: Vec<&[Answer]> = kept.iter().map(Vec::as_slice).collect();
+        judge("half of the input", &keep(&answers, &differs), &kept);
 
-        let later: Vec<Answers> = all.iter().map(|answers| answers[1..].to_vec()).collect();
-        judge("the answer before", &honest[..honest.len() - 1].to_vec(), &later.iter().collect::<Vec<_>>());
-        let shifted = honest.iter().map(|answer| shifted(answer, &self.tolerance)).collect();
+        let later: Vec<&[Answer]> = all.iter().map(|answers| &answers[1..]).collect();
+        judge("the answer before", &honest[..honest.len() - 1], &later);
+        let shifted: Vec<Answer> = honest.iter().map(|answer| shifted(answer, &self.tolerance)).collect();
         judge("one element moved", &shifted, &all);
         Ok(counts)
     }
@@ -220,7 +221,7 @@ impl Count {
     }
 
     /// Judges a host's answers by each of these auditors'; for the host counts the auditor who tells least.
-    fn add(&mut self, tolerance: &Tolerance, host: &Answers, auditors: &[&Answers]) {
+    fn add(&mut self, tolerance: &Tolerance, host: &[Answer], auditors: &[&[Answer]]) {
         let tasks = (0..host.len()).step_by(TASK).map(|from| from..host.len().min(from + TASK));
         for task in tasks {
             let (mut told, mut told_by_top) = (usize::MAX, true);
@@ -300,12 +301,12 @@ fn truncated(sample: &Sample, padding: i32) -> Sample {
 }
 
 /// The answers where it says so.
-fn keep(answers: &Answers, where_it_is: &[bool]) -> Answers {
+fn keep(answers: &[Answer], where_it_is: &[bool]) -> Vec<Answer> {
     answers.iter().zip(where_it_is).filter(|(_, keep)| **keep).map(|(answer, _)| answer.clone()).collect()
 }
 
 /// An honest answer, of which the first element is moved by twice what it may be.
-fn shifted(answer: &[NnTensor], tolerance: &Tolerance) -> Vec<NnTensor> {
+fn shifted(answer: &[NnTensor], tolerance: &Tolerance) -> Answer {
     let mut answer = answer.to_vec();
     let value = answer.first().and_then(floats).and_then(|values| values.first().copied());
     if let (Some(value), Some(first)) = (value, answer.first_mut()) {

@@ -256,6 +256,15 @@ impl Desk {
         std::fs::write(self.record(), accepted.to_bytes()).unwrap();
     }
 
+    /// What the task's inferences answer with another model under the name of the right one.
+    fn answers_of(&self, model: &[u8]) -> Vec<Answer> {
+        SANDBOX.load_model(ModelHash::of(model), model).unwrap();
+        let spec =
+            JobSpec { models: BTreeMap::from([("digits".to_owned(), ModelHash::of(model))]), ..self.spec.clone() };
+        let other = Self { spec, input: self.input.clone(), dir: tempfile::tempdir().unwrap() };
+        recorded(&other.run(&SANDBOX, None)).inferences.into_iter().map(|one| one.answer).collect()
+    }
+
     fn record(&self) -> PathBuf {
         self.dir.path().join("map-000000.cbor")
     }
@@ -375,17 +384,6 @@ async fn who_answers_something_else_is_told_by_the_inference_and_its_first_eleme
 fn cut(line: &str) -> String {
     let half = line.split(',').take(32);
     half.chain(std::iter::repeat_n("0", 32)).collect::<Vec<_>>().join(",") + "\n"
-}
-
-impl Desk {
-    /// What the task's inferences answer with another model under the name of the right one.
-    fn answers_of(&self, model: &[u8]) -> Vec<Answer> {
-        SANDBOX.load_model(ModelHash::of(model), model).unwrap();
-        let spec =
-            JobSpec { models: BTreeMap::from([("digits".to_owned(), ModelHash::of(model))]), ..self.spec.clone() };
-        let other = Self { spec, input: self.input.clone(), dir: tempfile::tempdir().unwrap() };
-        recorded(&other.run(&SANDBOX, None)).inferences.into_iter().map(|one| one.answer).collect()
-    }
 }
 
 #[tokio::test]
