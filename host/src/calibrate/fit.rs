@@ -23,8 +23,9 @@ pub const SAFETY: f64 = 4.0;
 pub const FLOOR_EXP2: i16 = -20;
 /// The least absolute tolerance where backends differ, as an exponent of two, of a typical value: less counts as nothing.
 pub const NOTHING_EXP2: i16 = -40;
-/// The largest relative tolerance that is tried, as an exponent of two.
-const RTOL_EXP2_MAX: i16 = 0;
+/// The largest relative tolerance that is tried for the sake of small values, as an exponent of two: no large one may move by
+/// more than a part in 128 because of them.
+const SMALL_RTOL_EXP2_MAX: i16 = -7;
 /// An agreement below this says that the outputs are no scores: nothing is asked of their largest elements.
 pub const AGREEMENT_PPM_MIN: u32 = 990_000;
 
@@ -83,12 +84,18 @@ impl Fit {
         let differs = self.seen.values().any(|seen| seen.difference > 0.0);
         let floor = self.typical * 2f64.powi(if differs { NOTHING_EXP2 } else { FLOOR_EXP2 }.into());
         // What nothing differs by needs no more than the floor.
-        let rtols = FLOOR_EXP2..=if differs { RTOL_EXP2_MAX } else { FLOOR_EXP2 };
+        let rtols = FLOOR_EXP2..=if differs { self.rtol_exp2_max() } else { FLOOR_EXP2 };
         let pair = |rtol_exp2| (exponent(self.left(rtol_exp2).max(floor)), rtol_exp2);
         let pairs = rtols.map(pair).map(|pair| (self.looseness(pair), pair));
         let tightest = pairs.min_by(|(one, _), (other, _)| one.total_cmp(other));
         let (atol_exp2, rtol_exp2) = tightest.map_or((EXP2_MIN, FLOOR_EXP2), |(_, pair)| pair);
         Tolerance { atol_exp2, rtol_exp2, top: top_k.and_then(|k| self.top(k)) }
+    }
+
+    /// The largest relative part that is tried: what values that are no small ones need, or small ones are given.
+    fn rtol_exp2_max(&self) -> i16 {
+        let large = self.seen.range(magnitude(self.typical)..).map(|(_, seen)| seen.share).fold(0.0, f64::max);
+        exponent(large * SAFETY).clamp(SMALL_RTOL_EXP2_MAX, 0)
     }
 
     /// What a relative part leaves for the absolute one to cover.
@@ -197,6 +204,17 @@ mod tests {
         fit.add(&[output(&[1, 40], &scores)], &[output(&[1, 40], &moved)], None);
         let Tolerance { atol_exp2, rtol_exp2, .. } = fit.tolerance(None);
         assert!(rtol_exp2 < -17 && (-15..=-14).contains(&atol_exp2), "{rtol_exp2} {atol_exp2}");
+    }
+
+    #[test]
+    fn small_values_that_differ_by_half_leave_large_ones_where_they_are() {
+        let mut scores = vec![1e-12f32; 100];
+        scores[0] = 1.0;
+        let mut moved = vec![1.5e-12f32; 100];
+        moved[0] = 1.000_001;
+        let mut fit = Fit::default();
+        fit.add(&[output(&[1, 100], &scores)], &[output(&[1, 100], &moved)], None);
+        assert!(fit.tolerance(None).bound(1.0) <= 1.0 / 128.0 + 1e-6, "{:?}", fit.tolerance(None));
     }
 
     #[test]
