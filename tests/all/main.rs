@@ -5,6 +5,7 @@
 //! - `grid`: the main job over real processes: results, liars, losses.
 //! - `devices`: jobs that ask for what models run on, and hosts that have it, or say so.
 //! - `refusals`: bad input over HTTP, on the command line and between hosts.
+//! - `tolerant`: what models answered, recorded, and judged by a tolerance where it is replayed.
 //! - `users`: what task authors and teams do, by the command line.
 //! - `run`: one task on this machine, without a grid, and that it comes out as on one.
 //! - `replay`: records of receipts run again, with everything stopped.
@@ -39,6 +40,7 @@ mod refusals;
 mod replay;
 mod run;
 mod sandbox;
+mod tolerant;
 mod users;
 mod wasi;
 

@@ -5,26 +5,28 @@ use serde_json::Value;
 
 use super::{Sources, content::ContentError};
 use crate::{
-    sandbox::{CpuClass, EngineDescription, Sandbox, SandboxOptions},
+    calibrate::backends,
+    sandbox::{BackendOptions, CpuClass, EngineDescription, Sandbox, SandboxOptions},
     task,
 };
-
-/// Options for the engine with this fingerprint, if this machine has it.
-pub(super) fn options(signed: EngineFingerprint) -> Option<SandboxOptions> {
-    options_like(|description| description.fingerprint() == signed)
-}
 
 /// Options for the first engine of this machine whose description will do.
 pub(super) fn options_like(will_do: impl Fn(&EngineDescription) -> bool) -> Option<SandboxOptions> {
     let has =
         |options: &SandboxOptions| Sandbox::description_of(options).is_ok_and(|description| will_do(&description));
-    candidates().into_iter().find(has)
+    candidates().find(has)
 }
 
-/// Every engine that this machine may have.
-fn candidates() -> Vec<SandboxOptions> {
+/// Every engine that this machine may have: tract in this process, and other backends, which are looked for last, in processes
+/// of their own.
+fn candidates() -> impl Iterator<Item = SandboxOptions> {
     let classes = [Some(CpuClass::detect()), Some(CpuClass::Generic)];
-    classes.map(|cpu_class| SandboxOptions { cpu_class, ..task::alone() }).into()
+    let tract = classes.map(|cpu_class| SandboxOptions { cpu_class, ..task::alone() });
+    let others = || {
+        let all = backends::at_hand().into_iter().map(|at_hand| at_hand.options);
+        all.filter(|options| options.backend != BackendOptions::Tract)
+    };
+    tract.into_iter().chain(std::iter::once_with(others).flatten())
 }
 
 /// In what an engine differs from the one with this fingerprint, as far as that can be known.
@@ -77,7 +79,8 @@ mod tests {
     fn a_class_below_the_machines_best_is_found_by_its_fingerprint() {
         let generic = SandboxOptions { cpu_class: Some(CpuClass::Generic), ..task::alone() };
         let signed = Sandbox::description_of(&generic).unwrap().fingerprint();
-        assert_eq!(Sandbox::description_of(&options(signed).unwrap()).unwrap().fingerprint(), signed);
-        assert_eq!(options(EngineFingerprint([0; 32])), None);
+        let of = |signed| options_like(|own| own.fingerprint() == signed);
+        assert_eq!(Sandbox::description_of(&of(signed).unwrap()).unwrap().fingerprint(), signed);
+        assert_eq!(of(EngineFingerprint([0; 32])), None);
     }
 }

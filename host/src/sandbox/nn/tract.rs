@@ -7,9 +7,12 @@
 mod bounded;
 mod tanh;
 
-use std::sync::{
-    Arc, OnceLock, PoisonError, RwLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use guest_sdk::abi::nn::TensorType;
@@ -78,7 +81,7 @@ impl Backend for Tract {
 
     fn load(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, BackendError> {
         bounded::with_room(|| {
-            let model = bounded::reader().model_for_read(&mut &*bytes).map_err(failed)?;
+            let model = parse(bytes)?;
             if let Some(node) = model.nodes.iter().find(|node| node.op_is::<UnimplementedOp>()) {
                 return Err(BackendError::Unsupported { what: format!("operator {}", node.op.name()) });
             }
@@ -97,6 +100,18 @@ impl Backend for Tract {
             Ok(Arc::new(Onnx { model, file_bytes, inputs, outputs, plans: Plans::default() }) as Arc<dyn Graph>)
         })
     }
+}
+
+/// Reads a model. Operators may share a name in a file; tract, where it is built with its own checks, wants each its own.
+fn parse(mut bytes: &[u8]) -> Result<InferenceModel, BackendError> {
+    let mut model = bounded::reader().model_for_read(&mut bytes).map_err(failed)?;
+    let mut names = HashSet::new();
+    for node in &mut model.nodes {
+        while !names.insert(node.name.clone()) {
+            node.name = format!("{}#{}", node.name, node.id);
+        }
+    }
+    Ok(model)
 }
 
 fn failed(error: impl Into<TractError>) -> BackendError {
@@ -233,7 +248,7 @@ fn compile(model: &InferenceModel, signature: &Signature) -> Result<Plan, Backen
 /// What one inference of a model takes, for backends that run it in another way: it costs the same on each.
 pub(super) fn work_of(bytes: &[u8], signature: &Signature) -> Result<u64, BackendError> {
     bounded::with_room(|| {
-        let model = bounded::reader().model_for_read(&mut &*bytes).map_err(failed)?;
+        let model = parse(bytes)?;
         work(&typed(&model, signature)?)
     })
 }

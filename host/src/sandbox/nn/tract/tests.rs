@@ -383,3 +383,10 @@ fn quantized_models_run() {
     let outputs = run(&linear).unwrap();
     assert_eq!(outputs[0].data, f32s(&[2.0, -3.0, 4.0, -6.0, 6.0, -9.0, 8.0, -12.0]));
 }
+
+#[test]
+fn operators_that_share_a_name_are_told_apart() {
+    let node = |of: &str, to: &str| Message::default().field(1, of).field(2, to).field(3, "anon").field(4, "Neg");
+    let model = base().with(1, node("x", "a")).with(1, node("a", "b")).with(1, node("b", "y"));
+    assert_eq!(run(&model).unwrap()[0].data, f32s(&[-1.0, -2.0, -3.0, -4.0]));
+}
