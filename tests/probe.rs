@@ -48,6 +48,7 @@ fn main() {
         descriptors_max: 64,
         own_dir: PathBuf::from(&given["own"]),
         dies_with_parent: true,
+        drivers: None,
     };
     let gaps = jail::enter(&jail).unwrap();
     assert!(gaps.is_empty(), "this kernel lacks what is to be tested: {gaps:?}");

@@ -276,7 +276,8 @@ impl Player {
         if let Some(sandbox) = self.sandboxes.iter().find(|sandbox| will_do(sandbox.describe())) {
             return Ok((sandbox.clone(), None));
         }
-        let options = engine::options(signed).or_else(|| engine::options_like(will_do));
+        let native = || if execution.class == Class::Exact { None } else { engine::native(signed) };
+        let options = engine::options(signed).or_else(|| engine::options_like(will_do)).or_else(native);
         let made = options.map(Sandbox::new);
         match (made, self.sandboxes.first()) {
             (Some(Ok(sandbox)), _) => {

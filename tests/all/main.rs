@@ -4,6 +4,9 @@
 //! - `sandbox`: every task of `tasks`, and a program of somebody else, through the sandbox alone.
 //! - `grid`: the main job over real processes: results, liars, losses.
 //! - `devices`: jobs that ask for what models run on, and hosts that have it, or say so.
+//! - `engines`: hosts with more to infer with, and what it costs when it is missing, slow or broken.
+//! - `gpu`: the example tasks on every way to a GPU that this machine has.
+//! - `doctor`: what `quorate doctor` says of machines that have more and less.
 //! - `refusals`: bad input over HTTP, on the command line and between hosts.
 //! - `users`: what task authors and teams do, by the command line.
 //! - `run`: one task on this machine, without a grid, and that it comes out as on one.
@@ -24,6 +27,8 @@ mod bombs;
 mod compile;
 mod devices;
 mod digits;
+mod doctor;
+mod engines;
 mod gpu;
 mod grid;
 mod hostile;

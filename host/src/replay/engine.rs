@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::{Sources, content::ContentError};
 use crate::{
-    sandbox::{CpuClass, EngineDescription, Sandbox, SandboxOptions},
+    calibrate::backends,
+    sandbox::{BackendOptions, CpuClass, EngineDescription, Sandbox, SandboxOptions},
     task,
 };
 
@@ -19,6 +20,19 @@ pub(super) fn options_like(will_do: impl Fn(&EngineDescription) -> bool) -> Opti
     let has =
         |options: &SandboxOptions| Sandbox::description_of(options).is_ok_and(|description| will_do(&description));
     candidates().into_iter().find(has)
+}
+
+/// Options for the engine with this fingerprint, if it infers with a native library of this machine. Each that is found is
+/// started to be asked, in a process of its own.
+pub(super) fn native(signed: EngineFingerprint) -> Option<SandboxOptions> {
+    let found =
+        backends::at_hand().into_iter().map(|one| one.options).filter(|one| one.backend != BackendOptions::Tract);
+    let mut each = found.flat_map(|options| {
+        candidates()
+            .into_iter()
+            .map(move |SandboxOptions { cpu_class, .. }| SandboxOptions { cpu_class, ..options.clone() })
+    });
+    each.find(|options| Sandbox::new(options.clone()).is_ok_and(|sandbox| sandbox.fingerprint() == signed))
 }
 
 /// Every engine that this machine may have.
