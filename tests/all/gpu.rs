@@ -90,7 +90,7 @@ fn tasks_run_on(kind: ProviderKind) {
     println!("digits on {}: the labels of the processor", kind.word());
 
     let Some(models) = Models::or_skip() else { return };
-    let extent = if device.name.starts_with("software") { Extent::Shortest(2) } else { Extent::All };
+    let extent = if device.name.starts_with("software") { Extent::Few(4) } else { Extent::All };
     for (name, file, suite) in SUITES {
         let bytes = models.read(file);
         match sandbox.load_model(ModelHash::of(&bytes), &bytes) {

@@ -25,15 +25,17 @@ const SCORE_MAX: f64 = 1e-4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
     All,
-    /// So many files, the shortest.
-    Shortest(usize),
+    /// So many files or fewer, from all over the list, none of them long.
+    Few(usize),
 }
 
 impl Extent {
     fn of(self, mut files: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
-        if let Self::Shortest(most) = self {
-            files.sort_by_key(|(_, content)| content.len());
-            files.truncate(most);
+        if let Self::Few(most) = self {
+            // Two seconds of sound are not long.
+            files.retain(|(_, content)| content.len() <= 64 << 10);
+            let step = files.len().div_ceil(most);
+            files = files.into_iter().step_by(step).collect();
         }
         files
     }
