@@ -136,6 +136,7 @@ fn done(peer: &Peer, spec: &JobSpec, order: &Order, device: Option<Device>) -> T
         shard: order.shard,
         execution,
         device,
+        nn_record: None,
         node: peer.node(),
         operator: OperatorId(peer.operator.public()),
         nonce: order.id.0,

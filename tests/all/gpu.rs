@@ -25,17 +25,20 @@ use support::{Cluster, Conduct, cli, cli_with_libraries, models::Models};
 
 use crate::{
     EXE, digits,
-    models::{self, Extent},
+    models::{self, Extent, Terms},
 };
 
 /// A model of `tools/install-models` with the suite that holds a sandbox against the model's own package.
-type Suite = (&'static str, &'static str, fn(&Models, &str, &Sandbox, Extent));
+type Suite = (&'static str, &'static str, fn(&Models, &str, &Sandbox, Terms));
 
 const SUITES: [Suite; 3] = [
     ("identify", "magika.onnx", models::identify),
     ("orient", "orient.onnx", models::orient),
     ("speech", "silero.onnx", models::speech),
 ];
+
+/// How far a score may be from the package's, which ran on a processor: kernels of GPUs add in another order.
+const SCORE_MAX: f64 = 1e-3;
 
 /// A jailed sandbox that infers by this provider, or why there is none.
 fn start(kind: ProviderKind) -> Result<Sandbox, String> {
@@ -94,7 +97,7 @@ fn tasks_run_on(kind: ProviderKind) {
     for (name, file, suite) in SUITES {
         let bytes = models.read(file);
         match sandbox.load_model(ModelHash::of(&bytes), &bytes) {
-            Ok(_) => suite(&models, kind.word(), &sandbox, extent),
+            Ok(_) => suite(&models, kind.word(), &sandbox, Terms { extent, score_max: SCORE_MAX }),
             // Never quietly on the processor.
             Err(error) => {
                 let said = error.to_string();

@@ -160,6 +160,7 @@ const READABLE: &[&str] = &[
     "/usr/lib64",
     "/usr/local/lib",
     "/usr/local/cuda",
+    "/usr/local/nvidia",
     "/usr/share/vulkan",
     "/usr/share/nvidia",
     "/usr/share/drirc.d",

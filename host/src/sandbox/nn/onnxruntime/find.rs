@@ -244,6 +244,28 @@ mod tests {
         let names: Vec<_> = found.iter().filter_map(|path| path.file_name()?.to_str()).collect();
         assert_eq!(names, ["libonnxruntime.so.1.32.0", "libonnxruntime.so.1.9.0"]);
         assert!(in_dir(Wanted::Webgpu, dir.path()).is_empty());
+        assert!(in_dir(Wanted::Cuda, dir.path()).is_empty());
+        fs::write(dir.path().join(CUDA_PROVIDER), "").unwrap();
+        assert_eq!(in_dir(Wanted::Cuda, dir.path()), found);
+    }
+
+    #[test]
+    fn what_is_named_is_taken_as_it_is() {
+        let (library, plugin) = (Path::new("/a/libonnxruntime.so"), Path::new("/b/plugin.so"));
+        for kind in ProviderKind::ALL {
+            let backend = backend(kind, Some(library), Some(plugin)).unwrap();
+            let BackendOptions::Onnxruntime { library: named, provider } = &backend else { panic!("{backend:?}") };
+            assert_eq!((named.as_path(), provider.kind()), (library, kind));
+            assert_eq!(backend.is_gpu(), kind != ProviderKind::Cpu);
+            // What lies beside them is what a jailed driver may read of them.
+            #[cfg(target_os = "linux")]
+            if let Some(drivers) = backend.drivers() {
+                assert!(drivers.readable.contains(&PathBuf::from("/a")) && backend.is_gpu());
+                assert_eq!(drivers.readable.contains(&PathBuf::from("/b")), kind == ProviderKind::Webgpu);
+            } else {
+                assert!(!backend.is_gpu());
+            }
+        }
     }
 
     #[test]
