@@ -86,7 +86,7 @@ pub use self::{
     engine::{CpuClass, EngineDescription, HOST_ABI},
     nn::{
         ModelInfo, TensorDecl,
-        backend::{BackendOptions, Provider},
+        backend::{BackendOptions, Provider, ProviderKind},
         measure::Measured,
         onnxruntime::find,
         preflight::{DynamicAxis, ModelFacts, ModelRefusal, model_preflight},
@@ -377,7 +377,7 @@ fn pin_class(asked: CpuClass) -> Result<(), SandboxError> {
 }
 
 fn start_backend(options: &SandboxOptions, class: CpuClass) -> Result<Box<dyn Backend>, SandboxError> {
-    nn::start(&options.backend, class).map_err(|error| SandboxError::Backend { detail: error.to_string() })
+    nn::start(&options.backend, class).map_err(|error| SandboxError::Backend { detail: nn::why(error) })
 }
 
 impl ThreadSandbox {
@@ -557,6 +557,16 @@ pub(crate) fn silence() {
         // SAFETY: the program has one thread, as the caller sees to.
         unsafe { std::env::set_var(name, value) };
     }
+}
+
+/// What this machine's processor is called.
+pub fn processor() -> &'static str {
+    &nn::onnxruntime::cpu::own().name
+}
+
+/// Memory of this machine in bytes; 0 where the system does not tell.
+pub fn memory_bytes() -> u64 {
+    nn::measure::host_memory_bytes()
 }
 
 /// The functions of WASI preview 1 that a module may import, sorted.

@@ -4,6 +4,9 @@
 //! - `sandbox`: every task of `tasks`, and a program of somebody else, through the sandbox alone.
 //! - `grid`: the main job over real processes: results, liars, losses.
 //! - `devices`: jobs that ask for what models run on, and hosts that have it, or say so.
+//! - `engines`: hosts with more to infer with, and what it costs when it is missing, slow or broken.
+//! - `gpu`: the example tasks on every way to a GPU that this machine has.
+//! - `doctor`: what `quorate doctor` says of machines that have more and less.
 //! - `refusals`: bad input over HTTP, on the command line and between hosts.
 //! - `tolerant`: what models answered, recorded, and judged by a tolerance where it is replayed.
 //! - `users`: what task authors and teams do, by the command line.
@@ -28,6 +31,8 @@ mod bombs;
 mod compile;
 mod devices;
 mod digits;
+mod doctor;
+mod engines;
 mod gpu;
 mod grid;
 mod hostile;

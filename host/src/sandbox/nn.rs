@@ -58,10 +58,19 @@ pub(super) fn start(options: &BackendOptions, class: CpuClass) -> Result<Box<dyn
     })
 }
 
+/// Why a backend did not start.
+pub(super) fn why(error: BackendError) -> String {
+    match error {
+        // No model had anything to do with it.
+        BackendError::Failed { detail } => detail,
+        error => error.to_string(),
+    }
+}
+
 /// Has a backend open and read all that it will want to, before this process is jailed: a first inference of its own included.
 pub(super) fn prepare(options: &BackendOptions, class: CpuClass) -> Result<(), BackendError> {
     if let BackendOptions::Onnxruntime { .. } = options {
-        measure::infer_once(&*start(options, class)?)?;
+        measure::infer_once(&*start(options, class)?, options.is_gpu())?;
     }
     measure::host_memory_bytes();
     Ok(())

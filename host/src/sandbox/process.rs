@@ -50,6 +50,7 @@ use super::{
     cache::Cache,
     check_hash, check_options, check_start,
     compile::{Artifact, Compiler},
+    jail::Gap,
     run,
 };
 use crate::{clock::Stopwatch, limits};
@@ -109,6 +110,7 @@ pub(super) struct Pool {
     options: SandboxOptions,
     engine: EngineDescription,
     fingerprint: EngineFingerprint,
+    gaps: Vec<Gap>,
     keeper: Keeper,
     idle: Mutex<Vec<Member>>,
     modules: Cache<ModuleHash, Held<ModuleInfo>, LoadError>,
@@ -145,6 +147,7 @@ impl Pool {
         let pool = Arc::new(Self {
             fingerprint: engine.fingerprint(),
             engine,
+            gaps,
             keeper,
             idle: Mutex::new(vec![first]),
             modules: Cache::new(options.module_cache_bytes_max),
@@ -169,6 +172,11 @@ impl Pool {
 
     pub(super) fn describe(&self) -> &EngineDescription {
         &self.engine
+    }
+
+    /// What the jail of its first process lacks.
+    pub(super) fn gaps(&self) -> &[Gap] {
+        &self.gaps
     }
 
     pub(super) fn stats(&self) -> ProcessStats {

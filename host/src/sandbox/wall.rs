@@ -6,12 +6,12 @@ use std::sync::Arc;
 use registry::id::{EngineFingerprint, ModelHash, ModuleHash};
 use serde::{Deserialize, Serialize};
 
-#[cfg(target_os = "linux")]
-use super::process::Pool;
 use super::{
     CancelToken, CompileStats, EngineDescription, LoadError, Measured, ModelInfo, ModuleInfo, Refusal, Request,
     Response, SandboxError, SandboxOptions, ThreadSandbox, preflight,
 };
+#[cfg(target_os = "linux")]
+use super::{jail::Gap, process::Pool};
 
 /// What a task that breaks out of WebAssembly, or a model that breaks a parser, would find itself in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,6 +228,15 @@ impl Sandbox {
             (Wall::Thread(sandbox), Some(cancel)) => sandbox.run_cancellable(request, cancel),
             #[cfg(target_os = "linux")]
             (Wall::Process(pool), cancel) => pool.run(request, cancel),
+        }
+    }
+
+    /// What the jail of its processes lacks on this kernel; nothing where there are none.
+    #[cfg(target_os = "linux")]
+    pub fn gaps(&self) -> &[Gap] {
+        match &self.0 {
+            Wall::Thread(_) => &[],
+            Wall::Process(pool) => pool.gaps(),
         }
     }
 

@@ -17,7 +17,7 @@
 //!
 //! **Interruption.** Nothing inside stops an inference: a sandbox process is killed at the deadline.
 
-mod cpu;
+pub(in crate::sandbox) mod cpu;
 pub mod find;
 pub(in crate::sandbox) mod library;
 mod price;
@@ -33,7 +33,7 @@ use half::f16;
 use ort::{
     device::Device as OrtDevice,
     ep,
-    memory::Allocator,
+    memory::{Allocator, DeviceType},
     session::{
         Session, SessionInputValue,
         builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder},
@@ -44,6 +44,7 @@ use registry::{
     device::{DEVICE_TEXT_BYTES_MAX, Device, DeviceKind},
     job::Class,
 };
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use self::library::Library;
 use super::{
@@ -148,9 +149,13 @@ fn webgpu_device(library: &Library) -> Result<OrtDevice<'_>, BackendError> {
     library.environment.devices().find(is_webgpu).ok_or_else(none)
 }
 
-/// What a GPU is called, as far as the system tells.
+/// What a GPU is called, as far as the system tells. A driver that is software, which the plug-in takes where it is told to, is
+/// called what it is.
 fn webgpu_name(device: &OrtDevice<'_>) -> String {
     let hardware = device.hardware_device();
+    if hardware.ty() == DeviceType::CPU {
+        return text(&format!("software on {}", cpu::own().name));
+    }
     let vendor = hardware.vendor().unwrap_or("unknown vendor");
     let properties = raw::properties(device);
     let named = ["Description", "description", "name", "Name"];
@@ -290,29 +295,13 @@ impl Graph for Model {
     }
 }
 
-/// An element of a tensor, as it lies in a file.
-trait Element: PrimitiveTensorElementType + Copy + std::fmt::Debug {
-    fn read(bytes: &[u8]) -> Self;
-    fn write(self, bytes: &mut [u8]);
-}
+/// An element of a tensor, which lies in memory as it does in a file.
+trait Element: PrimitiveTensorElementType + FromBytes + IntoBytes + Immutable + std::fmt::Debug {}
 
-macro_rules! elements {
-    ($($element:ty),*) => {$(
-        impl Element for $element {
-            fn read(bytes: &[u8]) -> Self {
-                let mut own = [0; size_of::<Self>()];
-                own.copy_from_slice(bytes);
-                Self::from_le_bytes(own)
-            }
+impl<T: PrimitiveTensorElementType + FromBytes + IntoBytes + Immutable + std::fmt::Debug> Element for T {}
 
-            fn write(self, bytes: &mut [u8]) {
-                bytes.copy_from_slice(&self.to_le_bytes());
-            }
-        }
-    )*};
-}
-
-elements!(f16, f32, f64, u8, i32, i64);
+#[cfg(target_endian = "big")]
+compile_error!("tensors have the little end first, here and for guests");
 
 fn to_value(tensor: &Tensor) -> Result<SessionInputValue<'static>, BackendError> {
     match tensor.element {
@@ -332,9 +321,7 @@ fn filled<T: Element>(tensor: &Tensor) -> Result<SessionInputValue<'static>, Bac
     if elements.len().checked_mul(size_of::<T>()) != Some(tensor.data.len()) {
         return Err(failed("tensor data does not fit its shape"));
     }
-    for (element, bytes) in elements.iter_mut().zip(tensor.data.chunks_exact(size_of::<T>())) {
-        *element = T::read(bytes);
-    }
+    elements.as_mut_bytes().copy_from_slice(&tensor.data);
     Ok(value.into())
 }
 
@@ -353,11 +340,7 @@ fn from_value(value: &DynValue) -> Result<Tensor, BackendError> {
 fn extracted<T: Element>(value: &DynValue, element: TensorType) -> Result<Tensor, BackendError> {
     let (shape, elements) = value.try_extract_tensor::<T>().map_err(failed)?;
     let dims = shape.iter().map(|dim| u32::try_from(*dim).map_err(failed)).collect::<Result<_, _>>()?;
-    let mut data = vec![0; size_of_val(elements)];
-    for (bytes, element) in data.chunks_exact_mut(size_of::<T>()).zip(elements) {
-        element.write(bytes);
-    }
-    Ok(Tensor { element, dims, data })
+    Ok(Tensor { element, dims, data: elements.as_bytes().to_vec() })
 }
 
 #[cfg(test)]

@@ -99,23 +99,43 @@ const PANICKED: i32 = 101;
 type Started = (ThreadSandbox, EngineDescription, Vec<Gap>);
 
 fn start(options: SandboxOptions, own_dir: PathBuf, data_bytes_max: u64) -> Result<Started, SandboxError> {
+    let drivers = options.backend.drivers();
+    let more = if drivers.is_some() { limits::SANDBOX_GPU_DESCRIPTORS_MAX } else { 0 };
     let jail = Jail {
         layers: Layers::ALL,
         cpu_s_max: Some(limits::SANDBOX_CPU_S_MAX),
         data_bytes_max: Some(data_bytes_max),
-        address_bytes_max: Some(limits::SANDBOX_ADDRESS_BYTES_MAX),
+        // A driver reserves as much as there is memory of all kinds, and more.
+        address_bytes_max: drivers.is_none().then_some(limits::SANDBOX_ADDRESS_BYTES_MAX),
         file_bytes_max: limits::SANDBOX_IMAGE_BYTES_MAX,
-        descriptors_max: limits::SANDBOX_DESCRIPTORS_MAX,
+        descriptors_max: limits::SANDBOX_DESCRIPTORS_MAX + more,
         own_dir,
         dies_with_parent: true,
+        drivers,
     };
-    // A library opens files and asks what machine this is: it does so now, and has seen nothing of others.
-    let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
-    nn::prepare(&options.backend, class).map_err(|error| SandboxError::Backend { detail: error.to_string() })?;
-    let gaps = jail::enter(&jail).map_err(|error| SandboxError::Isolation { detail: error.to_string() })?;
+    let gaps = enter(&jail, &options)?;
     let sandbox = ThreadSandbox::new(SandboxOptions { slots_max: 1, ..options })?;
     let engine = sandbox.describe().clone();
     Ok((sandbox, engine, gaps))
+}
+
+/// Jails this process, with what it infers on. A library opens files and asks what machine this is: it does so before it has
+/// seen anything of others. One that starts threads, as drivers do, is loaded in a jail that is open that far.
+fn enter(jail: &Jail, options: &SandboxOptions) -> Result<Vec<Gap>, SandboxError> {
+    let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
+    let prepare = || {
+        let prepared = nn::prepare(&options.backend, class);
+        prepared.map_err(|error| SandboxError::Backend { detail: nn::why(error) })
+    };
+    let failed = |error: jail::JailError| SandboxError::Isolation { detail: error.to_string() };
+    if jail.drivers.is_none() {
+        prepare()?;
+        return jail::enter(jail).map_err(failed);
+    }
+    let mut gaps = jail::open(jail).map_err(failed)?;
+    prepare()?;
+    gaps.extend(jail::shut(jail).map_err(failed)?);
+    Ok(gaps)
 }
 
 fn answer(answer: &Answer, body: &[&[u8]]) -> Result<(), WireError> {

@@ -97,7 +97,10 @@ impl Keeper {
 fn data_bytes_max(options: &SandboxOptions) -> u64 {
     let outputs = options.output_bytes_max.saturating_add(options.scratch_bytes_max).saturating_mul(2);
     let loaded = options.module_cache_bytes_max.saturating_add(options.model_cache_bytes_max.saturating_mul(2));
-    [options.memory_bytes_max, outputs, loaded].into_iter().fold(limits::SANDBOX_BASE_BYTES, u64::saturating_add)
+    let driver = if options.backend.is_gpu() { limits::SANDBOX_GPU_BYTES } else { 0 };
+    [options.memory_bytes_max, outputs, loaded, driver]
+        .into_iter()
+        .fold(limits::SANDBOX_BASE_BYTES, u64::saturating_add)
 }
 
 fn keep(orders: &mpsc::Receiver<Order>) {
