@@ -301,21 +301,28 @@ fn compute(call: &mut Call<'_>, context: u32) -> Result<(), Fail> {
     let nn = &mut call.state.nn;
     let Context { graph, inputs, .. } = nn.context(context)?;
     let graph = *graph;
-    let inputs = inputs.iter().cloned().collect::<Option<Vec<Tensor>>>().ok_or(Errno::InvalidArgument)?;
+    if inputs.iter().any(Option::is_none) {
+        return Err(Errno::InvalidArgument.into());
+    }
     if nn.record.len() >= limits::NN_INFERENCES_MAX {
         return Err(Errno::TooLarge.into());
     }
     if let Some(stop) = call.state.interrupted() {
         return Err(stop.into());
     }
-    let model = call.state.nn.graphs.get(graph).ok_or(Errno::InvalidArgument)?.model.hash;
-    let outputs = record::observe(call, model, &inputs, |call| {
+    let nn = &mut call.state.nn;
+    let model = nn.graphs.get(graph).ok_or(Errno::InvalidArgument)?.model.hash;
+    // Lent to the backend without a copy; a context keeps its inputs.
+    let inputs: Vec<Tensor> = std::mem::take(&mut nn.context(context)?.inputs).into_iter().flatten().collect();
+    let input = hash(&inputs);
+    let answered = record::observe(call, model, input, |call| {
         let model = opened(call, graph, signature(&inputs))?;
         guarded(|| model.graph.run(&inputs, call.fuel())).map_err(failed)
-    })?;
-
+    });
     let nn = &mut call.state.nn;
-    nn.record.push(Inference { model, input: hash(&inputs), output: hash(&outputs) });
+    nn.context(context)?.inputs = inputs.into_iter().map(Some).collect();
+    let outputs = answered?;
+    nn.record.push(Inference { model, input, output: hash(&outputs) });
     let old = nn.context(context)?.outputs.iter().map(Tensor::bytes).sum();
     nn.hold(old, outputs.iter().map(Tensor::bytes).sum())?;
     nn.context(context)?.outputs = outputs;
