@@ -21,6 +21,7 @@
 //! - `metrics`: what Prometheus reads.
 //! - `models`: example tasks over real models, held against what the models' own Python packages say.
 //! - `operators`: the ONNX project's operator test vectors on every backend.
+//! - `sessions`: models in memory, within their bound; batches of any size, and quantized models.
 //! - `digits`: the main job's input, and what is true about it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
@@ -45,6 +46,7 @@ mod refusals;
 mod replay;
 mod run;
 mod sandbox;
+mod sessions;
 mod tolerant;
 mod users;
 mod wasi;

@@ -11,10 +11,7 @@ use crate::{
 };
 
 /// Options for the first engine of this machine whose description will do, for a record of this class.
-pub(super) fn options_like(
-    class: Class,
-    will_do: impl Fn(&EngineDescription) -> bool,
-) -> Option<SandboxOptions> {
+pub(super) fn options_like(class: Class, will_do: impl Fn(&EngineDescription) -> bool) -> Option<SandboxOptions> {
     candidates(class).find(|options| describe(options).is_some_and(|description| will_do(&description)))
 }
 

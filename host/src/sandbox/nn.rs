@@ -398,25 +398,32 @@ fn compute(call: &mut Call<'_>, context: u32) -> Result<(), Fail> {
     call.pay(limits::NN_INFERENCE_FUEL)?;
     let nn = &mut call.state.nn;
     let Context { graph, inputs, outputs } = nn.context(context)?;
+    let (graph, is_ready) = (*graph, inputs.iter().all(Option::is_some));
     // Whatever comes of this, the outputs of an earlier inference are not those of this one.
     let old = std::mem::take(outputs).iter().map(Tensor::bytes).sum();
-    let (graph, inputs) = (*graph, inputs.clone());
     nn.hold(old, 0)?;
-    let inputs = inputs.into_iter().collect::<Option<Vec<Tensor>>>().ok_or(Errno::InvalidArgument)?;
+    if !is_ready {
+        return Err(Errno::InvalidArgument.into());
+    }
     if nn.record.len() >= limits::NN_INFERENCES_MAX {
         return Err(Errno::TooLarge.into());
     }
     if let Some(stop) = call.state.interrupted() {
         return Err(stop.into());
     }
-    let model = call.state.nn.graphs.get(graph).ok_or(Errno::InvalidArgument)?.model.hash;
-    let outputs = record::observe(call, model, &inputs, |call| {
+    let nn = &mut call.state.nn;
+    let model = nn.graphs.get(graph).ok_or(Errno::InvalidArgument)?.model.hash;
+    // Lent to the backend without a copy; a context keeps its inputs.
+    let inputs: Vec<Tensor> = std::mem::take(&mut nn.context(context)?.inputs).into_iter().flatten().collect();
+    let input = hash(&inputs);
+    let answered = record::observe(call, model, input, |call| {
         let model = opened(call, graph, signature(&inputs))?;
         guarded(|| model.graph.run(&inputs, call.fuel())).map_err(failed)
-    })?;
-
+    });
     let nn = &mut call.state.nn;
-    nn.record.push(Inference { model, input: hash(&inputs), output: hash(&outputs) });
+    nn.context(context)?.inputs = inputs.into_iter().map(Some).collect();
+    let outputs = answered?;
+    nn.record.push(Inference { model, input, output: hash(&outputs) });
     nn.hold(0, outputs.iter().map(Tensor::bytes).sum())?;
     nn.context(context)?.outputs = outputs;
     Ok(())

@@ -50,7 +50,12 @@ impl Drop for Slot<'_> {
 /// Runs a request.
 pub(super) fn run(sandbox: &Sandbox, request: Request, cancel: Option<CancelToken>) -> Response {
     let started = Stopwatch::start();
-    match finish(sandbox, request, cancel, started) {
+    let infers = !request.models.is_empty();
+    let finished = finish(sandbox, request, cancel, started);
+    if infers {
+        sandbox.settle_models(None);
+    }
+    match finished {
         Ok(mut finished) => {
             finished.wall_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             Response::Done(finished)
@@ -74,6 +79,7 @@ fn finish(
         return Ok(empty(Outcome::MemoryOut));
     }
     let _slot = Slot::take(&sandbox.shared.slots_used, sandbox.shared.options.slots_max)?;
+    sandbox.shared.model_counts.found.fetch_add(models.len() as u64, Ordering::Relaxed);
     let recorder = Recorder::new(&request)?;
     let inferences = Inferences::new(models, loads_with(sandbox, &request), recorder);
     let state = State::new(request, inferences, started, cancel);

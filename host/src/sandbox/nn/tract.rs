@@ -339,8 +339,8 @@ impl Graph for Onnx {
     }
 
     fn held_bytes(&self) -> u64 {
-        // The parsed model has its weights once, and each compiled shape may have them packed anew.
-        self.file_bytes.saturating_mul(self.plans.len() as u64 + 1)
+        // The parsed model has its weights once, and each compiled shape may have them packed anew: one is as good as there.
+        self.file_bytes.saturating_mul(self.plans.len().max(1) as u64 + 1)
     }
 
     fn shrink(&self, bytes_max: u64) {
