@@ -289,7 +289,8 @@ impl Player {
         if let Some(sandbox) = has(&is_same).or_else(|| has(&is_alike)) {
             return Ok((sandbox, None));
         }
-        let options = engine::options_like(is_same).or_else(|| engine::options_like(is_alike));
+        let like = |will_do: &dyn Fn(&EngineDescription) -> bool| engine::options_like(execution.class, will_do);
+        let options = like(&is_same).or_else(|| like(&is_alike));
         let made = options.map(Sandbox::new);
         match (made, self.sandboxes.first()) {
             (Some(Ok(sandbox)), _) => {

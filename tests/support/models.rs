@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use host::sandbox::{BackendOptions, Provider, find};
+use host::{
+    sandbox::{BackendOptions, Provider, find},
+    testing::skipped,
+};
 use serde::de::DeserializeOwned;
 
 /// The directory of the real models.
@@ -28,12 +31,10 @@ impl Models {
     ///
     /// # Panics
     /// Where they are required (`QUORATE_REQUIRE_MODELS`) and missing.
-    #[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
     pub fn or_skip() -> Option<Self> {
         let found = Self::find();
         if found.is_none() {
-            assert!(env::var_os("QUORATE_REQUIRE_MODELS").is_none(), "real models are required and not installed");
-            eprintln!("skipped: real models are not installed: run tools/install-models");
+            skipped("real models are not installed: run tools/install-models", "QUORATE_REQUIRE_MODELS");
         }
         found
     }

@@ -34,7 +34,7 @@ use tract_onnx::{
     tract_hir::{infer::Factoid, ops::unimpl::UnimplementedOp},
 };
 
-use self::bounded::TooMuch;
+use self::bounded::{TooMuch, Unknown};
 use super::{
     TensorDecl,
     backend::{Backend, BackendError, Graph, Signature, Tensor, draw, signature, word},
@@ -118,6 +118,9 @@ fn failed(error: impl Into<TractError>) -> BackendError {
     let error = error.into();
     if let Some(TooMuch { what, value, bound }) = error.root_cause().downcast_ref() {
         return BackendError::TooLarge { what: (*what).to_owned(), value: *value, bound: *bound };
+    }
+    if let Some(unknown) = error.root_cause().downcast_ref::<Unknown>() {
+        return BackendError::Unsupported { what: unknown.to_string() };
     }
     BackendError::Failed { detail: format!("{error:#}") }
 }
@@ -336,8 +339,8 @@ impl Graph for Onnx {
     }
 
     fn held_bytes(&self) -> u64 {
-        // The parsed model has its weights once, and each compiled shape may have them packed anew.
-        self.file_bytes.saturating_mul(self.plans.len() as u64 + 1)
+        // The parsed model has its weights once, and each compiled shape may have them packed anew: one is as good as there.
+        self.file_bytes.saturating_mul(self.plans.len().max(1) as u64 + 1)
     }
 
     fn shrink(&self, bytes_max: u64) {
