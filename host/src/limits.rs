@@ -193,6 +193,10 @@ pub const NN_ACTIVATION_BYTES_MAX: u64 = 1 << 30;
 pub const NN_FOLD_BYTES_MAX: u64 = 1 << 30;
 /// Graphs and contexts that a task may open, each kind: preview 1 has no way to close one.
 pub const NN_HANDLES_MAX: usize = 64;
+/// Native stack in bytes that a backend has at least.
+pub const NN_STACK_BYTES: usize = 2 << 20;
+/// Models that a task brings in its own memory, all together, in bytes.
+pub const NN_BROUGHT_BYTES_MAX: u64 = 64 << 20;
 /// Dimensions of a tensor.
 pub const NN_RANK_MAX: u32 = 8;
 /// Length in bytes of a local model name.
@@ -212,6 +216,10 @@ pub const NN_RECORD_BYTES_MAX: u64 = 64 << 20;
 pub const NN_RECORD_FILE_BYTES_MAX: usize = (64 << 20) + (64 << 10);
 /// Fuel for one inference, before its work.
 pub const NN_INFERENCE_FUEL: u64 = 10_000;
+/// Fuel for loading a model that the task brings, for each byte of its file.
+pub const NN_LOAD_FUEL_PER_BYTE: u64 = 16;
+/// The same for each of its operators, whose shapes are inferred.
+pub const NN_LOAD_FUEL_PER_NODE: u64 = 20_000;
 /// Fuel for the first use of a graph with a shape in a task, for each byte of the model file.
 pub const NN_SHAPE_FUEL_PER_BYTE: u64 = 4;
 /// Rows of the square matrices whose product measures a processor.

@@ -369,6 +369,7 @@ async fn serve_metrics(
         let (processes, compiles) = sandboxes.stats();
         metrics.set_sandbox(processes);
         metrics.set_compiles(compiles);
+        metrics.set_models(sandboxes.model_stats());
         metrics.render()
     };
     tokio::spawn(gateway::serve_metrics(listener, render, told(stopping)));

@@ -58,7 +58,10 @@ mod wasi;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, OnceLock, atomic::AtomicU32},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use registry::{
@@ -78,7 +81,10 @@ pub use self::process::child;
 use self::{
     cache::Cache,
     compile::{Artifact, Compiler},
-    nn::{NamedModel, backend::Backend},
+    nn::{
+        NamedModel,
+        backend::{Backend, Graph},
+    },
     state::State,
 };
 pub use self::{
@@ -95,7 +101,7 @@ pub use self::{
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
     profiles::{NoEngine, Sandboxes},
     request::{CancelToken, Finished, HostFault, Inference, Request, Response},
-    wall::{Isolation, ProcessStats, Sandbox},
+    wall::{Isolation, ModelStats, ProcessStats, Sandbox},
 };
 use crate::limits;
 
@@ -115,7 +121,8 @@ pub struct SandboxOptions {
     pub module_cache_bytes_max: u64,
     /// How modules are compiled, and where they are kept.
     pub compile: CompileOptions,
-    /// Models kept, in bytes of their files.
+    /// Memory in bytes that models may have in all tasks together: weights, compiled shapes, arenas. Their files may have as
+    /// much again.
     pub model_cache_bytes_max: u64,
     /// Memory in bytes that each idle slot keeps, to be ready sooner.
     pub keep_resident_bytes_max: usize,
@@ -275,6 +282,16 @@ pub enum LoadError {
         /// Largest allowed.
         bytes_max: u64,
     },
+    /// The model would take more memory than models get here.
+    #[error(
+        "model takes {bytes} bytes of memory to run, over the {bytes_max} that models get on this host: run it on a host that gives more"
+    )]
+    ModelMemory {
+        /// As estimated from its length, or as found.
+        bytes: u64,
+        /// As much as there is for all models.
+        bytes_max: u64,
+    },
     /// No backend here takes the model.
     #[error(transparent)]
     ModelRefused(#[from] ModelRefusal),
@@ -303,6 +320,7 @@ impl LoadError {
             Self::CompilerCrashed { .. } => "compiler_crashed",
             Self::CompilerFailed { .. } => "compiler_failed",
             Self::ModelTooLarge { .. } => "model_too_large",
+            Self::ModelMemory { .. } => "model_memory",
             Self::ModelRefused(refusal) => refusal.word(),
             Self::Model { .. } => "model",
             Self::SandboxDied { .. } => "sandbox_died",
@@ -348,13 +366,36 @@ struct Shared {
     options: SandboxOptions,
     engine: Engine,
     linker: Linker<State>,
-    backend: Box<dyn Backend>,
+    backend: Arc<dyn Backend>,
     description: EngineDescription,
     fingerprint: EngineFingerprint,
     compiler: Compiler,
     modules: Cache<ModuleHash, LoadedModule, LoadError>,
     models: Cache<ModelHash, NamedModel, LoadError>,
+    model_counts: ModelCounts,
     slots_used: AtomicU32,
+}
+
+/// What was counted of models: see [`ModelStats`].
+#[derive(Debug, Default)]
+struct ModelCounts {
+    found: AtomicU64,
+    loaded: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl ModelCounts {
+    /// Counts a model that was made ready, or was not.
+    fn made<T>(&self, made: &Result<T, LoadError>) {
+        let count = if made.is_ok() { &self.loaded } else { &self.refused };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self, evicted: u64) -> ModelStats {
+        let [found, loaded, refused] =
+            [&self.found, &self.loaded, &self.refused].map(|count| count.load(Ordering::Relaxed));
+        ModelStats { found, loaded, refused, evicted, ..ModelStats::default() }
+    }
 }
 
 /// Runs tasks in threads of this process. Cheap to clone: clones share everything.
@@ -394,16 +435,18 @@ impl ThreadSandbox {
             .and_then(|()| fuel::link(&mut linker));
         linked.map_err(|error| SandboxError::Engine { detail: format!("{error:#}") })?;
         let backend = start_backend(&options, class)?;
+        let backend_bytes = backend.memory_bytes();
         let description = engine::describe(&engine, options.profile, class, &*backend);
         let shared = Shared {
             compiler: Compiler::new(&options, class, engine.clone()),
             engine,
             linker,
-            backend,
+            backend: Arc::from(backend),
             fingerprint: description.fingerprint(),
             description,
             modules: Cache::new(options.module_cache_bytes_max),
-            models: Cache::new(options.model_cache_bytes_max),
+            models: Cache::new(model_bytes_max(options.model_cache_bytes_max, backend_bytes)),
+            model_counts: ModelCounts::default(),
             slots_used: AtomicU32::new(0),
             options,
         };
@@ -501,11 +544,53 @@ impl ThreadSandbox {
         }
         check_hash(&hash, &ModelHash::of(bytes))?;
         let made = self.shared.models.get_or_make(hash, || {
-            let graph = nn::load(&*self.shared.backend, bytes)?;
-            let held = length.saturating_add(graph.held_bytes());
+            let made = self.graph(bytes);
+            self.shared.model_counts.made(&made);
+            let graph = made?;
+            let held = graph.held_bytes();
+            // What others can make again goes before any of them does.
+            self.settle_models(Some(self.shared.models.bytes_max().saturating_sub(held)));
             Ok((NamedModel { hash, bytes: length, graph }, held))
         })?;
         Ok(made.info())
+    }
+
+    /// A model that has room: what surely has none is not even parsed.
+    fn graph(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, LoadError> {
+        let bytes_max = self.shared.models.bytes_max();
+        check_room(self.shared.options.backend.session_bytes(bytes.len() as u64), bytes_max)?;
+        let graph = nn::load(&*self.shared.backend, bytes)?;
+        check_room(graph.held_bytes(), bytes_max)?;
+        Ok(graph)
+    }
+
+    /// Counts what models hold after they were used, and has them keep no more than so many bytes, or than they may.
+    fn settle_models(&self, bytes_max: Option<u64>) {
+        let models = &self.shared.models;
+        let bytes_max = bytes_max.unwrap_or(u64::MAX).min(models.bytes_max());
+        models.settle(bytes_max, |model| model.graph.held_bytes(), |model, bytes| model.graph.shrink(bytes));
+    }
+
+    /// The models that are loaded, with the memory that each was last counted to hold.
+    #[cfg(target_os = "linux")]
+    fn sessions(&self) -> Vec<(ModelHash, u64)> {
+        self.shared.models.sizes()
+    }
+
+    /// What became of models since the start.
+    fn model_stats(&self) -> ModelStats {
+        let held = self.shared.models.sizes();
+        ModelStats {
+            sessions: held.len() as u64,
+            bytes: held.iter().map(|(_, bytes)| bytes).sum(),
+            ..self.shared.model_counts.read(self.shared.models.evicted())
+        }
+    }
+
+    /// Memory in bytes that models can use on what they run on.
+    #[cfg(target_os = "linux")]
+    fn backend_bytes(&self) -> u64 {
+        self.shared.backend.memory_bytes()
     }
 
     /// Whether a model is ready to run.
@@ -540,6 +625,16 @@ fn check_start(info: &ModuleInfo, options: &SandboxOptions) -> Result<(), LoadEr
     }
     let what = "initial memory in bytes".to_owned();
     Err(Refusal::TooLarge { what, value, bound: options.memory_bytes_max }.into())
+}
+
+/// Memory in bytes for models: no more than there is, where that is known.
+fn model_bytes_max(given: u64, backend_bytes: u64) -> u64 {
+    if backend_bytes == 0 { given } else { given.min(backend_bytes) }
+}
+
+/// A model that takes more memory than all models may have would never run.
+fn check_room(bytes: u64, bytes_max: u64) -> Result<(), LoadError> {
+    if bytes > bytes_max { Err(LoadError::ModelMemory { bytes, bytes_max }) } else { Ok(()) }
 }
 
 fn check_options(options: &SandboxOptions) -> Result<(), SandboxError> {

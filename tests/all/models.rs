@@ -3,20 +3,20 @@
 //! Inputs and expectations are made by `tools/install-models` with the packages' own code; the labels must be equal, and
 //! scores differ by less than [`SCORE_MAX`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use bytes::Bytes;
-use host::sandbox::{BackendOptions, Finished, Request, Response, Sandbox, SandboxOptions};
+use host::sandbox::{BackendOptions, CpuClass, Finished, Request, Response, Sandbox, SandboxOptions};
 use registry::{
     id::{ModelHash, ModuleHash},
     job::Limits,
     receipt::Outcome,
 };
 use serde::Deserialize;
-use support::models::Models;
+use support::{Cluster, models::Models};
 use tasks::TaskModule;
 
-use crate::sandbox::SANDBOX;
+use crate::{EXE, sandbox::SANDBOX};
 
 /// How far a score may be from the package's.
 const SCORE_MAX: f64 = 1e-4;
@@ -234,4 +234,45 @@ pub(crate) fn orient(models: &Models, backend: &str, sandbox: &Sandbox, terms: T
         scores.push((name.clone(), score(said), image.score));
     }
     near(backend, "orient", scores, terms.score_max);
+}
+
+#[tokio::test]
+async fn a_push_says_which_backends_run_a_model_and_refuses_one_that_none_does() {
+    let Some(models) = Models::or_skip() else { return };
+    let cluster = Cluster::start(EXE, &[]).await;
+    let push = async |model: &Path, more: &[&str]| {
+        let model = model.to_string_lossy();
+        let output = cluster.cli(&[&["push", "--model", &model], more].concat(), b"").await;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), said(&output.stdout), said(&output.stderr))
+    };
+    let tract = format!("tract-{}", CpuClass::detect().word());
+    let runs = format!("{tract} runs it");
+    let opsets = [("magika.onnx", "opset 15"), ("silero.onnx", "opset 16"), ("orient.onnx", "opset 11")];
+    for (name, opset) in opsets {
+        let (code, said, log) = push(&models.path(name), &[]).await;
+        assert_eq!(code, Some(0), "{log}");
+        assert!(said.contains(opset) && said.contains("kinds of operators (") && said.contains(&runs), "{said}");
+    }
+    // Where a dimension is left open nobody knows what the model would take.
+    let (code, said, log) = push(&models.path("silero-op15.onnx"), &["--json"]).await;
+    assert_eq!(code, Some(0), "{log}");
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let check = &said["checks"][0];
+    assert_eq!((&check["facts"]["opsets"][""], &check["facts"]["operators"][""]["LSTM"]), (&15.into(), &2.into()));
+    assert_eq!((&check["backends"][0]["backend"], &check["backends"][0]["verdict"]), (&tract.into(), &"loads".into()));
+    assert!(check["backends"][0]["reason"].as_str().unwrap().contains("every open dimension is 1"), "{check:#}");
+
+    let vector = |name: &str| models.path("vectors").join(name).join("model.onnx");
+    let (code, _, log) = push(&vector("simple/test_sequence_model1"), &[]).await;
+    assert!(code == Some(2) && log.contains("SequenceEmpty") && log.contains("--allow-unrunnable"), "{log}");
+    assert_eq!(push(&vector("simple/test_sequence_model1"), &["--allow-unrunnable"]).await.0, Some(0));
+    // Of an old operator set, which not every backend has kernels for any more.
+    let (code, said, log) = push(&vector("pytorch-operator/test_operator_addconstant"), &[]).await;
+    assert!(code == Some(0) && said.contains("opset 6, 2 kinds") && said.contains(&runs), "{said}{log}");
+
+    let cut = cluster.scratch("cut.onnx");
+    std::fs::write(&cut, &models.read("magika.onnx")[..100_000]).unwrap();
+    let (code, _, log) = push(&cut, &["--allow-unrunnable"]).await;
+    assert!(code == Some(2) && log.contains("not an ONNX model"), "{log}");
 }

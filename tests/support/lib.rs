@@ -1,9 +1,10 @@
 //! A grid of real processes for tests and measurements: it starts, is spoken to over HTTP, and can be hurt.
 //!
 //! A failed expectation panics with what the processes logged, so that a test reads as a story. [`models`] finds the real
-//! models.
+//! models, [`standins`] makes others that are nearly them.
 
 pub mod models;
+pub mod standins;
 
 use std::{
     path::{Path, PathBuf},

@@ -25,8 +25,8 @@ use wasmtime::{
 use super::{Measured, Optimisation, SandboxError, SandboxOptions, admit, nn::backend::Backend};
 use crate::limits;
 
-/// Version of what the host gives to guests: WASI semantics, hashing, fuel prices, virtual clock, randomness, tensor hashes.
-pub const HOST_ABI: u32 = 3;
+/// Version of what the host gives to guests: WASI semantics, hashing, fuel prices, virtual clock, randomness, tensor hashes, wasi-nn.
+pub const HOST_ABI: u32 = 4;
 
 /// A named set of processor instructions: the most that compiled code and inference kernels use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

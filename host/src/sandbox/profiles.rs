@@ -14,7 +14,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use grid::engines::{EngineAsk, EngineOffer, Engines, Lack};
 use registry::{id::EngineFingerprint, job::Profile};
 
-use super::{CompileStats, Measured, ProcessStats, Sandbox, SandboxError, SandboxOptions};
+use super::{
+    CompileStats, EngineDescription, Measured, ModelStats, ProcessStats, Sandbox, SandboxError, SandboxOptions,
+};
 
 /// The sandboxes of one host, by engine.
 #[derive(Debug)]
@@ -117,11 +119,19 @@ impl Sandboxes {
         all.find(|sandbox| sandbox.fingerprint() == engine).ok_or(NoEngine::Unknown { asked: engine })
     }
 
+    fn all(&self) -> impl Iterator<Item = &Sandbox> {
+        std::iter::once(&self.native).chain(self.portable.started.get()).chain(&self.further)
+    }
+
     /// What became of sandbox processes, and of modules, since the start.
     pub fn stats(&self) -> (ProcessStats, CompileStats) {
-        let all = std::iter::once(&self.native).chain(self.portable.started.get()).chain(&self.further);
-        let each = all.map(|sandbox| (sandbox.process_stats(), sandbox.compile_stats()));
+        let each = self.all().map(|sandbox| (sandbox.process_stats(), sandbox.compile_stats()));
         each.fold(Default::default(), |(processes, compiles), (more, compiled)| (processes + more, compiles + compiled))
+    }
+
+    /// What became of models since the start.
+    pub fn model_stats(&self) -> ModelStats {
+        self.all().map(Sandbox::model_stats).fold(ModelStats::default(), |sum, more| sum + more)
     }
 
     /// The one that most jobs take.

@@ -61,6 +61,39 @@ impl std::ops::Add for ProcessStats {
     }
 }
 
+/// What became of models since the start. A model that is loaded and ready to infer is a session: sandbox processes have one
+/// each, threads share one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ModelStats {
+    /// Models of tasks that had a session already.
+    pub found: u64,
+    /// Sessions made.
+    pub loaded: u64,
+    /// Models that got none, since they are no models or have no room.
+    pub refused: u64,
+    /// Sessions let go of to make room.
+    pub evicted: u64,
+    /// Sessions that there are now.
+    pub sessions: u64,
+    /// Memory in bytes that these hold: weights, compiled shapes, arenas.
+    pub bytes: u64,
+}
+
+impl std::ops::Add for ModelStats {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            found: self.found + more.found,
+            loaded: self.loaded + more.loaded,
+            refused: self.refused + more.refused,
+            evicted: self.evicted + more.evicted,
+            sessions: self.sessions + more.sessions,
+            bytes: self.bytes + more.bytes,
+        }
+    }
+}
+
 /// Runs tasks. Cheap to clone: clones share everything.
 #[derive(Clone)]
 pub struct Sandbox(Wall);
@@ -196,6 +229,15 @@ impl Sandbox {
             Wall::Thread(sandbox) => sandbox.has_model(hash),
             #[cfg(target_os = "linux")]
             Wall::Process(pool) => pool.has_model(hash),
+        }
+    }
+
+    /// What became of models since the start.
+    pub fn model_stats(&self) -> ModelStats {
+        match &self.0 {
+            Wall::Thread(sandbox) => sandbox.model_stats(),
+            #[cfg(target_os = "linux")]
+            Wall::Process(pool) => pool.model_stats(),
         }
     }
 

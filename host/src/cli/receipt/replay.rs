@@ -29,6 +29,9 @@ pub(in crate::cli) struct ReplayArgs {
     /// Run what was signed on another engine as well, and compare outcome and output alone.
     #[arg(long)]
     any_engine: bool,
+    /// Run models on this backend, by how its name begins, e.g. tract or onnxruntime: of class tolerant, records of any other.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
     /// Keep what the tasks write now, each file named by its hash: another machine can say where its replay differs from
     /// it.
     #[arg(long, value_name = "DIR")]
@@ -78,6 +81,9 @@ pub(super) async fn run(args: ReplayArgs) -> Outcome {
     for path in &args.tolerance {
         let said = file::read(path).map_err(|error| CliError::Usage(error.to_string()))?;
         player.tolerate(said.model, said.tolerance);
+    }
+    if let Some(backend) = &args.backend {
+        player.run_on(backend.clone());
     }
     let played = play_all(&args, client.as_ref(), &mut player).await;
     player.close().await;

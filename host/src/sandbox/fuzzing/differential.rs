@@ -339,7 +339,7 @@ fn store(engine: &Engine, fuel: Fuel) -> Store<State> {
     request.limits =
         Limits { memory_bytes_max: PAGES_MAX * PAGE_BYTES, wall_ms_max: limits::WALL_MS_MAX, ..Limits::default() };
     let mut state =
-        State::new(request, Inferences::new(BTreeMap::new(), Recorder::default()), Stopwatch::start(), None);
+        State::new(request, Inferences::new(BTreeMap::new(), None, Recorder::default()), Stopwatch::start(), None);
     state.fuel = fuel;
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);

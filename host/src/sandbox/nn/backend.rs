@@ -100,6 +100,22 @@ pub enum BackendOptions {
 }
 
 impl BackendOptions {
+    /// Whether it is a library of the machine's, which is asked in a process of its own alone.
+    pub const fn is_native(&self) -> bool {
+        matches!(self, Self::Onnxruntime { .. })
+    }
+
+    /// Memory in bytes that a model takes as soon as it is loaded, by the length of its file: what it is admitted by before
+    /// anything is known of it.
+    pub(in crate::sandbox) const fn session_bytes(&self, file_bytes: u64) -> u64 {
+        match self {
+            // Its weights as they are, and once more for the shapes of its first inference.
+            Self::Tract => file_bytes.saturating_mul(2),
+            // The file, which prices are computed from, and its weights.
+            Self::Onnxruntime { .. } => file_bytes.saturating_mul(2),
+        }
+    }
+
     /// Whether it works through a driver of a GPU, which the jail has to leave open.
     pub const fn is_gpu(&self) -> bool {
         matches!(self, Self::Onnxruntime { provider: Provider::Cuda | Provider::Webgpu { .. }, .. })

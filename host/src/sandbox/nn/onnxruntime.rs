@@ -25,7 +25,10 @@ mod raw;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use guest_sdk::abi::nn::TensorType;
@@ -33,7 +36,7 @@ use half::f16;
 use ort::{
     device::Device as OrtDevice,
     ep,
-    memory::{Allocator, DeviceType},
+    memory::{AllocationDevice, Allocator, AllocatorType, DeviceType, MemoryInfo, MemoryType},
     session::{
         Session, SessionInputValue,
         builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder},
@@ -204,9 +207,41 @@ impl Backend for Onnxruntime {
         let session = self.session(bytes)?;
         let inputs = session.inputs().iter().map(declare).collect::<Result<_, _>>()?;
         let outputs = session.outputs().iter().map(declare).collect::<Result<_, _>>()?;
-        let prices = Mutex::new(Vec::new());
-        Ok(Arc::new(Model { file: bytes.to_vec(), session: Mutex::new(session), inputs, outputs, prices }))
+        let arenas = self.arenas(&session);
+        let arena_bytes = AtomicU64::new(arenas.iter().map(arena_bytes).sum());
+        Ok(Arc::new(Model {
+            file: bytes.to_vec(),
+            ready: Mutex::new(Ready { arenas, session }),
+            inputs,
+            outputs,
+            prices: Mutex::default(),
+            arena_bytes,
+            grows: AtomicBool::new(false),
+        }))
     }
+}
+
+impl Onnxruntime {
+    /// What a session takes its memory from, where that keeps count.
+    fn arenas(&self, session: &Session) -> Vec<Allocator> {
+        let further = match self.provider {
+            Provider::Cpu => None,
+            Provider::Cuda => Some(AllocationDevice::CUDA),
+            Provider::Webgpu { .. } => Some(AllocationDevice::WEBGPU_BUFFER),
+        };
+        let arena = |device| {
+            let info = MemoryInfo::new(device, 0, AllocatorType::Device, MemoryType::Default).ok()?;
+            Allocator::new(session, info).ok()
+        };
+        std::iter::once(AllocationDevice::CPU).chain(further).filter_map(arena).collect()
+    }
+}
+
+/// Bytes that an arena has taken from the system: weights, and the largest inference so far.
+fn arena_bytes(arena: &Allocator) -> u64 {
+    let statistics = raw::statistics(arena);
+    let total = statistics.iter().find(|(name, _)| name == "TotalAllocated");
+    total.and_then(|(_, bytes)| bytes.parse().ok()).unwrap_or(0)
 }
 
 fn failed(error: impl std::fmt::Display) -> BackendError {
@@ -240,11 +275,21 @@ fn declare(outlet: &Outlet) -> Result<TensorDecl, BackendError> {
 struct Model {
     file: Vec<u8>,
     /// The library's own sessions may be shared, the crate's may not; a sandbox process has one task at a time anyway.
-    session: Mutex<Session>,
+    ready: Mutex<Ready>,
     inputs: Vec<TensorDecl>,
     outputs: Vec<TensorDecl>,
     /// What one inference costs, the most recently used last.
     prices: Mutex<Vec<(Signature, u64)>>,
+    /// What its arenas had when it last ran with a shape for the first time.
+    arena_bytes: AtomicU64,
+    /// Whether its next run has a shape that is new.
+    grows: AtomicBool,
+}
+
+/// A session. Its arenas go first.
+struct Ready {
+    arenas: Vec<Allocator>,
+    session: Session,
 }
 
 impl Model {
@@ -257,6 +302,7 @@ impl Model {
             return Ok(price);
         }
         drop(prices);
+        self.grows.store(true, Ordering::Relaxed);
         let price = price::work(&self.file, signature)?;
         let mut prices = self.prices.lock().unwrap_or_else(PoisonError::into_inner);
         prices.push((signature.clone(), price));
@@ -277,8 +323,9 @@ impl Graph for Model {
     }
 
     fn held_bytes(&self) -> u64 {
-        // The file, the session's weights, and those packed anew for its kernels.
-        (self.file.len() as u64).saturating_mul(3)
+        // The file, and the session: its weights, packed anew for its kernels or not, and the most that an inference took.
+        let file = self.file.len() as u64;
+        file.saturating_add(self.arena_bytes.load(Ordering::Relaxed).max(file))
     }
 
     fn open(&self, signature: &Signature, fuel: &mut u64) -> Result<(), BackendError> {
@@ -289,8 +336,12 @@ impl Graph for Model {
     fn run(&self, inputs: &[Tensor], fuel: &mut u64) -> Result<Vec<Tensor>, BackendError> {
         draw(fuel, self.price(&signature(inputs))?)?;
         let values = inputs.iter().map(to_value).collect::<Result<Vec<SessionInputValue<'_>>, _>>()?;
-        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ready { arenas, session } = &mut *ready;
         let outputs = session.run(values.as_slice()).map_err(failed)?;
+        if self.grows.swap(false, Ordering::Relaxed) {
+            self.arena_bytes.store(arenas.iter().map(arena_bytes).sum(), Ordering::Relaxed);
+        }
         outputs.values().map(|value| from_value(&value)).collect()
     }
 }

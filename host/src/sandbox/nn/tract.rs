@@ -7,9 +7,12 @@
 mod bounded;
 mod tanh;
 
-use std::sync::{
-    Arc, OnceLock, PoisonError, RwLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use guest_sdk::abi::nn::TensorType;
@@ -31,7 +34,7 @@ use tract_onnx::{
     tract_hir::{infer::Factoid, ops::unimpl::UnimplementedOp},
 };
 
-use self::bounded::TooMuch;
+use self::bounded::{TooMuch, Unknown};
 use super::{
     TensorDecl,
     backend::{Backend, BackendError, Graph, Signature, Tensor, draw, signature, word},
@@ -78,7 +81,7 @@ impl Backend for Tract {
 
     fn load(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, BackendError> {
         bounded::with_room(|| {
-            let model = bounded::reader().model_for_read(&mut &*bytes).map_err(failed)?;
+            let model = parse(bytes)?;
             if let Some(node) = model.nodes.iter().find(|node| node.op_is::<UnimplementedOp>()) {
                 return Err(BackendError::Unsupported { what: format!("operator {}", node.op.name()) });
             }
@@ -99,10 +102,25 @@ impl Backend for Tract {
     }
 }
 
+/// Reads a model. Operators may share a name in a file; tract, where it is built with its own checks, wants each its own.
+fn parse(mut bytes: &[u8]) -> Result<InferenceModel, BackendError> {
+    let mut model = bounded::reader().model_for_read(&mut bytes).map_err(failed)?;
+    let mut names = HashSet::new();
+    for node in &mut model.nodes {
+        while !names.insert(node.name.clone()) {
+            node.name = format!("{}#{}", node.name, node.id);
+        }
+    }
+    Ok(model)
+}
+
 fn failed(error: impl Into<TractError>) -> BackendError {
     let error = error.into();
     if let Some(TooMuch { what, value, bound }) = error.root_cause().downcast_ref() {
         return BackendError::TooLarge { what: (*what).to_owned(), value: *value, bound: *bound };
+    }
+    if let Some(unknown) = error.root_cause().downcast_ref::<Unknown>() {
+        return BackendError::Unsupported { what: unknown.to_string() };
     }
     BackendError::Failed { detail: format!("{error:#}") }
 }
@@ -230,7 +248,7 @@ fn compile(model: &InferenceModel, signature: &Signature) -> Result<Plan, Backen
 /// What one inference of a model takes, for backends that run it in another way: it costs the same on each.
 pub(super) fn work_of(bytes: &[u8], signature: &Signature) -> Result<u64, BackendError> {
     bounded::with_room(|| {
-        let model = bounded::reader().model_for_read(&mut &*bytes).map_err(failed)?;
+        let model = parse(bytes)?;
         work(&typed(&model, signature)?)
     })
 }
@@ -321,8 +339,8 @@ impl Graph for Onnx {
     }
 
     fn held_bytes(&self) -> u64 {
-        // The parsed model has its weights once, and each compiled shape may have them packed anew.
-        self.file_bytes.saturating_mul(self.plans.len() as u64 + 1)
+        // The parsed model has its weights once, and each compiled shape may have them packed anew: one is as good as there.
+        self.file_bytes.saturating_mul(self.plans.len().max(1) as u64 + 1)
     }
 
     fn shrink(&self, bytes_max: u64) {

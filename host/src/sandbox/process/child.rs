@@ -16,8 +16,8 @@ use super::wire::{self, Answer, Ask, Body, Bounds, Reader, Wait, WireError};
 use crate::{
     limits,
     sandbox::{
-        CancelToken, CpuClass, EngineDescription, Finished, HostFault, LoadError, ModelInfo, Request, Response,
-        SandboxError, SandboxOptions, ThreadSandbox, compile,
+        CancelToken, CpuClass, EngineDescription, Finished, LoadError, ModelInfo, Request, Response, SandboxError,
+        SandboxOptions, ThreadSandbox, compile,
         jail::{self, Gap, Jail, Layers},
         nn,
     },
@@ -82,7 +82,7 @@ fn serve() -> Result<(), WireError> {
         Ok(started) => started,
         Err(error) => return answer(&Answer::Failed { error }, &[]),
     };
-    answer(&Answer::Ready { engine, gaps }, &[])?;
+    answer(&Answer::Ready { engine, gaps, backend_bytes: sandbox.backend_bytes() }, &[])?;
     // A guest's stack is larger than what a main thread is sure to have.
     let task = thread::Builder::new().name("task".to_owned()).stack_size(limits::EXECUTOR_STACK_BYTES);
     let task = task.spawn(move || serve_asks(&sandbox, &mut reader)).map_err(|_| WireError::Socket(Errno::AGAIN))?;
@@ -147,7 +147,14 @@ fn serve_asks(sandbox: &ThreadSandbox, reader: &mut Reader) -> Result<(), WireEr
         let (ask, body) = reader.receive(stdin(), BOUNDS, &mut Forever)?;
         match ask {
             Ask::Module { info } => answer(&Answer::Module { loaded: sandbox.load_code(info, &body) }, &[])?,
-            Ask::Model { hash } => answer(&Answer::Model { loaded: load_model(sandbox, hash, body) }, &[])?,
+            Ask::Model { hash } => {
+                let loaded = load_model(sandbox, hash, body);
+                answer(&Answer::Model { loaded, sessions: sandbox.sessions() }, &[])?;
+            }
+            Ask::Shrink { bytes_max } => {
+                sandbox.settle_models(Some(bytes_max));
+                answer(&Answer::Shrunk { sessions: sandbox.sessions() }, &[])?;
+            }
             Ask::Measure => answer(&Answer::Measured { measured: sandbox.measure() }, &[])?,
             Ask::Run { request, lengths } => {
                 let cancel = CancelToken::asking(is_cancelled);
@@ -188,16 +195,15 @@ fn filled(request: Request, mut sections: VecDeque<Bytes>) -> Result<Request, Wi
 fn run(sandbox: &ThreadSandbox, request: Request, cancel: &CancelToken) -> Result<(), WireError> {
     let finished = match sandbox.run_cancellable(request, cancel) {
         Response::Done(finished) => finished,
-        Response::Fault(fault) => return fault_answer(fault),
+        Response::Fault(fault) => {
+            let sessions = sandbox.sessions();
+            return answer(&Answer::Ran { ran: Err(fault), lengths: Vec::new(), sessions }, &[]);
+        }
     };
     let (finished, body) = emptied(finished);
     let lengths = body.iter().map(|section| section.len() as u64).collect();
     let pieces: Vec<&[u8]> = body.iter().map(|section| &**section).collect();
-    answer(&Answer::Ran { ran: Ok(Box::new(finished)), lengths }, &pieces)
-}
-
-fn fault_answer(fault: HostFault) -> Result<(), WireError> {
-    answer(&Answer::Ran { ran: Err(fault), lengths: Vec::new() }, &[])
+    answer(&Answer::Ran { ran: Ok(Box::new(finished)), lengths, sessions: sandbox.sessions() }, &pieces)
 }
 
 /// The result with its bytes taken out.

@@ -14,6 +14,7 @@ use std::{
 use ort::{
     AsPointer, Error,
     device::Device,
+    memory::Allocator,
     session::Session,
     sys::{OrtApiBase, OrtKeyValuePairs},
 };
@@ -74,6 +75,22 @@ pub(super) fn assignments(session: &Session) -> Result<Vec<(String, String)>, Er
         }
     }
     Ok(found)
+}
+
+/// What an allocator of a session says of itself, if it keeps count.
+pub(super) fn statistics(allocator: &Allocator) -> Vec<(String, String)> {
+    let api = ort::api();
+    let mut list = ptr::null_mut();
+    // SAFETY: the allocator is borrowed; the list is this call's to release, and read before it is.
+    unsafe {
+        let asked = Error::result_from_status((api.AllocatorGetStats)(AsPointer::ptr(allocator), &mut list));
+        if asked.is_err() {
+            return Vec::new();
+        }
+        let found = pairs(list);
+        (api.ReleaseKeyValuePairs)(list);
+        found
+    }
 }
 
 /// What a device says of itself: first what its provider says, then what the machine does.
