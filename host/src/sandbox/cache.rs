@@ -169,7 +169,9 @@ mod tests {
     fn values_that_grew_shrink_before_any_leaves() {
         let cache: Cache<u8, AtomicU64, ()> = Cache::new(10);
         let held = |value: &AtomicU64| value.load(Ordering::Relaxed);
-        let shrink = |value: &AtomicU64, bytes_max: u64| drop(value.fetch_min(bytes_max.max(2), Ordering::Relaxed));
+        let shrink = |value: &AtomicU64, bytes_max: u64| {
+            value.fetch_min(bytes_max.max(2), Ordering::Relaxed);
+        };
         let settled = |bytes_max: u64| {
             cache.settle(bytes_max, held, shrink);
             let mut sizes = cache.sizes();
