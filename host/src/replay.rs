@@ -177,6 +177,8 @@ pub(crate) struct Player {
     sources: Sources,
     /// Whether a record of another engine is run all the same.
     any_engine: bool,
+    /// Whether recorded answers are held against those of the referee in the sandbox.
+    by_referee: bool,
     /// Where what the replays wrote is kept.
     keep: Option<Folder>,
     /// One an engine: they keep what they have loaded.
@@ -189,7 +191,12 @@ impl Player {
     /// A player of what these sources have. `keep` gets what the tasks write, each file named by its hash.
     pub(crate) fn new(sources: Sources, any_engine: bool, keep: Option<PathBuf>) -> Self {
         let keep = keep.map(Folder::new);
-        Self { sources, any_engine, keep, sandboxes: Vec::new(), tolerances: BTreeMap::new() }
+        Self { sources, any_engine, by_referee: false, keep, sandboxes: Vec::new(), tolerances: BTreeMap::new() }
+    }
+
+    /// Holds recorded answers against those of the referee in the sandbox, whatever else this machine infers with.
+    pub(crate) fn ask_referee(&mut self) {
+        self.by_referee = true;
     }
 
     /// Judges answers of a model by this, whatever the job says.
@@ -270,13 +277,16 @@ impl Player {
     ) -> Result<(Sandbox, Option<String>), ReplayError> {
         let signed = execution.engine;
         let fed = recorded.filter(|_| execution.class == Class::Tolerant);
+        let by_referee = self.by_referee && fed.is_some();
         let will_do = |own: &EngineDescription| {
-            own.fingerprint() == signed || fed.is_some_and(|fed| answers::runs_alike(&fed.engine, own))
+            let alike = own.fingerprint() == signed || fed.is_some_and(|fed| answers::runs_alike(&fed.engine, own));
+            alike && (!by_referee || own.is_referee())
         };
         if let Some(sandbox) = self.sandboxes.iter().find(|sandbox| will_do(sandbox.describe())) {
             return Ok((sandbox.clone(), None));
         }
-        let options = engine::options(signed).or_else(|| engine::options_like(will_do));
+        let same = if by_referee { None } else { engine::options(signed) };
+        let options = same.or_else(|| engine::options_like(will_do));
         let made = options.map(Sandbox::new);
         match (made, self.sandboxes.first()) {
             (Some(Ok(sandbox)), _) => {

@@ -124,7 +124,7 @@ pub struct SandboxOptions {
     pub cpu_class: Option<CpuClass>,
     /// What results may depend on.
     pub profile: Profile,
-    /// What models run on.
+    /// What models run on in the native profile; the portable one has [`BackendOptions::Referee`].
     pub backend: BackendOptions,
     /// How code is compiled. Everything but the determinism lint has it fast; it is part of the fingerprint.
     #[serde(skip)]
@@ -147,6 +147,16 @@ pub enum Optimisation {
     Speed,
     /// Code as it comes.
     None,
+}
+
+impl SandboxOptions {
+    /// What models run on: the portable profile has the one that runs the same everywhere, whatever is asked for.
+    pub(crate) fn infers_with(&self) -> &BackendOptions {
+        match self.profile {
+            Profile::Native => &self.backend,
+            Profile::Portable => &BackendOptions::Referee,
+        }
+    }
 }
 
 impl Default for SandboxOptions {
@@ -377,7 +387,7 @@ fn pin_class(asked: CpuClass) -> Result<(), SandboxError> {
 }
 
 fn start_backend(options: &SandboxOptions, class: CpuClass) -> Result<Box<dyn Backend>, SandboxError> {
-    nn::start(&options.backend, class).map_err(|error| SandboxError::Backend { detail: error.to_string() })
+    nn::start(options.infers_with(), class).map_err(|error| SandboxError::Backend { detail: error.to_string() })
 }
 
 impl ThreadSandbox {
@@ -501,11 +511,23 @@ impl ThreadSandbox {
         }
         check_hash(&hash, &ModelHash::of(bytes))?;
         let made = self.shared.models.get_or_make(hash, || {
-            let graph = nn::load(&*self.shared.backend, bytes)?;
+            let graph = nn::load(self.backend()?, bytes)?;
             let held = length.saturating_add(graph.held_bytes());
             Ok((NamedModel { hash, bytes: length, graph }, held))
         })?;
         Ok(made.info())
+    }
+
+    /// What models run on, with the module that it may need.
+    fn backend(&self) -> Result<&dyn Backend, LoadError> {
+        let Shared { backend, engine, modules, .. } = &*self.shared;
+        if let Some(own) = backend.module() {
+            self.load_module(own.hash, own.bytes)?;
+            let module = modules.get(own.hash);
+            let module = module.ok_or_else(|| LoadError::Model { detail: "its engine was pushed out".to_owned() })?;
+            backend.equip(engine, module).map_err(|error| LoadError::Model { detail: error.to_string() })?;
+        }
+        Ok(&**backend)
     }
 
     /// Whether a model is ready to run.
@@ -518,7 +540,8 @@ impl ThreadSandbox {
     /// # Errors
     /// When the backend does not run it.
     fn measure(&self) -> Result<Measured, SandboxError> {
-        nn::measure::measure(&*self.shared.backend).map_err(|detail| SandboxError::Backend { detail })
+        let backend = self.backend().map_err(|error| SandboxError::Backend { detail: error.to_string() })?;
+        nn::measure::measure(backend).map_err(|detail| SandboxError::Backend { detail })
     }
 
     /// Runs one task. Blocks: call it from a thread that may, with 2 MiB of stack or more.

@@ -15,6 +15,7 @@
 //! - `metrics`: what Prometheus reads.
 //! - `models`: example tasks over real models, held against what the models' own Python packages say.
 //! - `operators`: the ONNX project's operator test vectors on every backend.
+//! - `referee`: tract inside the sandbox: one result everywhere, fuel that is exact, bounds; and tract's own kernels by class.
 //! - `digits`: the main job's input, and what is true about it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
@@ -31,6 +32,7 @@ mod isolation;
 mod metrics;
 mod models;
 mod operators;
+mod referee;
 mod refusals;
 mod replay;
 mod run;

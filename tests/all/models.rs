@@ -16,7 +16,7 @@ use serde::Deserialize;
 use support::models::Models;
 use tasks::TaskModule;
 
-use crate::sandbox::SANDBOX;
+use crate::{referee::REFEREE, sandbox::SANDBOX};
 
 /// How far a score may be from the package's.
 const SCORE_MAX: f64 = 1e-4;
@@ -25,6 +25,7 @@ const SCORE_MAX: f64 = 1e-4;
 fn backends(models: &Models) -> Vec<(&'static str, Sandbox)> {
     let sandbox = |(name, backend)| match backend {
         BackendOptions::Tract => (name, SANDBOX.clone()),
+        BackendOptions::Referee => (name, REFEREE.clone()),
         backend => (name, Sandbox::new(SandboxOptions { backend, ..SandboxOptions::default() }).expect("it starts")),
     };
     models.backends().into_iter().map(sandbox).collect()

@@ -45,7 +45,7 @@ impl Models {
 
     /// What can run them here, by name.
     pub fn backends(&self) -> Vec<(&'static str, BackendOptions)> {
-        let mut backends = vec![("tract", BackendOptions::Tract)];
+        let mut backends = vec![("tract", BackendOptions::Tract), ("tract-wasm", BackendOptions::Referee)];
         // One process has one such library: that which other tests of it find.
         let found = find::find(find::Wanted::Library).into_iter().map(|found| found.path).next();
         let library = found.or_else(|| self.path("libonnxruntime.so").canonicalize().ok());

@@ -52,7 +52,7 @@ fn classes() -> Vec<CpuClass> {
 
 /// Those that are no kernels of tract's.
 fn more() -> Vec<AtHand> {
-    Vec::new()
+    vec![AtHand { name: "tract-wasm".to_owned(), options: alone(BackendOptions::Referee) }]
 }
 
 /// Options of a sandbox with this backend, which is in a process of its own.

@@ -1,11 +1,11 @@
 //! The conditions that a record was signed under, and whether this machine has them.
 
-use registry::id::EngineFingerprint;
+use registry::{id::EngineFingerprint, job::Profile};
 use serde_json::Value;
 
 use super::{Sources, content::ContentError};
 use crate::{
-    sandbox::{CpuClass, EngineDescription, Sandbox, SandboxOptions},
+    sandbox::{BackendOptions, CpuClass, EngineDescription, Sandbox, SandboxOptions},
     task,
 };
 
@@ -24,7 +24,10 @@ pub(super) fn options_like(will_do: impl Fn(&EngineDescription) -> bool) -> Opti
 /// Every engine that this machine may have.
 fn candidates() -> Vec<SandboxOptions> {
     let classes = [Some(CpuClass::detect()), Some(CpuClass::Generic)];
-    classes.map(|cpu_class| SandboxOptions { cpu_class, ..task::alone() }).into()
+    let native = classes.map(|cpu_class| SandboxOptions { cpu_class, ..task::alone() });
+    let referee = native.clone().map(|native| SandboxOptions { backend: BackendOptions::Referee, ..native });
+    let portable = SandboxOptions { profile: Profile::Portable, ..task::alone() };
+    native.into_iter().chain(referee).chain([portable]).collect()
 }
 
 /// In what an engine differs from the one with this fingerprint, as far as that can be known.

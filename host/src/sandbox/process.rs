@@ -32,7 +32,7 @@ mod wire;
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -45,11 +45,12 @@ use self::{
     member::{Broken, Job, Member},
 };
 use super::{
-    CancelToken, CompileOptions, CompileStats, CpuClass, EngineDescription, Finished, HostFault, LoadError, Measured,
-    ModelInfo, ModuleInfo, ProcessStats, Request, Response, SandboxError, SandboxOptions,
+    BackendOptions, CancelToken, CompileOptions, CompileStats, CpuClass, EngineDescription, Finished, HostFault,
+    LoadError, Measured, ModelInfo, ModuleInfo, ProcessStats, Request, Response, SandboxError, SandboxOptions,
     cache::Cache,
     check_hash, check_options, check_start,
     compile::{Artifact, Compiler},
+    nn::referee::{self, OwnModule},
     run,
 };
 use crate::{clock::Stopwatch, limits};
@@ -113,6 +114,8 @@ pub(super) struct Pool {
     idle: Mutex<Vec<Member>>,
     modules: Cache<ModuleHash, Held<ModuleInfo>, LoadError>,
     models: Cache<ModelHash, Held<ModelInfo>, LoadError>,
+    /// The module that models run in, where they run in one.
+    own: OnceLock<Arc<Held<ModuleInfo>>>,
     slots_used: AtomicU32,
     loads: Loads,
     counters: Arc<Counters>,
@@ -149,6 +152,7 @@ impl Pool {
             idle: Mutex::new(vec![first]),
             modules: Cache::new(options.module_cache_bytes_max),
             models: Cache::new(options.model_cache_bytes_max),
+            own: OnceLock::new(),
             slots_used: AtomicU32::new(0),
             loads: Loads::default(),
             counters,
@@ -227,7 +231,11 @@ impl Pool {
         check_hash(&hash, &ModelHash::of(bytes))?;
         let held = self.models.get_or_make(hash, || {
             let content = Content::seal(&[bytes]).map_err(failed)?;
-            let info = self.load(|member| member.load_model(hash, &content, None))?;
+            let own = self.own()?;
+            let info = self.load(|member| match provide(own.as_deref(), member, None)? {
+                Ok(()) => member.load_model(hash, &content, None),
+                Err(error) => Ok(Err(error)),
+            })?;
             Ok((Held { info, content }, length))
         })?;
         Ok(held.info.clone())
@@ -246,9 +254,27 @@ impl Pool {
         }
     }
 
+    /// The module that models run in, where they run in one: compiled when it is first asked for, and kept.
+    fn own(&self) -> Result<Option<Arc<Held<ModuleInfo>>>, LoadError> {
+        let BackendOptions::Referee = self.options.infers_with() else { return Ok(None) };
+        if let Some(own) = self.own.get() {
+            return Ok(Some(Arc::clone(own)));
+        }
+        let OwnModule { hash, bytes } = *referee::module();
+        let held = self.modules.get_or_make(hash, || self.held(&self.compiler.artifact(hash, bytes)?))?;
+        Ok(Some(Arc::clone(self.own.get_or_init(|| held))))
+    }
+
     pub(super) fn measure(&self) -> Result<Measured, SandboxError> {
+        let broken = |error: LoadError| SandboxError::Backend { detail: error.to_string() };
+        let own = self.own().map_err(broken)?;
         let mut member = self.take(None)?;
-        match member.measure() {
+        let measured = match provide(own.as_deref(), &mut member, None) {
+            Ok(Ok(())) => member.measure(),
+            Ok(Err(error)) => Ok(Err(broken(error))),
+            Err(broken) => Err(broken),
+        };
+        match measured {
             Ok(measured) => {
                 self.give_back(member);
                 measured
@@ -317,8 +343,10 @@ impl Pool {
             Some(held) => Ok((*model, held)),
             None => Err(HostFault::ModelMissing { name: name.clone(), model: *model }),
         };
-        let models = request.models.iter().map(model).collect::<Result<_, _>>()?;
-        Ok(Needs { module: (request.module, module), models })
+        let models: Vec<_> = request.models.iter().map(model).collect::<Result<_, _>>()?;
+        // A model was loaded, which was not done without it.
+        let own = if models.is_empty() { None } else { self.own.get().map(Arc::clone) };
+        Ok(Needs { module: (request.module, module), own, models })
     }
 
     /// The idle process that has most of what is needed, of several the last that worked; or a new one.
@@ -365,9 +393,23 @@ fn failed(error: impl std::fmt::Display) -> LoadError {
     LoadError::SandboxDied { how: error.to_string() }
 }
 
+/// Gives a process a module that it lacks, if there is one.
+fn provide(
+    module: Option<&Held<ModuleInfo>>,
+    member: &mut Member,
+    cancel: Option<&CancelToken>,
+) -> Result<Result<(), LoadError>, Broken> {
+    match module {
+        Some(held) if !member.has_module(held.info.hash) => member.load_module(held.info, &held.content, cancel),
+        _ => Ok(Ok(())),
+    }
+}
+
 /// What a request needs loaded.
 struct Needs {
     module: (ModuleHash, Arc<Held<ModuleInfo>>),
+    /// What the models run in.
+    own: Option<Arc<Held<ModuleInfo>>>,
     models: Vec<(ModelHash, Arc<Held<ModelInfo>>)>,
 }
 
@@ -384,11 +426,10 @@ impl Needs {
     fn provide(&self, member: &mut Member, cancel: Option<&CancelToken>) -> Result<Result<(), HostFault>, Broken> {
         // It was loaded once, so that only the machine can be why it is not again.
         let fault = |error: LoadError| HostFault::Internal { detail: error.to_string() };
-        let (hash, held) = &self.module;
-        if !member.has_module(*hash)
-            && let Err(error) = member.load_module(held.info, &held.content, cancel)?
-        {
-            return Ok(Err(fault(error)));
+        for module in [Some(&self.module.1), self.own.as_ref()] {
+            if let Err(error) = provide(module.map(|held| &**held), member, cancel)? {
+                return Ok(Err(fault(error)));
+            }
         }
         for (hash, held) in &self.models {
             if !member.has_model(*hash)

@@ -24,7 +24,7 @@ use super::{
     },
     preflight::PAGE_BYTES,
     request::{CancelToken, Finished, HostFault, Request, Response},
-    state::{State, Stop},
+    state::{State, Stop, Watch},
     wasi::tree::Tree,
 };
 use crate::{clock::Stopwatch, limits};
@@ -74,7 +74,8 @@ fn finish(
     }
     let _slot = Slot::take(&sandbox.shared.slots_used, sandbox.shared.options.slots_max)?;
     let recorder = Recorder::new(&request)?;
-    let state = State::new(request, Inferences::new(models, recorder), started, cancel);
+    let watch = Watch::new(started, limits.wall_ms_max, cancel);
+    let state = State::new(request, Inferences::new(models, recorder), watch);
     let mut store = Store::new(&sandbox.shared.engine, state);
     // Threads that run tasks have it already.
     let ended =

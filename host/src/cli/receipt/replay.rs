@@ -29,6 +29,10 @@ pub(in crate::cli) struct ReplayArgs {
     /// Run what was signed on another engine as well, and compare outcome and output alone.
     #[arg(long)]
     any_engine: bool,
+    /// Hold what a model answered against tract in the sandbox, whatever else this machine infers with: it answers the same on
+    /// every processor.
+    #[arg(long)]
+    referee: bool,
     /// Keep what the tasks write now, each file named by its hash: another machine can say where its replay differs from
     /// it.
     #[arg(long, value_name = "DIR")]
@@ -75,6 +79,9 @@ pub(super) async fn run(args: ReplayArgs) -> Outcome {
     let client = if args.fetch { Some(args.connect.client()?) } else { None };
     let sources = Sources::open(&args.blobs).await.map_err(|error| CliError::Usage(error.to_string()))?;
     let mut player = Player::new(sources, args.any_engine, args.keep.clone());
+    if args.referee {
+        player.ask_referee();
+    }
     for path in &args.tolerance {
         let said = file::read(path).map_err(|error| CliError::Usage(error.to_string()))?;
         player.tolerate(said.model, said.tolerance);

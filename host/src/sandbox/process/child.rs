@@ -111,7 +111,7 @@ fn start(options: SandboxOptions, own_dir: PathBuf, data_bytes_max: u64) -> Resu
     };
     // A library opens files and asks what machine this is: it does so now, and has seen nothing of others.
     let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
-    nn::prepare(&options.backend, class).map_err(|error| SandboxError::Backend { detail: error.to_string() })?;
+    nn::prepare(options.infers_with(), class).map_err(|error| SandboxError::Backend { detail: error.to_string() })?;
     let gaps = jail::enter(&jail).map_err(|error| SandboxError::Isolation { detail: error.to_string() })?;
     let sandbox = ThreadSandbox::new(SandboxOptions { slots_max: 1, ..options })?;
     let engine = sandbox.describe().clone();
