@@ -127,7 +127,13 @@ fn endless() -> Vec<Row> {
         row("memory bomb", wat(&format!(r#"(module (memory (export "memory") 8192) {START})"#)), "memory_out"),
         // More than this host gives to any task.
         row("memory bomb", wat(&format!(r#"(module (memory (export "memory") 65536) {START})"#)), "refused(too_large)"),
-        row("memory bomb", guest("", "(loop $more (drop (memory.grow (i32.const 1))) (br $more))"), "fuel_out"),
+        // Each is a call of the host's, so that the usual fuel would last for most of a minute.
+        asking(
+            "memory bomb",
+            guest("", "(loop $more (drop (memory.grow (i32.const 1))) (br $more))"),
+            |request| request.limits.fuel_max = 100_000_000,
+            "fuel_out",
+        ),
         row("memory bomb", wat(&format!(r#"(module (memory (export "memory") i64 1) {START})"#)), "refused(memory)"),
         row("table bomb", wat(&format!("(module {BEGIN} {START} (table 10000000 funcref))")), "refused(too_large)"),
         row(

@@ -140,7 +140,6 @@ fn done(peer: &Peer, spec: &JobSpec, order: &Order, device: Option<Device>) -> T
         operator: OperatorId(peer.operator.public()),
         nonce: order.id.0,
         price_micro: 0,
-        nn_record: None,
     };
     let receipt = Signed::seal(&receipt, &peer.key);
     ToCoordinator::Receipts(vec![Done { receipt, output, stdout: Some("x".into()), task_us: 1 }.into()])

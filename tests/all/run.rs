@@ -167,7 +167,7 @@ async fn bad_input_is_refused_with_one_line_and_a_word() {
         (&[&echo, "--arg", &long], "argument", "length of the arguments in bytes is 70000"),
         (&[&echo, "--in", &file], "argument", "file name `../up` is refused"),
         (&[&echo, "--in", &twice, "--in", &twice], "argument", "file `a` is given twice"),
-        (&[&echo, "--model", &model], "model", "model.pt: model does not load"),
+        (&[&echo, "--model", &model], "model_malformed", "model.pt: not an ONNX model"),
         (&[&echo, "--fuel", "0"], "argument", "limits.fuel_max is 0"),
         (&[&echo, "--memory-max", "5000000000"], "limit_too_large", "over the bound of 4294967296"),
         (&[&echo, "--memory-max", "65536"], "memory_limit", "raise the limit"),

@@ -130,7 +130,7 @@ async fn what_could_never_run_is_refused_before_it_is_accepted() {
         (job(&absent.to_string(), ""), 404, "unknown_blob"),
         (job("digits", ""), 400, "malformed"),
         (job("alice/digits@1", ""), 404, "unknown_name"),
-        (JobRequest { models: model(blob), ..job(&module, "") }, 422, "model"),
+        (JobRequest { models: model(blob), ..job(&module, "") }, 422, "model_malformed"),
         (JobRequest { models: model(absent), ..job(&module, "") }, 404, "unknown_blob"),
         (JobRequest { input: InputRequest::Blob(absent), ..job(&module, "") }, 404, "unknown_blob"),
         (JobRequest { policy: Policy::Quorum(9), ..job(&module, "") }, 400, "job"),

@@ -27,6 +27,7 @@ pub struct HostMetrics {
     fuel: IntCounter,
     seconds: Histogram,
     in_flight: IntGauge,
+    running: IntGauge,
     connected: IntGauge,
     blobs: BlobMetrics,
     sandboxes: IntGauge,
@@ -54,6 +55,7 @@ impl HostMetrics {
             fuel: counter(of, "quorate_host_fuel_total", "Fuel spent by executions that gave a result."),
             seconds: register(of, Histogram::with_opts(seconds.buckets(SECONDS.to_vec()))),
             in_flight: gauge(of, "quorate_host_in_flight", "Assignments that the host holds."),
+            running: gauge(of, "quorate_host_running", "Assignments that run now."),
             connected: gauge(of, "quorate_host_connected", "1 while the host is connected to its coordinator, else 0."),
             blobs: BlobMetrics::new(of, "host_"),
             sandboxes: gauge(of, "quorate_host_sandboxes", "Sandbox processes."),
@@ -101,6 +103,11 @@ impl HostMetrics {
     /// Assignments that the host holds now.
     pub fn set_in_flight(&self, assignments: usize) {
         self.in_flight.set(level(assignments));
+    }
+
+    /// More or fewer assignments run.
+    pub fn running(&self, change: i64) {
+        self.running.add(change);
     }
 
     /// Whether the host is connected to its coordinator.

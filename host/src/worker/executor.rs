@@ -63,7 +63,9 @@ fn work(shared: &Arc<Shared>) {
     while let Some((task, cancel)) = shared.book.next() {
         let entry = task.entry;
         // A panic is a bug of the host, and no reason for its other slots' work to be lost.
+        shared.options.metrics.running(1);
         let ended = catch_unwind(AssertUnwindSafe(|| execute(shared, &task, &cancel)));
+        shared.options.metrics.running(-1);
         match ended.unwrap_or_else(|_| Err(Stop::Fault(Fault::new("internal", "host panicked while it ran the task"))))
         {
             Ok(kept) => shared.book.finished(entry, kept),

@@ -91,6 +91,6 @@ fn versions_in_the_fingerprint_are_those_of_the_lock_file() {
         lock[at..].lines().nth(1).unwrap().trim_start_matches("version = ").trim_matches('"').to_owned()
     };
     assert_eq!(description.wasmtime, locked("wasmtime"));
-    assert_eq!(description.backend, format!("tract {}", locked("tract-onnx")));
+    assert_eq!(description.backend, format!("tract {}+tanh", locked("tract-onnx")));
     assert_eq!(description.fingerprint(), sandbox().fingerprint());
 }
