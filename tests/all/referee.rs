@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::Command, sync::LazyLock, time::Duration};
 
 use guest_sdk::abi::nn::TensorType;
 use host::sandbox::{
-    Answer, BackendOptions, CancelToken, CompileCache, CompileOptions, CpuClass, Finished, HostFault, Isolation,
-    NnRecord, Optimisation, Request, Response, Sandbox, SandboxOptions,
+    Answer, BackendOptions, CancelToken, CompileBudget, CompileCache, CompileOptions, CpuClass, Finished, HostFault,
+    Isolation, NnRecord, Optimisation, Request, Response, Sandbox, SandboxOptions,
     onnx::{Attribute::Int, FLOAT, Model, f32s, i64s},
 };
 use registry::{
@@ -25,7 +25,9 @@ pub(crate) static REFEREE: LazyLock<Sandbox> = LazyLock::new(|| Sandbox::new(opt
 fn options() -> SandboxOptions {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("compiled");
     let cache = CompileCache { key_file: dir.with_extension("key"), dir, bytes_max: 1 << 30 };
-    let compile = CompileOptions { program: Some(EXE.into()), cache: Some(cache), ..CompileOptions::default() };
+    // Other tests have the machine too.
+    let budget = CompileBudget { cpu_s_max: 600, wall_ms_max: 1_800_000, ..CompileBudget::default() };
+    let compile = CompileOptions { program: Some(EXE.into()), cache: Some(cache), budget };
     SandboxOptions {
         profile: Profile::Portable,
         program: Some(EXE.into()),
