@@ -24,7 +24,7 @@ use guest_sdk::abi::nn::TensorType;
 use host::sandbox::{
     BackendOptions, CpuClass, Isolation, Request, Sandbox, SandboxOptions,
     direct::{DirectInputs, DirectModel},
-    jail::{self, Jail, Layer, Layers},
+    jail::{self, Drivers, Jail, Layer, Layers},
     onnx::{FLOAT, Model, f32s},
 };
 use registry::id::{BlobHash, ModuleHash};
@@ -42,7 +42,7 @@ fn main() {
         args.map(|arg| arg.split_once('=').map(|(key, value)| (key.into(), value.into())).unwrap()).collect();
     let layers = match first.as_str() {
         "none" => Layers::NONE,
-        "all" => Layers::ALL,
+        "all" | "driver" => Layers::ALL,
         word => Layers::only(Layer::ALL.into_iter().find(|layer| layer.word() == word).unwrap()),
     };
     let (_, attempt) = ATTEMPTS.iter().find(|(name, _)| *name == second).unwrap();
@@ -55,6 +55,9 @@ fn main() {
         descriptors_max: 64,
         own_dir: PathBuf::from(&given["own"]),
         dies_with_parent: true,
+        // Some library that every system has, and a device that is none of a GPU.
+        drivers: (first == "driver")
+            .then(|| Drivers { readable: vec!["/usr/lib".into()], devices: vec!["/dev/null".into()] }),
     };
     let gaps = jail::enter(&jail).unwrap();
     assert!(gaps.is_empty(), "this kernel lacks what is to be tested: {gaps:?}");
@@ -101,6 +104,8 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         checked(read).map(drop)
     }),
     ("read", |given| fs::read(&given["file"]).map(drop)),
+    ("library", |_| fs::read_dir("/usr/lib").map(drop)),
+    ("device", |_| File::options().read(true).write(true).open("/dev/null").map(drop)),
     ("stat", |given| fs::metadata(&given["file"]).map(drop)),
     ("write", |given| fs::write(format!("{}.new", given["file"]), "mine")),
     ("fill", |_| {

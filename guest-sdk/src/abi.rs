@@ -137,4 +137,6 @@ pub mod nn {
     pub const TARGET_CPU: u32 = 0;
     /// `execution_target` of the specification: a GPU.
     pub const TARGET_GPU: u32 = 1;
+    /// `execution_target` of the specification: an accelerator of another kind.
+    pub const TARGET_TPU: u32 = 2;
 }

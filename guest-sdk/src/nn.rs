@@ -13,6 +13,8 @@
 //! }
 //! ```
 //!
+//! A task of class `exact` may bring a model of its own ([`Graph::from_bytes`]), e.g. as an input file.
+//!
 //! wasi-nn reports no shapes, so the task says which shape it expects of an output and gets an error, not a slice of
 //! something else, when the number of bytes differs. The preview-1 ABI has no way to free a graph or a context: both
 //! live as long as the task, which is why [`Graph`] and [`Context`] do nothing when dropped and why one context should
@@ -24,10 +26,12 @@
 #[cfg(target_arch = "wasm32")]
 #[path = "nn/imports.rs"]
 mod backend;
+mod half;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod stub;
 mod tensor;
 
+pub use half::F16;
 #[cfg(not(target_arch = "wasm32"))]
 use stub as backend;
 pub use tensor::{AnyTensor, Element, Tensor};
@@ -102,6 +106,20 @@ impl Graph {
     pub fn by_name(name: &str) -> Result<Self, Error> {
         let handle = backend::load_by_name(name).map_err(|errno| refused("load_by_name", name, errno))?;
         Ok(Self { name: name.to_owned(), handle })
+    }
+
+    /// A model that the task brings itself: an ONNX file, whose weights are inside.
+    ///
+    /// The host parses it anew for each task, which costs fuel by its length, and has a bound for all that a task brings. A
+    /// model that many tasks use is better declared.
+    ///
+    /// # Errors
+    /// [`Errno::UnsupportedOperation`] when the job's class is not `exact` or no backend here has an operator,
+    /// [`Errno::InvalidEncoding`] when it is no model, [`Errno::TooLarge`] when it passes the host's bounds.
+    pub fn from_bytes(model: &[u8]) -> Result<Self, Error> {
+        let name = format!("a model of {} bytes", model.len());
+        let handle = backend::load(model).map_err(|errno| refused("load", &name, errno))?;
+        Ok(Self { name, handle })
     }
 
     /// A context to run inferences in, one after another.

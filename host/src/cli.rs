@@ -3,7 +3,7 @@
 //! - `exit`: errors and exit codes; `output`: tables, JSON, progress; `connect`: where the coordinator is; `paths`: where
 //!   files are by default; `parse`: what arguments mean; `folder`: where a task's files go.
 //! - Verbs that ask a coordinator: `push submit jobs job results receipt nodes why cancel names yank`.
-//! - Verbs that need no grid: `run calibrate completions`, `receipt verify` and `receipt replay`.
+//! - Verbs that need no grid: `run doctor calibrate completions`, `receipt verify` and `receipt replay`.
 //! - Verbs that are a process of the grid: `up node demo`. Their arguments are values that `node` and `demo` take.
 //!
 //! Results go to standard output, everything else to standard error. With `--json` standard output is one JSON value.
@@ -13,6 +13,7 @@ mod cancel;
 mod completions;
 mod connect;
 pub mod demo;
+mod doctor;
 mod exit;
 mod folder;
 mod job;
@@ -65,6 +66,8 @@ enum Verb {
     Node(node::NodeArgs),
     /// Run one task on this machine, as a host would.
     Run(run::RunArgs),
+    /// Say what this machine has for running tasks, and what to do about what it lacks.
+    Doctor(doctor::DoctorArgs),
     /// Measure how far the backends of this machine differ on a model.
     Calibrate(calibrate::CalibrateArgs),
     /// Upload a module, a model or any file; publish it under a name.
@@ -128,6 +131,7 @@ async fn run(verb: Verb) -> Outcome {
         Verb::Up(args) => up::run(args).await,
         Verb::Node(args) => node::run(args).await,
         Verb::Run(args) => run::run(args).await,
+        Verb::Doctor(args) => doctor::run(args).await,
         Verb::Calibrate(args) => calibrate::run(args).await,
         Verb::Push(args) => push::run(args).await,
         Verb::Submit(args) => submit::run(args).await,

@@ -11,6 +11,7 @@
 //! slots = 2
 //! memory_bytes_max = 1073741824
 //! isolation = "process"       # or "thread": see `sandbox::Isolation`
+//! cpu_class = "generic"       # or "avx2": the processor's best when left out; hosts of different classes never agree
 //! every_layer = false         # true: no node where the kernel lacks a part of `sandbox::jail`
 //!
 //! [host.compile]              # what compiling one module may take, and what is kept
@@ -18,15 +19,23 @@
 //! memory_bytes_max = 2147483648
 //! wall_ms_max = 240000
 //! cache_bytes_max = 4294967296
+//!
+//! [host.inference]            # what models run on beside tract: see `inference`
+//! onnxruntime = "off"         # or "auto", or the full path of the library
+//! providers = ["cpu"]         # of "cpu", "cuda" and "webgpu": an engine for each
+//! webgpu_plugin = "auto"      # or its full path
 //! ```
+
+mod inference;
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use self::inference::{InferenceConfig, InferenceError, Library};
 use crate::{
     limits,
-    sandbox::{CompileBudget, Isolation, SandboxOptions},
+    sandbox::{CompileBudget, CpuClass, Isolation, SandboxOptions},
 };
 
 /// What a configuration file may say.
@@ -56,7 +65,7 @@ impl Default for StoreConfig {
 }
 
 /// What a host offers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HostConfig {
     /// Tasks that run at a time.
@@ -65,12 +74,16 @@ pub struct HostConfig {
     pub queue_max: u32,
     /// Memory in bytes that one task may have.
     pub memory_bytes_max: u64,
+    /// What code is compiled for; the processor's best when absent.
+    pub cpu_class: Option<CpuClass>,
     /// Where tasks run, and a coordinator looks into models.
     pub isolation: Isolation,
     /// Whether the node does not start where the kernel lacks a part of the jail.
     pub every_layer: bool,
     /// How modules are compiled.
     pub compile: CompileConfig,
+    /// What models run on beside tract.
+    pub inference: InferenceConfig,
 }
 
 /// What compiling one module may take, and how much is kept of what was compiled.
@@ -109,9 +122,11 @@ impl Default for HostConfig {
             slots,
             queue_max: limits::HOST_AHEAD_MAX,
             memory_bytes_max: limits::TASK_MEMORY_BYTES_MAX,
+            cpu_class: None,
             isolation: Isolation::Process,
             every_layer: false,
             compile: CompileConfig::default(),
+            inference: InferenceConfig::default(),
         }
     }
 }
@@ -147,6 +162,9 @@ pub enum ConfigError {
         /// Largest allowed.
         max: u64,
     },
+    /// What models run on.
+    #[error("{0}")]
+    Inference(#[from] InferenceError),
 }
 
 impl Config {
@@ -170,17 +188,19 @@ impl HostConfig {
         SandboxOptions {
             memory_bytes_max: self.memory_bytes_max,
             slots_max: self.slots,
+            cpu_class: self.cpu_class,
             isolation: self.isolation,
             every_layer: self.every_layer,
             ..SandboxOptions::default()
         }
     }
 
-    /// Whether every number is within its bounds.
+    /// Whether every number is within its bounds, and all goes together.
     ///
     /// # Errors
-    /// Names the first that is not.
+    /// Names the first that is not or does not.
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.inference.check(self.isolation)?;
         let compile = &self.compile;
         let bounds = [
             ("host.slots", self.slots.into(), 1, limits::HOST_SLOTS_MAX.into()),
@@ -220,6 +240,9 @@ mod tests {
         assert_eq!(config.store, StoreConfig::default());
         assert_eq!(config.host.sandbox().isolation, Isolation::Process, "nothing has to be said for that");
         assert_eq!(load("[host]\nisolation = \"thread\"\n").unwrap().host.sandbox().isolation, Isolation::Thread);
+        assert_eq!(config.host.sandbox().cpu_class, None);
+        let generic = load("[host]\ncpu_class = \"generic\"\n").unwrap().host.sandbox();
+        assert_eq!(generic.cpu_class, Some(CpuClass::Generic));
     }
 
     #[test]
@@ -244,6 +267,9 @@ mod tests {
             ("[host]\nslotz = 7\n", "slotz"),
             ("[host]\nslots = 0\n", "host.slots is 0, outside"),
             ("[host]\nisolation = \"none\"\n", "isolation"),
+            ("[host]\ncpu_class = \"avx9\"\n", "avx9"),
+            ("[host.inference]\nonnxruntimes = \"auto\"\n", "onnxruntimes"),
+            ("[host]\nisolation = \"thread\"\n[host.inference]\nonnxruntime = \"auto\"\n", "native library"),
         ] {
             let refusal = load(text).unwrap_err().to_string();
             assert!(refusal.contains(expected), "{refusal}");

@@ -8,6 +8,7 @@
 //! - [`journal`]: the coordinator's memory. [`coordinator`]: drives the event machine of `grid`.
 //! - [`worker`]: the host's side of the work: fetch, run, sign, send.
 //! - `replay`: runs the task of a record of receipts again. `lint`: runs a module twice and more before it is published.
+//!   `doctor`: what this machine has for all that.
 //! - [`net`]: what crosses sockets between hosts and coordinator; the only user of iroh's control plane.
 //! - [`gateway`]: HTTP, the only user of axum. [`client`]: its other end.
 //! - [`node`]: wires the parts into processes. [`launch`]: starts such processes. [`demo`]: the main job, on one machine.
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod config;
 pub mod coordinator;
 pub mod demo;
+pub mod doctor;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -154,6 +154,10 @@ pub const SANDBOX_BASE_BYTES: u64 = 2 << 30;
 pub const SANDBOX_ADDRESS_BYTES_MAX: u64 = 128 << 30;
 /// Descriptors of a sandbox process: the standard ones, one for each module, and one for content that is handed over.
 pub const SANDBOX_DESCRIPTORS_MAX: u64 = 64;
+/// Descriptors that a GPU's driver may have open beside these.
+pub const SANDBOX_GPU_DESCRIPTORS_MAX: u64 = 960;
+/// Memory in bytes of a sandbox process for what a GPU's driver and its libraries keep on this side.
+pub const SANDBOX_GPU_BYTES: u64 = 8 << 30;
 /// Modules that a sandbox process loads before it is replaced, so that its descriptors last.
 pub const SANDBOX_MODULES_MAX: usize = 48;
 /// Length in bytes of a memory file of a sandbox process: the initial memory of a module. The engine makes none that is longer
@@ -189,6 +193,10 @@ pub const NN_ACTIVATION_BYTES_MAX: u64 = 1 << 30;
 pub const NN_FOLD_BYTES_MAX: u64 = 1 << 30;
 /// Graphs and contexts that a task may open, each kind: preview 1 has no way to close one.
 pub const NN_HANDLES_MAX: usize = 64;
+/// Native stack in bytes that a backend has at least.
+pub const NN_STACK_BYTES: usize = 2 << 20;
+/// Models that a task brings in its own memory, all together, in bytes.
+pub const NN_BROUGHT_BYTES_MAX: u64 = 64 << 20;
 /// Dimensions of a tensor.
 pub const NN_RANK_MAX: u32 = 8;
 /// Length in bytes of a local model name.
@@ -208,6 +216,10 @@ pub const NN_RECORD_BYTES_MAX: u64 = 64 << 20;
 pub const NN_RECORD_FILE_BYTES_MAX: usize = (64 << 20) + (64 << 10);
 /// Fuel for one inference, before its work.
 pub const NN_INFERENCE_FUEL: u64 = 10_000;
+/// Fuel for loading a model that the task brings, for each byte of its file.
+pub const NN_LOAD_FUEL_PER_BYTE: u64 = 16;
+/// The same for each of its operators, whose shapes are inferred.
+pub const NN_LOAD_FUEL_PER_NODE: u64 = 20_000;
 /// Fuel for the first use of a graph with a shape in a task, for each byte of the model file.
 pub const NN_SHAPE_FUEL_PER_BYTE: u64 = 4;
 /// Memory in bytes of the engine that models run in inside the sandbox, one task's. Not for a host to choose: a model that has no
@@ -221,8 +233,9 @@ pub const NN_REFEREE_LOAD_FUEL_MAX: u64 = 100_000_000_000;
 pub const NN_REFEREE_KEPT_BYTES_MAX: u64 = 512 << 20;
 /// Rows of the square matrices whose product measures a processor.
 pub const MEASURE_CPU_SIDE: u32 = 256;
-/// Rows of the square matrices whose product measures a GPU: enough to keep a large one busy for a moment.
-pub const MEASURE_GPU_SIDE: u32 = 2048;
+/// Rows of the square matrices whose products measure a GPU, as long as there is time: enough to keep a large one busy for a
+/// moment.
+pub const MEASURE_GPU_SIDES: [u32; 4] = [256, 512, 1024, 2048];
 /// Products that are timed, the best of which counts.
 pub const MEASURE_ROUNDS_MAX: u32 = 10;
 /// Time in milliseconds after which no further product is timed.

@@ -258,10 +258,13 @@ fn local_hosts(options: &UpOptions) -> Result<Vec<Process>, NodeError> {
     let exe = std::env::current_exe().map_err(file(Path::new("quorate")))?;
     let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
     let slots = options.slots.unwrap_or_else(|| (cores / options.hosts.max(1)).max(1)).to_string();
+    let config = options.config.as_ref().map(|path| path.to_string_lossy());
+    let mut args = vec!["--slots", &slots];
+    args.extend(config.iter().flat_map(|path| ["--config", path]));
     let start = |index| {
         let name = format!("host-{index}");
         let dir = options.data_dir.join("hosts").join(&name);
-        Ok(Process::host(&exe, &name, &dir, &options.data_dir, &["--slots", &slots])?)
+        Ok(Process::host(&exe, &name, &dir, &options.data_dir, &args)?)
     };
     (1..=options.hosts).map(start).collect()
 }
@@ -275,7 +278,7 @@ pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<()
     let dir = options.data_dir.as_path();
     make_dir(dir)?;
     let config = Config::load(options.config.as_deref())?;
-    let mut offer = config.host;
+    let mut offer = config.host.clone();
     offer.slots = options.slots.unwrap_or(offer.slots);
     offer.memory_bytes_max = options.memory_bytes_max.unwrap_or(offer.memory_bytes_max);
     offer.check()?;
@@ -287,7 +290,12 @@ pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<()
     let store = open_store(dir, &config).await?;
     let endpoint = endpoint::bind(&key, options.net_listen, EndpointOptions::default()).await?;
     let sandbox = SandboxOptions { compile: compile_options(dir, offer.compile), ..offer.sandbox() };
-    let sandboxes = Arc::new(starting(move || Sandboxes::new(sandbox)).await?);
+    let inference = offer.inference.clone();
+    let start = move || {
+        let further = inference.sandboxes(&sandbox);
+        Sandboxes::with(sandbox, further)
+    };
+    let sandboxes = Arc::new(starting(start).await?);
     let metrics = HostMetrics::new(&Metrics::new());
     let (stop, stopping) = watch::channel(false);
     if let Some(addr) = options.metrics_listen {
@@ -361,6 +369,7 @@ async fn serve_metrics(
         let (processes, compiles) = sandboxes.stats();
         metrics.set_sandbox(processes);
         metrics.set_compiles(compiles);
+        metrics.set_models(sandboxes.model_stats());
         metrics.render()
     };
     tokio::spawn(gateway::serve_metrics(listener, render, told(stopping)));

@@ -177,31 +177,31 @@ pub(crate) struct Player {
     sources: Sources,
     /// Whether a record of another engine is run all the same.
     any_engine: bool,
-    /// Whether recorded answers are held against those of the referee in the sandbox.
-    by_referee: bool,
     /// Where what the replays wrote is kept.
     keep: Option<Folder>,
     /// One an engine: they keep what they have loaded.
     sandboxes: Vec<Sandbox>,
     /// How far answers of a model may differ, whatever the job says.
     tolerances: BTreeMap<ModelHash, Tolerance>,
+    /// How the name of the backend begins that models run on here; any will do when absent.
+    backend: Option<String>,
 }
 
 impl Player {
     /// A player of what these sources have. `keep` gets what the tasks write, each file named by its hash.
     pub(crate) fn new(sources: Sources, any_engine: bool, keep: Option<PathBuf>) -> Self {
         let keep = keep.map(Folder::new);
-        Self { sources, any_engine, by_referee: false, keep, sandboxes: Vec::new(), tolerances: BTreeMap::new() }
-    }
-
-    /// Holds recorded answers against those of the referee in the sandbox, whatever else this machine infers with.
-    pub(crate) fn ask_referee(&mut self) {
-        self.by_referee = true;
+        Self { sources, any_engine, keep, sandboxes: Vec::new(), tolerances: BTreeMap::new(), backend: None }
     }
 
     /// Judges answers of a model by this, whatever the job says.
     pub(crate) fn tolerate(&mut self, model: ModelHash, tolerance: Tolerance) {
         self.tolerances.insert(model, tolerance);
+    }
+
+    /// Runs models on a backend whose name begins like this alone.
+    pub(crate) fn run_on(&mut self, backend: String) {
+        self.backend = Some(backend);
     }
 
     /// One more folder to look into, before the others.
@@ -277,16 +277,20 @@ impl Player {
     ) -> Result<(Sandbox, Option<String>), ReplayError> {
         let signed = execution.engine;
         let fed = recorded.filter(|_| execution.class == Class::Tolerant);
-        let by_referee = self.by_referee && fed.is_some();
-        let will_do = |own: &EngineDescription| {
-            let alike = own.fingerprint() == signed || fed.is_some_and(|fed| answers::runs_alike(&fed.engine, own));
-            alike && (!by_referee || own.is_referee())
+        let is_wanted = |own: &EngineDescription| {
+            self.backend.as_ref().is_none_or(|backend| own.backend.starts_with(backend.as_str()))
         };
-        if let Some(sandbox) = self.sandboxes.iter().find(|sandbox| will_do(sandbox.describe())) {
-            return Ok((sandbox.clone(), None));
+        let is_same = |own: &EngineDescription| is_wanted(own) && own.fingerprint() == signed;
+        let is_alike =
+            |own: &EngineDescription| is_wanted(own) && fed.is_some_and(|fed| answers::runs_alike(&fed.engine, own));
+        let has = |will_do: &dyn Fn(&EngineDescription) -> bool| {
+            self.sandboxes.iter().find(|sandbox| will_do(sandbox.describe())).cloned()
+        };
+        if let Some(sandbox) = has(&is_same).or_else(|| has(&is_alike)) {
+            return Ok((sandbox, None));
         }
-        let same = if by_referee { None } else { engine::options(signed) };
-        let options = same.or_else(|| engine::options_like(will_do));
+        let like = |will_do: &dyn Fn(&EngineDescription) -> bool| engine::options_like(execution.class, will_do);
+        let options = like(&is_same).or_else(|| like(&is_alike));
         let made = options.map(Sandbox::new);
         match (made, self.sandboxes.first()) {
             (Some(Ok(sandbox)), _) => {

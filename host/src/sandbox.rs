@@ -58,7 +58,10 @@ mod wasi;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, OnceLock, atomic::AtomicU32},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use registry::{
@@ -78,7 +81,10 @@ pub use self::process::child;
 use self::{
     cache::Cache,
     compile::{Artifact, Compiler},
-    nn::{NamedModel, backend::Backend},
+    nn::{
+        NamedModel,
+        backend::{Backend, Graph},
+    },
     state::State,
 };
 pub use self::{
@@ -86,7 +92,7 @@ pub use self::{
     engine::{CpuClass, EngineDescription, HOST_ABI},
     nn::{
         ModelInfo, TensorDecl,
-        backend::{BackendOptions, Provider},
+        backend::{BackendOptions, Provider, ProviderKind},
         measure::Measured,
         onnxruntime::find,
         preflight::{DynamicAxis, ModelFacts, ModelRefusal, model_preflight},
@@ -95,7 +101,7 @@ pub use self::{
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
     profiles::{NoEngine, Sandboxes},
     request::{CancelToken, Finished, HostFault, Inference, Request, Response},
-    wall::{Isolation, ProcessStats, Sandbox},
+    wall::{Isolation, ModelStats, ProcessStats, Sandbox},
 };
 use crate::limits;
 
@@ -115,7 +121,8 @@ pub struct SandboxOptions {
     pub module_cache_bytes_max: u64,
     /// How modules are compiled, and where they are kept.
     pub compile: CompileOptions,
-    /// Models kept, in bytes of their files.
+    /// Memory in bytes that models may have in all tasks together: weights, compiled shapes, arenas. Their files may have as
+    /// much again.
     pub model_cache_bytes_max: u64,
     /// Memory in bytes that each idle slot keeps, to be ready sooner.
     pub keep_resident_bytes_max: usize,
@@ -285,6 +292,16 @@ pub enum LoadError {
         /// Largest allowed.
         bytes_max: u64,
     },
+    /// The model would take more memory than models get here.
+    #[error(
+        "model takes {bytes} bytes of memory to run, over the {bytes_max} that models get on this host: run it on a host that gives more"
+    )]
+    ModelMemory {
+        /// As estimated from its length, or as found.
+        bytes: u64,
+        /// As much as there is for all models.
+        bytes_max: u64,
+    },
     /// No backend here takes the model.
     #[error(transparent)]
     ModelRefused(#[from] ModelRefusal),
@@ -313,6 +330,7 @@ impl LoadError {
             Self::CompilerCrashed { .. } => "compiler_crashed",
             Self::CompilerFailed { .. } => "compiler_failed",
             Self::ModelTooLarge { .. } => "model_too_large",
+            Self::ModelMemory { .. } => "model_memory",
             Self::ModelRefused(refusal) => refusal.word(),
             Self::Model { .. } => "model",
             Self::SandboxDied { .. } => "sandbox_died",
@@ -358,13 +376,36 @@ struct Shared {
     options: SandboxOptions,
     engine: Engine,
     linker: Linker<State>,
-    backend: Box<dyn Backend>,
+    backend: Arc<dyn Backend>,
     description: EngineDescription,
     fingerprint: EngineFingerprint,
     compiler: Compiler,
     modules: Cache<ModuleHash, LoadedModule, LoadError>,
     models: Cache<ModelHash, NamedModel, LoadError>,
+    model_counts: ModelCounts,
     slots_used: AtomicU32,
+}
+
+/// What was counted of models: see [`ModelStats`].
+#[derive(Debug, Default)]
+struct ModelCounts {
+    found: AtomicU64,
+    loaded: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl ModelCounts {
+    /// Counts a model that was made ready, or was not.
+    fn made<T>(&self, made: &Result<T, LoadError>) {
+        let count = if made.is_ok() { &self.loaded } else { &self.refused };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self, evicted: u64) -> ModelStats {
+        let [found, loaded, refused] =
+            [&self.found, &self.loaded, &self.refused].map(|count| count.load(Ordering::Relaxed));
+        ModelStats { found, loaded, refused, evicted, ..ModelStats::default() }
+    }
 }
 
 /// Runs tasks in threads of this process. Cheap to clone: clones share everything.
@@ -387,7 +428,7 @@ fn pin_class(asked: CpuClass) -> Result<(), SandboxError> {
 }
 
 fn start_backend(options: &SandboxOptions, class: CpuClass) -> Result<Box<dyn Backend>, SandboxError> {
-    nn::start(options.infers_with(), class).map_err(|error| SandboxError::Backend { detail: error.to_string() })
+    nn::start(options.infers_with(), class).map_err(|error| SandboxError::Backend { detail: nn::why(error) })
 }
 
 impl ThreadSandbox {
@@ -404,16 +445,18 @@ impl ThreadSandbox {
             .and_then(|()| fuel::link(&mut linker));
         linked.map_err(|error| SandboxError::Engine { detail: format!("{error:#}") })?;
         let backend = start_backend(&options, class)?;
+        let backend_bytes = backend.memory_bytes();
         let description = engine::describe(&engine, options.profile, class, &*backend);
         let shared = Shared {
             compiler: Compiler::new(&options, class, engine.clone()),
             engine,
             linker,
-            backend,
+            backend: Arc::from(backend),
             fingerprint: description.fingerprint(),
             description,
             modules: Cache::new(options.module_cache_bytes_max),
-            models: Cache::new(options.model_cache_bytes_max),
+            models: Cache::new(model_bytes_max(options.model_cache_bytes_max, backend_bytes)),
+            model_counts: ModelCounts::default(),
             slots_used: AtomicU32::new(0),
             options,
         };
@@ -511,8 +554,12 @@ impl ThreadSandbox {
         }
         check_hash(&hash, &ModelHash::of(bytes))?;
         let made = self.shared.models.get_or_make(hash, || {
-            let graph = nn::load(self.backend()?, bytes)?;
-            let held = length.saturating_add(graph.held_bytes());
+            let made = self.graph(bytes);
+            self.shared.model_counts.made(&made);
+            let graph = made?;
+            let held = graph.held_bytes();
+            // What others can make again goes before any of them does.
+            self.settle_models(Some(self.shared.models.bytes_max().saturating_sub(held)));
             Ok((NamedModel { hash, bytes: length, graph }, held))
         })?;
         Ok(made.info())
@@ -528,6 +575,44 @@ impl ThreadSandbox {
             backend.equip(engine, module).map_err(|error| LoadError::Model { detail: error.to_string() })?;
         }
         Ok(&**backend)
+    }
+
+    /// A model that has room: what surely has none is not even parsed.
+    fn graph(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, LoadError> {
+        let bytes_max = self.shared.models.bytes_max();
+        check_room(self.shared.options.infers_with().session_bytes(bytes.len() as u64), bytes_max)?;
+        let graph = nn::load(self.backend()?, bytes)?;
+        check_room(graph.held_bytes(), bytes_max)?;
+        Ok(graph)
+    }
+
+    /// Counts what models hold after they were used, and has them keep no more than so many bytes, or than they may.
+    fn settle_models(&self, bytes_max: Option<u64>) {
+        let models = &self.shared.models;
+        let bytes_max = bytes_max.unwrap_or(u64::MAX).min(models.bytes_max());
+        models.settle(bytes_max, |model| model.graph.held_bytes(), |model, bytes| model.graph.shrink(bytes));
+    }
+
+    /// The models that are loaded, with the memory that each was last counted to hold.
+    #[cfg(target_os = "linux")]
+    fn sessions(&self) -> Vec<(ModelHash, u64)> {
+        self.shared.models.sizes()
+    }
+
+    /// What became of models since the start.
+    fn model_stats(&self) -> ModelStats {
+        let held = self.shared.models.sizes();
+        ModelStats {
+            sessions: held.len() as u64,
+            bytes: held.iter().map(|(_, bytes)| bytes).sum(),
+            ..self.shared.model_counts.read(self.shared.models.evicted())
+        }
+    }
+
+    /// Memory in bytes that models can use on what they run on.
+    #[cfg(target_os = "linux")]
+    fn backend_bytes(&self) -> u64 {
+        self.shared.backend.memory_bytes()
     }
 
     /// Whether a model is ready to run.
@@ -565,6 +650,16 @@ fn check_start(info: &ModuleInfo, options: &SandboxOptions) -> Result<(), LoadEr
     Err(Refusal::TooLarge { what, value, bound: options.memory_bytes_max }.into())
 }
 
+/// Memory in bytes for models: no more than there is, where that is known.
+fn model_bytes_max(given: u64, backend_bytes: u64) -> u64 {
+    if backend_bytes == 0 { given } else { given.min(backend_bytes) }
+}
+
+/// A model that takes more memory than all models may have would never run.
+fn check_room(bytes: u64, bytes_max: u64) -> Result<(), LoadError> {
+    if bytes > bytes_max { Err(LoadError::ModelMemory { bytes, bytes_max }) } else { Ok(()) }
+}
+
 fn check_options(options: &SandboxOptions) -> Result<(), SandboxError> {
     check_option("memory_bytes_max", options.memory_bytes_max, PAGE_BYTES, limits::MEMORY_BYTES_MAX)?;
     check_option("output_bytes_max", options.output_bytes_max, 0, limits::OUTPUT_BYTES_MAX)?;
@@ -580,6 +675,16 @@ pub(crate) fn silence() {
         // SAFETY: the program has one thread, as the caller sees to.
         unsafe { std::env::set_var(name, value) };
     }
+}
+
+/// What this machine's processor is called.
+pub fn processor() -> &'static str {
+    &nn::onnxruntime::cpu::own().name
+}
+
+/// Memory of this machine in bytes; 0 where the system does not tell.
+pub fn memory_bytes() -> u64 {
+    nn::measure::host_memory_bytes()
 }
 
 /// The functions of WASI preview 1 that a module may import, sorted.

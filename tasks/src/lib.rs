@@ -8,7 +8,8 @@
 //! - hostile ones, each after one wall of the sandbox: `spin`, `hog`, `flood`, `deep`, `trap`, `exit`, `clock`,
 //!   `bad-nn`;
 //! - one to measure by: `kernel`, which runs any of [`kernels`];
-//! - one to check WASI by: `wasi-suite`, the meaning of its public test suite.
+//! - two to check interfaces by: `wasi-suite`, the meaning of WASI's public test suite; `nn-script`, which calls wasi-nn through
+//!   its public crate as a script says.
 //!
 //! The list is made by `build.rs` from the directory, so a new task is a new file and nothing else, but for its test:
 //!

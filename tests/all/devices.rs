@@ -8,6 +8,7 @@ use host::{
     gateway::wire::{InputRequest, JobRequest},
     net::wire::{Done, Order, ToCoordinator},
     sandbox::{CpuClass, Isolation, Request, Response, SandboxOptions, Sandboxes},
+    testing::skipped,
 };
 use registry::{
     device::{Device, DeviceAsk, DeviceKind},
@@ -183,8 +184,7 @@ async fn a_host_that_signs_the_processor_for_a_gpu_is_not_believed() {
 #[test]
 fn two_engines_of_one_host_each_run_what_is_theirs() {
     if CpuClass::detect() == CpuClass::Generic {
-        println!("skipped: this processor has one class of kernels only");
-        return;
+        return skipped("this processor has one class of kernels only", "QUORATE_REQUIRE_AVX2");
     }
     let isolated = SandboxOptions {
         isolation: Isolation::Process,

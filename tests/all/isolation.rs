@@ -173,6 +173,20 @@ fn all_layers_together_stop_everything() {
     }
 }
 
+#[test]
+fn a_driver_has_what_it_needs_and_the_rest_is_stopped() {
+    let target = Target::new();
+    for (attempt, _) in TABLE {
+        // What `jail` says is given up.
+        let is_open = ["stat", "share"].contains(&attempt);
+        assert_eq!(target.attempt("driver", attempt) == Got::Done, is_open, "{attempt}");
+    }
+    for attempt in ["library", "device"] {
+        assert_eq!(target.attempt("driver", attempt), Got::Done, "{attempt}");
+        assert_eq!(target.attempt("all", attempt), Got::Stopped, "{attempt}");
+    }
+}
+
 /// Sandbox processes of the program under test.
 fn options() -> SandboxOptions {
     SandboxOptions {

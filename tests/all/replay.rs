@@ -10,7 +10,7 @@ use host::{
     gateway::wire::{InputRequest, JobRequest},
 };
 use registry::{
-    id::{BlobHash, JobId},
+    id::{BlobHash, JobId, ModelHash},
     job::{Reduce, Split},
     receipt::Record,
 };
@@ -154,4 +154,35 @@ async fn content_comes_from_a_running_coordinator_or_from_the_data_of_one_that_s
     cluster.kill_coordinator();
     let (code, records) = replay(&[&here, "--blobs", &data_dir]).await;
     assert_eq!(code, Some(0), "{records:#?}");
+}
+
+#[tokio::test]
+async fn a_model_that_a_task_brought_stands_in_its_receipt_and_replays() {
+    let kept = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(EXE, &[Conduct::Honest; 2]).await;
+    let model = cluster.publish(tasks::data::DIGITS_MODEL).await.parse().unwrap();
+    let script = "bytes digits.onnx\ncontext 0\ninput 0 0 f32 1x64 zeros:64\ncompute 0\noutput 0 0 f32 10\n";
+    let request = JobRequest {
+        module: cluster.publish(tasks::NN_SCRIPT.wasm).await,
+        files: BTreeMap::from([("digits.onnx".to_owned(), model)]),
+        input: InputRequest::Text(script.to_owned()),
+        ..JobRequest::default()
+    };
+    let job = cluster.submit(&request).await;
+    let result = text(&cluster.result(job).await);
+    assert!(result.starts_with("ok\nok\nok\nok\nok "), "{result}");
+    get(&cluster, job, kept.path(), &["--content"]).await;
+    drop(cluster);
+
+    let record = std::fs::read(kept.path().join("map-000000.cbor")).unwrap();
+    let accepted = Record::from_bytes(&record).unwrap().check().unwrap();
+    // The root is of what it inferred; nothing of that is recorded, since it comes out again.
+    let root = accepted.execution.nn_root.expect("nothing was inferred");
+    assert_eq!(accepted.nn_record, None);
+    let (here, keep) = (kept.path().to_string_lossy().into_owned(), kept.path().join("kept"));
+    let (code, records) = replay(&[&here, "--keep", &keep.to_string_lossy()]).await;
+    assert_eq!((code, &records[0]["verdict"]), (Some(0), &"equal".into()), "{records:#?}");
+    let inferences = std::fs::read(keep.join(root.to_string())).unwrap();
+    let hash = ModelHash::of(tasks::data::DIGITS_MODEL);
+    assert!(inferences.windows(32).any(|window| window == hash.as_bytes()), "the model is not named");
 }

@@ -180,6 +180,7 @@ mod claims {
         lines_of_text_lie_as_rapidocr_sees_them as orient, speech_is_where_silero_hears_it as speech,
         types_of_files_are_what_magika_says as identify,
     };
+    pub(super) use crate::nn::the_public_crate_finds_models_by_name_in_memory_and_in_files as nn_script;
     pub(super) use crate::wasi::every_case_of_the_guest_is_a_test as wasi_suite;
 
     #[test]

@@ -1,9 +1,10 @@
 //! A grid of real processes for tests and measurements: it starts, is spoken to over HTTP, and can be hurt.
 //!
 //! A failed expectation panics with what the processes logged, so that a test reads as a story. [`models`] finds the real
-//! models.
+//! models, [`standins`] makes others that are nearly them.
 
 pub mod models;
+pub mod standins;
 
 use std::{
     path::{Path, PathBuf},
@@ -20,6 +21,7 @@ use host::{
     clock::Stopwatch,
     gateway::wire::JobRequest,
     launch::{Process, TICKET_FILE},
+    sandbox::find::{self, Wanted},
 };
 use registry::{id::JobId, membership::Ticket};
 
@@ -192,12 +194,26 @@ impl Cluster {
 
 /// Runs the program with these arguments.
 pub async fn cli(exe: impl AsRef<Path>, data_dir: Option<&Path>, args: &[&str], stdin: &[u8]) -> Output {
+    run(exe.as_ref(), data_dir, args, stdin, &[]).await
+}
+
+/// The same, without a coordinator, where the native libraries that this machine has are found.
+pub async fn cli_with_libraries(exe: impl AsRef<Path>, args: &[&str]) -> Output {
+    let wanted = [(Wanted::Library, find::LIBRARY_VARIABLE), (Wanted::Webgpu, find::WEBGPU_VARIABLE)];
+    let first = |wanted| find::find(wanted).into_iter().next().map(|found| found.path);
+    let found: Vec<_> = wanted.into_iter().filter_map(|(wanted, name)| Some((name, first(wanted)?))).collect();
+    run(exe.as_ref(), None, args, b"", &found).await
+}
+
+async fn run(exe: &Path, data_dir: Option<&Path>, args: &[&str], stdin: &[u8], env: &[(&str, PathBuf)]) -> Output {
     use tokio::io::AsyncWriteExt;
 
-    let mut command = tokio::process::Command::new(exe.as_ref());
+    let mut command = tokio::process::Command::new(exe);
     command.args(args).env_remove("QUORATE_URL").env_remove("QUORATE_TOKEN_FILE");
     // What `run` keeps of compiled modules is not the user's.
-    command.env("XDG_CACHE_HOME", std::env::temp_dir().join("quorate-tests"));
+    command
+        .env("XDG_CACHE_HOME", std::env::temp_dir().join("quorate-tests"))
+        .envs(env.iter().map(|(name, path)| (name, path)));
     if let Some(dir) = data_dir {
         command.arg("--data-dir").arg(dir);
     }

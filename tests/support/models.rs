@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use host::sandbox::{BackendOptions, Provider, find};
+use host::{
+    sandbox::{BackendOptions, Provider, find},
+    testing::skipped,
+};
 use serde::de::DeserializeOwned;
 
 /// The directory of the real models.
@@ -28,12 +31,10 @@ impl Models {
     ///
     /// # Panics
     /// Where they are required (`QUORATE_REQUIRE_MODELS`) and missing.
-    #[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
     pub fn or_skip() -> Option<Self> {
         let found = Self::find();
         if found.is_none() {
-            assert!(env::var_os("QUORATE_REQUIRE_MODELS").is_none(), "real models are required and not installed");
-            eprintln!("skipped: real models are not installed: run tools/install-models");
+            skipped("real models are not installed: run tools/install-models", "QUORATE_REQUIRE_MODELS");
         }
         found
     }
@@ -43,9 +44,14 @@ impl Models {
         self.dir.join(name)
     }
 
+    /// What can run them here, and the referee in the sandbox, which takes no models from guests themselves.
+    pub fn backends_and_referee(&self) -> Vec<(&'static str, BackendOptions)> {
+        self.backends().into_iter().chain([("tract-wasm", BackendOptions::Referee)]).collect()
+    }
+
     /// What can run them here, by name.
     pub fn backends(&self) -> Vec<(&'static str, BackendOptions)> {
-        let mut backends = vec![("tract", BackendOptions::Tract), ("tract-wasm", BackendOptions::Referee)];
+        let mut backends = vec![("tract", BackendOptions::Tract)];
         // One process has one such library: that which other tests of it find.
         let found = find::find(find::Wanted::Library).into_iter().map(|found| found.path).next();
         let library = found.or_else(|| self.path("libonnxruntime.so").canonicalize().ok());

@@ -6,7 +6,7 @@
 #![allow(unsafe_code, reason = "calling the host is a foreign call")]
 
 use super::AnyTensor;
-use crate::abi::nn::Errno;
+use crate::abi::nn::{ENCODING_ONNX, Errno, TARGET_CPU};
 
 /// `tensor` of the specification's witx, laid out as on a 32-bit machine: 20 bytes.
 #[repr(C)]
@@ -18,20 +18,42 @@ struct RawTensor {
     data_len: usize,
 }
 
+/// `graph_builder` of the specification: one part of a model.
+#[repr(C)]
+struct RawBuilder {
+    data: *const u8,
+    data_len: usize,
+}
+
 const _: () = assert!(size_of::<RawTensor>() == 20 && std::mem::offset_of!(RawTensor, data) == 12);
 
 mod host {
-    use super::RawTensor;
+    use super::{RawBuilder, RawTensor};
 
     // A link attribute takes no constant; the name is `abi::nn::MODULE`.
     #[link(wasm_import_module = "wasi_ephemeral_nn")]
     unsafe extern "C" {
+        pub(super) fn load(
+            builders: *const RawBuilder,
+            builders_len: usize,
+            encoding: u32,
+            target: u32,
+            graph: *mut u32,
+        ) -> u32;
         pub(super) fn load_by_name(name: *const u8, name_len: usize, graph: *mut u32) -> u32;
         pub(super) fn init_execution_context(graph: u32, context: *mut u32) -> u32;
         pub(super) fn set_input(context: u32, index: u32, tensor: *const RawTensor) -> u32;
         pub(super) fn compute(context: u32) -> u32;
         pub(super) fn get_output(context: u32, index: u32, out: *mut u8, out_len: usize, written: *mut usize) -> u32;
     }
+}
+
+pub(super) fn load(model: &[u8]) -> Result<u32, Errno> {
+    let builder = RawBuilder { data: model.as_ptr(), data_len: model.len() };
+    let mut graph = 0;
+    // SAFETY: `builder`, the model it points to and `graph` outlive the call, and the host copies what it keeps.
+    done(unsafe { host::load(&builder, 1, ENCODING_ONNX, TARGET_CPU, &mut graph) })?;
+    Ok(graph)
 }
 
 pub(super) fn load_by_name(name: &str) -> Result<u32, Errno> {

@@ -34,6 +34,7 @@ thread_local! {
 /// What this thread has registered and loaded. A handle is a position.
 struct Models {
     named: BTreeMap<String, Model>,
+    brought: BTreeMap<Vec<u8>, Model>,
     graphs: Vec<Model>,
     contexts: Vec<Inference>,
 }
@@ -50,9 +51,21 @@ pub fn register(name: &str, model: impl Fn(&[AnyTensor]) -> Result<Vec<AnyTensor
     MODELS.with_borrow_mut(|models| models.named.insert(name.to_owned(), Rc::new(model)));
 }
 
+/// Registers for this thread what a model does whose file a task brings itself.
+pub fn register_file(file: &[u8], model: impl Fn(&[AnyTensor]) -> Result<Vec<AnyTensor>, Errno> + 'static) {
+    MODELS.with_borrow_mut(|models| models.brought.insert(file.to_owned(), Rc::new(model)));
+}
+
 /// Forgets every model, graph and context of this thread.
 pub fn clear() {
     MODELS.with_borrow_mut(|models| *models = Models::new());
+}
+
+pub(super) fn load(file: &[u8]) -> Result<u32, Errno> {
+    MODELS.with_borrow_mut(|models| {
+        let model = models.brought.get(file).ok_or(Errno::InvalidEncoding)?.clone();
+        push(&mut models.graphs, model)
+    })
 }
 
 pub(super) fn load_by_name(name: &str) -> Result<u32, Errno> {
@@ -100,7 +113,7 @@ pub(super) fn get_output(context: u32, index: u32, out: &mut [u8]) -> Result<usi
 
 impl Models {
     const fn new() -> Self {
-        Self { named: BTreeMap::new(), graphs: Vec::new(), contexts: Vec::new() }
+        Self { named: BTreeMap::new(), brought: BTreeMap::new(), graphs: Vec::new(), contexts: Vec::new() }
     }
 }
 
@@ -116,7 +129,7 @@ fn push<T>(list: &mut Vec<T>, item: T) -> Result<u32, Errno> {
 
 #[cfg(test)]
 mod tests {
-    use crate::nn::{Error, Graph, Tensor};
+    use crate::nn::{Error, F16, Graph, Tensor};
 
     use super::*;
 
@@ -140,6 +153,15 @@ mod tests {
         let input = Tensor::new(vec![4], vec![1u8, 2, 3, 4]).unwrap();
         context.set_input(1, &input).unwrap();
         assert_eq!(errno(context.compute()), Errno::InvalidArgument, "input 0 is missing");
+    }
+
+    #[test]
+    fn a_file_that_is_no_model_is_refused() {
+        register_file(b"model", |inputs| Ok(inputs.to_vec()));
+        assert_eq!(errno(Graph::from_bytes(b"garbage")), Errno::InvalidEncoding);
+        let mut context = Graph::from_bytes(b"model").unwrap().context().unwrap();
+        let halves = Tensor::new(vec![2], vec![F16::from(0.5), F16::from(-2.0)]).unwrap();
+        assert_eq!(context.infer::<F16, F16>(&halves, &[2]).unwrap(), halves);
     }
 
     #[test]

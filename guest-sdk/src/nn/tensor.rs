@@ -4,14 +4,14 @@
 //! type as a number, the elements as little-endian bytes. Copying between the two keeps this crate free of pointer
 //! casts; next to an inference the copy does not show.
 
-use super::Error;
+use super::{Error, F16};
 use crate::abi::nn::TensorType;
 
 mod sealed {
     pub trait Sealed {}
 }
 
-/// A Rust type that can be an element of a tensor: `f32`, `f64`, `u8`, `i32`, `i64`.
+/// A Rust type that can be an element of a tensor: [`F16`], `f32`, `f64`, `u8`, `i32`, `i64`.
 pub trait Element: Copy + sealed::Sealed {
     /// Its number in wasi-nn.
     const TYPE: TensorType;
@@ -40,6 +40,21 @@ macro_rules! element {
             }
         }
     )*};
+}
+
+impl sealed::Sealed for F16 {}
+
+impl Element for F16 {
+    const TYPE: TensorType = TensorType::F16;
+
+    fn to_bytes(elements: &[Self]) -> Vec<u8> {
+        elements.iter().flat_map(|element| element.0.to_le_bytes()).collect()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Vec<Self> {
+        let (elements, _) = bytes.as_chunks();
+        elements.iter().map(|element| Self(u16::from_le_bytes(*element))).collect()
+    }
 }
 
 element! { f32 => F32, f64 => F64, u8 => U8, i32 => I32, i64 => I64 }

@@ -3,7 +3,7 @@
 use registry::job::Profile;
 
 use crate::{
-    sandbox::{BackendOptions, CpuClass, Isolation, SandboxOptions},
+    sandbox::{BackendOptions, CpuClass, Isolation, ProviderKind, SandboxOptions, find},
     task,
 };
 
@@ -18,15 +18,18 @@ pub struct AtHand {
 
 /// Every backend of this machine, the default one first.
 pub fn at_hand() -> Vec<AtHand> {
-    let mut all: Vec<AtHand> = classes()
-        .into_iter()
-        .map(|class| AtHand {
-            name: format!("tract-{}", class.word()),
-            options: SandboxOptions { cpu_class: Some(class), ..alone(BackendOptions::Tract) },
-        })
-        .collect();
+    let mut all = tract();
     all.extend(more());
     all
+}
+
+/// tract, which needs nothing, with each class of kernels.
+pub(crate) fn tract() -> Vec<AtHand> {
+    let with = |class: CpuClass| AtHand {
+        name: format!("tract-{}", class.word()),
+        options: SandboxOptions { cpu_class: Some(class), ..alone(BackendOptions::Tract) },
+    };
+    classes().into_iter().map(with).collect()
 }
 
 /// Those whose names begin with one of these words; all if there are none.
@@ -50,12 +53,15 @@ fn classes() -> Vec<CpuClass> {
     }
 }
 
-/// Those that are no kernels of tract's.
+/// Those that are no kernels of tract's: the libraries that are found, whether they start or not.
 fn more() -> Vec<AtHand> {
-    vec![AtHand { name: "tract-wasm".to_owned(), options: alone(BackendOptions::Referee) }]
+    let referee = AtHand { name: "tract-wasm".to_owned(), options: alone(BackendOptions::Referee) };
+    let found = ProviderKind::ALL.into_iter().filter_map(|kind| Some((kind, find::backend(kind, None, None).ok()?)));
+    let found = found.map(|(kind, backend)| AtHand { name: kind.backend().to_owned(), options: alone(backend) });
+    std::iter::once(referee).chain(found).collect()
 }
 
 /// Options of a sandbox with this backend, which is in a process of its own.
-fn alone(backend: BackendOptions) -> SandboxOptions {
+pub(crate) fn alone(backend: BackendOptions) -> SandboxOptions {
     SandboxOptions { profile: Profile::Native, isolation: Isolation::Process, backend, ..task::alone() }
 }

@@ -16,6 +16,7 @@ use std::{
 
 use clap::Args;
 use registry::{
+    device::DeviceAsk,
     job::{Class, Profile, Stage},
     receipt::Outcome as TaskOutcome,
 };
@@ -78,6 +79,12 @@ pub(super) struct RunArgs {
     /// What the result may depend on: native (this processor's architecture and class) or portable (nothing).
     #[arg(long, default_value = "native", value_parser = parse::profile)]
     profile: Profile,
+    /// What models run on: any, cpu or gpu. A GPU is never replaced by the processor.
+    #[arg(long, default_value = "any", value_parser = parse::device)]
+    device: DeviceAsk,
+    /// What models run with, by how its name begins: `quorate doctor` lists what this machine has.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
     /// Write one JSON object to standard output instead of what the task wrote.
     #[arg(long)]
     json: bool,

@@ -25,7 +25,7 @@ pub struct UpArgs {
     /// Hosts to start on this machine, a process and an operator each.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub hosts: u32,
-    /// A configuration file; unknown keys are refused.
+    /// A configuration file, for the hosts on this machine too; unknown keys are refused.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Tasks that each of these hosts runs at a time; all cores together when left out.

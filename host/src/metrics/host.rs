@@ -13,9 +13,9 @@ use super::{
     Metrics, SECONDS,
     family::{BlobMetrics, Words, counter, gauge, level, seconds_counter},
     register,
-    words::{COMPILES, DEVICES, FAULTS, OUTCOMES, SANDBOX_ENDS},
+    words::{COMPILES, DEVICES, FAULTS, MODELS, OUTCOMES, SANDBOX_ENDS},
 };
-use crate::sandbox::{CompileStats, ProcessStats};
+use crate::sandbox::{CompileStats, ModelStats, ProcessStats};
 
 /// A handle on what a host counts. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +35,9 @@ pub struct HostMetrics {
     sandboxes_ended: Words,
     compiles: Words,
     compile_seconds: Counter,
+    models: Words,
+    model_sessions: IntGauge,
+    model_bytes: IntGauge,
 }
 
 impl HostMetrics {
@@ -77,6 +80,14 @@ impl HostMetrics {
                 "quorate_host_compile_seconds_total",
                 "Time that compilers of modules ran.",
             ),
+            models: words(
+                "quorate_host_models_total",
+                "Models of tasks that were found loaded, sessions made of models, models refused, sessions let go of.",
+                "result",
+                MODELS,
+            ),
+            model_sessions: gauge(of, "quorate_host_model_sessions", "Models that are loaded, once for each process."),
+            model_bytes: gauge(of, "quorate_host_model_bytes", "Memory that loaded models hold."),
             metrics: metrics.clone(),
         }
     }
@@ -137,6 +148,15 @@ impl HostMetrics {
         }
         let seconds = Duration::from_micros(compile_micros).as_secs_f64();
         self.compile_seconds.inc_by((seconds - self.compile_seconds.get()).max(0.0));
+    }
+
+    /// Reads what the sandbox says of its models: once a scrape.
+    pub fn set_models(&self, stats: ModelStats) {
+        let ModelStats { found, loaded, refused, evicted, sessions, bytes } = stats;
+        // In the order of the words.
+        self.models.raise(&[found, loaded, refused, evicted]);
+        self.model_sessions.set(level(sessions));
+        self.model_bytes.set(level(bytes));
     }
 
     /// The text format of the whole process, as Prometheus scrapes it.

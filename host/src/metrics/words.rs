@@ -46,6 +46,9 @@ pub(super) const FAULTS: &[&str] = &[
     "cancelled",
     "module_missing",
     "model_missing",
+    "model",
+    "model_memory",
+    "model_too_large",
     "host_memory",
     "stack_overflow",
     "limit_too_large",
@@ -82,4 +85,6 @@ pub(super) const DEVICES: &[&str] = &["cpu", "gpu"];
 pub(super) const SANDBOX_ENDS: &[&str] = &["idle", "retired", "deadline", "cancelled", "garbage", "died"];
 /// In the order of `sandbox::CompileStats`.
 pub(super) const COMPILES: &[&str] = &["compiled", "cached", "refused", "failed"];
+/// In the order of `sandbox::ModelStats`.
+pub(super) const MODELS: &[&str] = &["found", "loaded", "refused", "evicted"];
 pub(super) const PHASES: &[&str] = &["done", "failed", "cancelled"];

@@ -1,33 +1,44 @@
 //! The conditions that a record was signed under, and whether this machine has them.
 
-use registry::{id::EngineFingerprint, job::Profile};
+use registry::{
+    id::EngineFingerprint,
+    job::{Class, Profile},
+};
 use serde_json::Value;
 
 use super::{Sources, content::ContentError};
 use crate::{
+    calibrate::backends,
     sandbox::{BackendOptions, CpuClass, EngineDescription, Sandbox, SandboxOptions},
     task,
 };
 
-/// Options for the engine with this fingerprint, if this machine has it.
-pub(super) fn options(signed: EngineFingerprint) -> Option<SandboxOptions> {
-    options_like(|description| description.fingerprint() == signed)
+/// Options for the first engine of this machine whose description will do, for a record of this class.
+pub(super) fn options_like(class: Class, will_do: impl Fn(&EngineDescription) -> bool) -> Option<SandboxOptions> {
+    candidates(class).find(|options| describe(options).is_some_and(|description| will_do(&description)))
 }
 
-/// Options for the first engine of this machine whose description will do.
-pub(super) fn options_like(will_do: impl Fn(&EngineDescription) -> bool) -> Option<SandboxOptions> {
-    let has =
-        |options: &SandboxOptions| Sandbox::description_of(options).is_ok_and(|description| will_do(&description));
-    candidates().into_iter().find(has)
+/// What an engine would say of itself. A native library is asked in a process of its own.
+fn describe(options: &SandboxOptions) -> Option<EngineDescription> {
+    if options.backend.is_native() {
+        return Sandbox::new(options.clone()).ok().map(|sandbox| sandbox.describe().clone());
+    }
+    Sandbox::description_of(options).ok()
 }
 
-/// Every engine that this machine may have.
-fn candidates() -> Vec<SandboxOptions> {
+/// Every engine that this machine may have: tract in this process; then native libraries, unless bits have to be pinned, which
+/// are looked for last.
+fn candidates(class: Class) -> impl Iterator<Item = SandboxOptions> {
     let classes = [Some(CpuClass::detect()), Some(CpuClass::Generic)];
-    let native = classes.map(|cpu_class| SandboxOptions { cpu_class, ..task::alone() });
-    let referee = native.clone().map(|native| SandboxOptions { backend: BackendOptions::Referee, ..native });
+    let tract = classes.map(|cpu_class| SandboxOptions { cpu_class, ..task::alone() });
+    let referee = tract.clone().map(|tract| SandboxOptions { backend: BackendOptions::Referee, ..tract });
     let portable = SandboxOptions { profile: Profile::Portable, ..task::alone() };
-    native.into_iter().chain(referee).chain([portable]).collect()
+    let native = move || {
+        let found = if class == Class::Exact { Vec::new() } else { backends::at_hand() };
+        let found = found.into_iter().map(|one| one.options).filter(|options| options.backend.is_native());
+        found.flat_map(move |options| classes.map(|cpu_class| SandboxOptions { cpu_class, ..options.clone() }))
+    };
+    tract.into_iter().chain(referee).chain([portable]).chain(std::iter::once_with(native).flatten())
 }
 
 /// In what an engine differs from the one with this fingerprint, as far as that can be known.
@@ -80,7 +91,8 @@ mod tests {
     fn a_class_below_the_machines_best_is_found_by_its_fingerprint() {
         let generic = SandboxOptions { cpu_class: Some(CpuClass::Generic), ..task::alone() };
         let signed = Sandbox::description_of(&generic).unwrap().fingerprint();
-        assert_eq!(Sandbox::description_of(&options(signed).unwrap()).unwrap().fingerprint(), signed);
-        assert_eq!(options(EngineFingerprint([0; 32])), None);
+        let of = |signed| options_like(Class::Exact, |own| own.fingerprint() == signed);
+        assert_eq!(Sandbox::description_of(&of(signed).unwrap()).unwrap().fingerprint(), signed);
+        assert_eq!(of(EngineFingerprint([0; 32])), None);
     }
 }

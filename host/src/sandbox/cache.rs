@@ -1,4 +1,7 @@
 //! What was loaded, by hash: each value is made once, however many ask at once, and the least recently used leave first.
+//!
+//! A value may grow while it is kept: [`Cache::settle`] counts anew, and makes room. What values can let go of by themselves goes
+//! before whole values do, since it is made again without loading anything.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,13 +18,14 @@ use std::{
 pub(super) struct Cache<K, V, E> {
     bytes_max: u64,
     clock: AtomicU64,
+    evicted: AtomicU64,
     entries: RwLock<HashMap<K, Entry<V>>>,
     making: Mutex<HashMap<K, Making<V, E>>>,
 }
 
 struct Entry<V> {
     value: Arc<V>,
-    bytes: u64,
+    bytes: AtomicU64,
     used: AtomicU64,
 }
 
@@ -31,7 +35,12 @@ type Making<V, E> = Arc<OnceLock<Result<Arc<V>, E>>>;
 impl<K: Copy + Eq + Hash + Ord, V, E: Clone> Cache<K, V, E> {
     pub(super) fn new(bytes_max: u64) -> Self {
         let (entries, making) = (RwLock::new(HashMap::new()), Mutex::new(HashMap::new()));
-        Self { bytes_max, clock: AtomicU64::new(0), entries, making }
+        Self { bytes_max, clock: AtomicU64::new(0), evicted: AtomicU64::new(0), entries, making }
+    }
+
+    /// Bytes that its values may have together.
+    pub(super) fn bytes_max(&self) -> u64 {
+        self.bytes_max
     }
 
     /// The value, if it is here.
@@ -56,21 +65,71 @@ impl<K: Copy + Eq + Hash + Ord, V, E: Clone> Cache<K, V, E> {
         made.clone()
     }
 
+    /// Counts what the values hold now. Where that is over `bytes_max` together, has them shrink, the least recently used
+    /// first; where that does not do, the least recently used leave.
+    pub(super) fn settle(&self, bytes_max: u64, held: impl Fn(&V) -> u64, shrink: impl Fn(&V, u64)) {
+        let sum = {
+            let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+            let count = |entry: &Entry<V>| {
+                let bytes = held(&entry.value);
+                entry.bytes.store(bytes, Ordering::Relaxed);
+                bytes
+            };
+            let mut sum: u64 = entries.values().map(count).sum();
+            for entry in by_age(&entries).iter().filter_map(|key| entries.get(key)) {
+                let Some(excess) = sum.checked_sub(bytes_max).filter(|excess| *excess > 0) else { break };
+                let before = entry.bytes.load(Ordering::Relaxed);
+                shrink(&entry.value, before.saturating_sub(excess));
+                sum = sum.saturating_sub(before).saturating_add(count(entry));
+            }
+            sum
+        };
+        if sum > bytes_max {
+            evict(&mut self.entries.write().unwrap_or_else(PoisonError::into_inner), bytes_max, None, &self.evicted);
+        }
+    }
+
+    /// Keys with the bytes that their values held when they were last counted.
+    pub(super) fn sizes(&self) -> Vec<(K, u64)> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().map(|(key, entry)| (*key, entry.bytes.load(Ordering::Relaxed))).collect()
+    }
+
+    /// How many have left since the start.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
     fn insert(&self, key: K, value: Arc<V>, bytes: u64) -> Arc<V> {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::Relaxed));
-        entries.insert(key, Entry { value: Arc::clone(&value), bytes, used });
-        let mut sum: u64 = entries.values().map(|entry| entry.bytes).sum();
-        let by_age: BTreeMap<u64, K> =
-            entries.iter().map(|(key, entry)| (entry.used.load(Ordering::Relaxed), *key)).collect();
+        entries.insert(key, Entry { value: Arc::clone(&value), bytes: AtomicU64::new(bytes), used });
         // What was just made stays, even alone over the bound: its owner is about to run it.
-        for (_, old) in by_age.into_iter().filter(|(_, old)| *old != key) {
-            if sum <= self.bytes_max {
-                break;
-            }
-            sum -= entries.remove(&old).map_or(0, |entry| entry.bytes);
-        }
+        evict(&mut entries, self.bytes_max, Some(key), &self.evicted);
         value
+    }
+}
+
+/// Keys, the least recently used first.
+fn by_age<K: Copy + Ord, V>(entries: &HashMap<K, Entry<V>>) -> Vec<K> {
+    let by_age: BTreeMap<u64, K> =
+        entries.iter().map(|(key, entry)| (entry.used.load(Ordering::Relaxed), *key)).collect();
+    by_age.into_values().collect()
+}
+
+fn evict<K: Copy + Eq + Hash + Ord, V>(
+    entries: &mut HashMap<K, Entry<V>>,
+    bytes_max: u64,
+    stays: Option<K>,
+    evicted: &AtomicU64,
+) {
+    let mut sum: u64 = entries.values().map(|entry| entry.bytes.load(Ordering::Relaxed)).sum();
+    for old in by_age(entries).into_iter().filter(|old| Some(*old) != stays) {
+        if sum <= bytes_max {
+            break;
+        }
+        sum -= entries.remove(&old).map_or(0, |entry| entry.bytes.load(Ordering::Relaxed));
+        evicted.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -104,6 +163,29 @@ mod tests {
             }
         });
         assert_eq!(made.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn values_that_grew_shrink_before_any_leaves() {
+        let cache: Cache<u8, AtomicU64, ()> = Cache::new(10);
+        let held = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let shrink = |value: &AtomicU64, bytes_max: u64| drop(value.fetch_min(bytes_max.max(2), Ordering::Relaxed));
+        let settled = |bytes_max: u64| {
+            cache.settle(bytes_max, held, shrink);
+            let mut sizes = cache.sizes();
+            sizes.sort_unstable();
+            sizes
+        };
+        for key in [1, 2, 3] {
+            cache.get_or_make(key, || Ok((AtomicU64::new(2), 2))).unwrap();
+        }
+        cache.get(1).unwrap().store(5, Ordering::Relaxed);
+        cache.get(2).unwrap().store(4, Ordering::Relaxed);
+        // The third was used before the others, and has nothing to let go of.
+        assert_eq!(settled(11), [(1, 5), (2, 4), (3, 2)]);
+        assert_eq!(settled(9), [(1, 3), (2, 4), (3, 2)]);
+        assert_eq!((settled(5), cache.evicted()), (vec![(1, 2), (2, 2)], 1));
+        assert_eq!((settled(0), cache.evicted()), (vec![], 3));
     }
 
     #[test]

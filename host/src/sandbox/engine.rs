@@ -10,6 +10,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
+use grid::engines::EngineOffer;
 use registry::{
     device::Device,
     id::EngineFingerprint,
@@ -21,14 +22,11 @@ use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm, Strategy,
 };
 
-use super::{
-    BackendOptions, Optimisation, SandboxError, SandboxOptions, admit,
-    nn::{backend::Backend, referee::REFEREE},
-};
+use super::{BackendOptions, Measured, Optimisation, SandboxError, SandboxOptions, admit, nn::backend::Backend};
 use crate::limits;
 
-/// Version of what the host gives to guests: WASI semantics, hashing, fuel prices, virtual clock, randomness, tensor hashes.
-pub const HOST_ABI: u32 = 3;
+/// Version of what the host gives to guests: WASI semantics, hashing, fuel prices, virtual clock, randomness, tensor hashes, wasi-nn.
+pub const HOST_ABI: u32 = 4;
 
 /// A named set of processor instructions: the most that compiled code and inference kernels use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -127,9 +125,16 @@ impl EngineDescription {
         EngineFingerprint(self.name())
     }
 
-    /// Whether it infers in the sandbox, by [`BackendOptions::Referee`].
-    pub fn is_referee(&self) -> bool {
-        self.backend.split(' ').next() == Some(REFEREE)
+    /// What a host offers of it, with what was measured.
+    pub fn offer(&self, Measured { memory_bytes, mflops }: Measured) -> EngineOffer {
+        EngineOffer {
+            fingerprint: self.fingerprint(),
+            profile: self.profile,
+            class: self.class,
+            device: self.device.clone(),
+            device_memory_bytes: memory_bytes,
+            mflops,
+        }
     }
 }
 

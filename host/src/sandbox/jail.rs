@@ -29,6 +29,16 @@
 //! any other has none to lose, so that its processes mount nothing and raise nothing anyway, and may trace each other unless
 //! landlock or seccomp is there.
 //!
+//! # With a driver inside
+//! What infers on a GPU does so through its driver: libraries with threads of their own, which open files and devices as they
+//! work. [`Jail::drivers`] leaves that much open, and a process enters in two steps: everything but seccomp before the driver
+//! is loaded ([`open`]), so that it and its threads are inside from the start; seccomp for all threads when the driver is up
+//! ([`shut`]), and before anything of others is read. Compared with the table:
+//! - files of the system's libraries, of `/sys` and of the driver's configuration can be read, and whether any file exists be
+//!   asked; landlock stops all others, and there is no such jail without landlock;
+//! - requests to the GPU's device files (`ioctl`) are not looked at: a flaw of the kernel's driver is within reach;
+//! - shared memory can be had without bound, and address space; what the GPU keeps between tasks is up to its driver.
+//!
 //! An old kernel has not all of it. What is missing is never silent: [`enter`] gives the [`Gap`]s, for the parent to say, and
 //! to refuse where its owner wants it so.
 
@@ -131,6 +141,17 @@ pub struct Jail {
     pub own_dir: PathBuf,
     /// Whether it is killed when the thread that started it ends.
     pub dies_with_parent: bool,
+    /// What a driver of a GPU needs, if one is to work inside.
+    pub drivers: Option<Drivers>,
+}
+
+/// What stays open for a driver of a GPU. Paths that do not exist are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drivers {
+    /// Files and directories that may be read.
+    pub readable: Vec<PathBuf>,
+    /// Device files, and directories of them, that may be read, written and asked.
+    pub devices: Vec<PathBuf>,
 }
 
 /// Protection that this kernel does not give.
@@ -171,6 +192,9 @@ pub enum JailError {
         /// Why.
         source: io::Error,
     },
+    /// A driver opens files as it works, and nothing but landlock says which.
+    #[error("layer landlock: the kernel has none, and without it a GPU's driver could open any file of this machine")]
+    Drivers,
     /// The rules of a layer do not fit together: a bug.
     #[error("layer {layer}: {detail}")]
     Rules {
@@ -192,6 +216,17 @@ fn refused(layer: Layer, call: &'static str) -> impl FnOnce(rustix::io::Errno) -
 /// When the process has threads, or the kernel refuses what it claims to have. A layer that the kernel lacks is no error but
 /// one of the [`Gap`]s.
 pub fn enter(jail: &Jail) -> Result<Vec<Gap>, JailError> {
+    let mut gaps = open(jail)?;
+    gaps.extend(shut(jail)?);
+    Ok(gaps)
+}
+
+/// Enters all layers but the last: from here on the process can load a driver. [`shut`] has to follow, before anything of others
+/// is read.
+///
+/// # Errors
+/// As [`enter`].
+pub fn open(jail: &Jail) -> Result<Vec<Gap>, JailError> {
     // Where it cannot be counted there is no /proc, and nothing to be afraid of at the start of a process.
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     if threads > 1 {
@@ -214,10 +249,15 @@ pub fn enter(jail: &Jail) -> Result<Vec<Gap>, JailError> {
     if jail.layers.has(Layer::Landlock) {
         gaps.extend(landlock::enter(jail)?);
     }
-    if jail.layers.has(Layer::Seccomp) {
-        gaps.extend(seccomp::enter()?);
-    }
     Ok(gaps)
+}
+
+/// Enters the last layer, with all threads that there are by now.
+///
+/// # Errors
+/// As [`enter`].
+pub fn shut(jail: &Jail) -> Result<Option<Gap>, JailError> {
+    if jail.layers.has(Layer::Seccomp) { seccomp::enter(jail.drivers.is_some()) } else { Ok(None) }
 }
 
 #[cfg(test)]
@@ -247,12 +287,15 @@ mod tests {
             descriptors_max: 8,
             own_dir: PathBuf::from("/"),
             dies_with_parent: false,
+            drivers: None,
         };
         assert!(matches!(enter(&jail), Err(JailError::Threads { threads: 2.. })));
     }
 
     #[test]
     fn every_filter_compiles_for_every_architecture_that_has_one() {
-        seccomp::programs().unwrap();
+        for has_drivers in [false, true] {
+            seccomp::programs(has_drivers).unwrap();
+        }
     }
 }

@@ -2,13 +2,19 @@
 //!
 //! A guest opens a graph by its local name, makes a context, sets inputs, computes, and reads outputs. Preview 1 has no way
 //! to close anything, so handles, shapes and tensor bytes have quotas. Bad pointers, tensors and names are error numbers.
-//! `load` from guest bytes is not supported yet. A backend that panics ends the task as a fault of the host.
+//! A backend that panics as it infers ends the task as a fault of the host.
+//!
+//! **Models that a guest brings** (`load`) are for tasks of class `exact` on a backend whose bits are pinned: nobody could
+//! publish a tolerance for a file that is no part of the job. They pass the same checks as any other, are gone with their task,
+//! and stand by their hash in its record of inferences, so that whoever runs the module again finds the same.
 //!
 //! **Fuel.** An inference costs [`limits::NN_INFERENCE_FUEL`] and the model's work, and the first use of a graph with a shape
 //! costs more, whether or not the host has the shape compiled. A native backend counts one unit for each multiply-accumulate
 //! and each element that an operation produces, on the model with concrete shapes before any kernel is chosen, and
-//! [`limits::NN_SHAPE_FUEL_PER_BYTE`] for each byte of the file; nothing runs that the fuel left does not pay for. The
-//! [`referee`] is compiled code as a task is, and what it burns is drawn as it burns it.
+//! [`limits::NN_SHAPE_FUEL_PER_BYTE`] for each byte of the file; nothing runs that the fuel left does not pay for. A model that
+//! a guest brings costs [`limits::NN_LOAD_FUEL_PER_BYTE`] before it is looked at, and [`limits::NN_LOAD_FUEL_PER_NODE`] before a
+//! backend sees it, every time, whether or not it loads. The [`referee`] is compiled code as a task is, and what it burns is
+//! drawn as it burns it.
 
 pub(super) mod backend;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -28,7 +34,7 @@ use std::{
     sync::Arc,
 };
 
-use guest_sdk::abi::nn::{ENCODING_ONNX, Errno, MODULE, TARGET_CPU, TensorType};
+use guest_sdk::abi::nn::{ENCODING_ONNX, Errno, MODULE, TARGET_CPU, TARGET_TPU, TensorType};
 use registry::id::{BlobHash, ModelHash};
 use serde::{Deserialize, Serialize};
 use wasmtime::{Caller, Linker};
@@ -36,7 +42,7 @@ use wasmtime::{Caller, Linker};
 pub use self::tensor::TensorDecl;
 use self::{
     backend::{Backend, BackendError, BackendOptions, Graph, Signature, Tensor, signature},
-    preflight::model_preflight,
+    preflight::{ModelRefusal, model_preflight},
     record::Recorder,
 };
 use super::{
@@ -57,10 +63,19 @@ pub(super) fn start(options: &BackendOptions, class: CpuClass) -> Result<Box<dyn
     })
 }
 
+/// Why a backend did not start.
+pub(super) fn why(error: BackendError) -> String {
+    match error {
+        // No model had anything to do with it.
+        BackendError::Failed { detail } => detail,
+        error => error.to_string(),
+    }
+}
+
 /// Has a backend open and read all that it will want to, before this process is jailed: a first inference of its own included.
 pub(super) fn prepare(options: &BackendOptions, class: CpuClass) -> Result<(), BackendError> {
     if let BackendOptions::Onnxruntime { .. } = options {
-        measure::infer_once(&*start(options, class)?)?;
+        measure::infer_once(&*start(options, class)?, options.is_gpu())?;
     }
     measure::host_memory_bytes();
     Ok(())
@@ -98,8 +113,9 @@ pub struct ModelInfo {
     pub outputs: Vec<TensorDecl>,
 }
 
-/// Runs a backend's code, whose panics stay here.
+/// Runs a backend's code, whose panics stay here. It has a stack, however deep the guest is that calls.
 fn guarded<T>(body: impl FnOnce() -> Result<T, BackendError>) -> Result<T, BackendError> {
+    let body = || stacker::maybe_grow(limits::NN_STACK_BYTES, limits::NN_STACK_BYTES, body);
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Err(BackendError::Panic { detail: text.unwrap_or("panicked").chars().take(200).collect() })
@@ -130,9 +146,20 @@ struct Context {
     outputs: Vec<Tensor>,
 }
 
+/// What a task may bring models of its own for, and what it has brought.
+struct Brought {
+    backend: Arc<dyn Backend>,
+    /// How often it tried: a file that does not load has cost the host its time too.
+    tries: usize,
+    /// Bytes of all of them, as files or as constants in memory, whichever is more.
+    bytes: u64,
+}
+
 /// Everything that a task has open, and the record of what it inferred.
 pub(super) struct Inferences {
     models: BTreeMap<String, Arc<NamedModel>>,
+    /// None where models come by name alone.
+    brought: Option<Brought>,
     graphs: Vec<Opened>,
     contexts: Vec<Context>,
     /// Bytes of all tensors that contexts hold.
@@ -142,8 +169,14 @@ pub(super) struct Inferences {
 }
 
 impl Inferences {
-    pub(super) fn new(models: BTreeMap<String, Arc<NamedModel>>, recorder: Recorder) -> Self {
-        Self { models, graphs: Vec::new(), contexts: Vec::new(), held: 0, record: Vec::new(), recorder }
+    /// With the models of a task, and what it may load others with.
+    pub(super) fn new(
+        models: BTreeMap<String, Arc<NamedModel>>,
+        loads_with: Option<Arc<dyn Backend>>,
+        recorder: Recorder,
+    ) -> Self {
+        let brought = loads_with.map(|backend| Brought { backend, tries: 0, bytes: 0 });
+        Self { models, brought, graphs: Vec::new(), contexts: Vec::new(), held: 0, record: Vec::new(), recorder }
     }
 
     pub(super) fn into_record(self) -> (Vec<Inference>, Recorder) {
@@ -152,6 +185,17 @@ impl Inferences {
 
     fn context(&mut self, handle: u32) -> Result<&mut Context, Errno> {
         self.contexts.get_mut(handle as usize).ok_or(Errno::InvalidArgument)
+    }
+
+    /// Counts models that the task brings.
+    fn brings(&mut self, tries: usize, bytes: u64) -> Result<(), Errno> {
+        let brought = self.brought.as_mut().ok_or(Errno::UnsupportedOperation)?;
+        let (tries, bytes) = (brought.tries.saturating_add(tries), brought.bytes.saturating_add(bytes));
+        if tries > limits::NN_HANDLES_MAX || bytes > limits::NN_BROUGHT_BYTES_MAX {
+            return Err(Errno::TooLarge);
+        }
+        (brought.tries, brought.bytes) = (tries, bytes);
+        Ok(())
     }
 
     /// Replaces tensors worth `old` bytes by some worth `new`.
@@ -192,7 +236,6 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Models come by name only: checked as if it were supported, so that a wrong call is told what is wrong with it first.
 fn load_bytes(
     call: &mut Call<'_>,
     builders: u32,
@@ -206,10 +249,65 @@ fn load_bytes(
     if encoding != ENCODING_ONNX {
         return Err(Errno::InvalidEncoding.into());
     }
-    if target != TARGET_CPU {
+    if target > TARGET_TPU {
         return Err(Errno::InvalidArgument.into());
     }
-    Err(Errno::UnsupportedOperation.into())
+    // Backends whose bits are pinned are on the processor.
+    if target != TARGET_CPU || call.state.nn.brought.is_none() {
+        return Err(Errno::UnsupportedOperation.into());
+    }
+    // A model of ONNX has one part.
+    if builders_len != 1 {
+        return Err(Errno::InvalidArgument.into());
+    }
+    let (at, len) = (call.memory.read_u32(builders, 0)?, call.memory.read_u32(builders, 4)?);
+    call.memory.slice(at, len)?;
+    let handle = handle(call.state.nn.graphs.len())?;
+    let model = bring(call, at, len)?;
+    call.state.nn.graphs.push(Opened { model, open: Vec::new() });
+    Ok(call.memory.write_u32(out, handle)?)
+}
+
+/// Loads the model in a guest's memory. Nothing of what the host keeps for other tasks is asked, so that it costs the same
+/// everywhere; what this task has open already is the same everywhere too.
+fn bring(call: &mut Call<'_>, at: u32, len: u32) -> Result<Arc<NamedModel>, Fail> {
+    let bytes = u64::from(len);
+    call.state.nn.brings(1, bytes)?;
+    call.pay(bytes.saturating_mul(limits::NN_LOAD_FUEL_PER_BYTE))?;
+    if let Some(stop) = call.state.interrupted() {
+        return Err(stop.into());
+    }
+    let file = call.memory.slice(at, len)?;
+    let facts = model_preflight(file).map_err(|refusal| unfit(&refusal))?;
+    let (nodes, more) = (u64::from(facts.nodes), facts.constant_bytes.saturating_sub(bytes));
+    call.state.nn.brings(0, more)?;
+    call.pay(nodes.saturating_mul(limits::NN_LOAD_FUEL_PER_NODE))?;
+    let file = call.memory.slice(at, len)?;
+    let hash = ModelHash::of(file);
+    let nn = &call.state.nn;
+    if let Some(open) = nn.graphs.iter().find(|open| open.model.hash == hash) {
+        return Ok(Arc::clone(&open.model));
+    }
+    let backend = Arc::clone(&nn.brought.as_ref().ok_or(Errno::UnsupportedOperation)?.backend);
+    let graph = guarded(|| backend.load(file)).map_err(|error| match error {
+        // The file is the guest's own, and what was made of it is gone.
+        BackendError::Panic { .. } => Errno::RuntimeError.into(),
+        error => failed(error),
+    })?;
+    Ok(Arc::new(NamedModel { hash, bytes, graph }))
+}
+
+/// What a guest is told of a file that no backend is given.
+fn unfit(refusal: &ModelRefusal) -> Errno {
+    match refusal {
+        ModelRefusal::Malformed { .. } | ModelRefusal::ConstantLength { .. } => Errno::InvalidEncoding,
+        ModelRefusal::TooLarge { .. } => Errno::TooLarge,
+        ModelRefusal::ExternalData { .. }
+        | ModelRefusal::ElementType { .. }
+        | ModelRefusal::Sparse
+        | ModelRefusal::Functions { .. }
+        | ModelRefusal::Random { .. } => Errno::UnsupportedOperation,
+    }
 }
 
 fn load_by_name(call: &mut Call<'_>, name: u32, name_len: u32, out: u32) -> Result<(), Fail> {
@@ -292,25 +390,34 @@ fn read_tensor(call: &mut Call<'_>, at: u32) -> Result<Tensor, Fail> {
 fn compute(call: &mut Call<'_>, context: u32) -> Result<(), Fail> {
     call.pay(limits::NN_INFERENCE_FUEL)?;
     let nn = &mut call.state.nn;
-    let Context { graph, inputs, .. } = nn.context(context)?;
-    let graph = *graph;
-    let inputs = inputs.iter().cloned().collect::<Option<Vec<Tensor>>>().ok_or(Errno::InvalidArgument)?;
+    let Context { graph, inputs, outputs } = nn.context(context)?;
+    let (graph, is_ready) = (*graph, inputs.iter().all(Option::is_some));
+    // Whatever comes of this, the outputs of an earlier inference are not those of this one.
+    let old = std::mem::take(outputs).iter().map(Tensor::bytes).sum();
+    nn.hold(old, 0)?;
+    if !is_ready {
+        return Err(Errno::InvalidArgument.into());
+    }
     if nn.record.len() >= limits::NN_INFERENCES_MAX {
         return Err(Errno::TooLarge.into());
     }
     if let Some(stop) = call.state.interrupted() {
         return Err(stop.into());
     }
-    let model = call.state.nn.graphs.get(graph).ok_or(Errno::InvalidArgument)?.model.hash;
-    let outputs = record::observe(call, model, &inputs, |call| {
+    let nn = &mut call.state.nn;
+    let model = nn.graphs.get(graph).ok_or(Errno::InvalidArgument)?.model.hash;
+    // Lent to the backend without a copy; a context keeps its inputs.
+    let inputs: Vec<Tensor> = std::mem::take(&mut nn.context(context)?.inputs).into_iter().flatten().collect();
+    let input = hash(&inputs);
+    let answered = record::observe(call, model, input, |call| {
         let model = opened(call, graph, signature(&inputs))?;
         guarded(|| model.graph.run(&inputs, call)).map_err(failed)
-    })?;
-
+    });
     let nn = &mut call.state.nn;
-    nn.record.push(Inference { model, input: hash(&inputs), output: hash(&outputs) });
-    let old = nn.context(context)?.outputs.iter().map(Tensor::bytes).sum();
-    nn.hold(old, outputs.iter().map(Tensor::bytes).sum())?;
+    nn.context(context)?.inputs = inputs.into_iter().map(Some).collect();
+    let outputs = answered?;
+    nn.record.push(Inference { model, input, output: hash(&outputs) });
+    nn.hold(0, outputs.iter().map(Tensor::bytes).sum())?;
     nn.context(context)?.outputs = outputs;
     Ok(())
 }

@@ -6,11 +6,12 @@
 //! ```
 //! - [`wire`]: what host and process say to each other; [`content`]: bytes that they share.
 //! - [`child`]: the process: jails itself, then serves. [`member`]: the host's hold on one. [`keeper`]: the thread that starts
-//!   them, and ends those that have nothing to do.
+//!   them, and ends those that have nothing to do. [`memory`]: what the models of all of them may have.
 //!
 //! # Who owns what
 //! The pool owns idle members, and the content of modules and models within the bounds of the caches: as sealed memory files,
-//! so that every process maps the same pages. A running task owns its member. A member owns its process: whoever drops one has
+//! so that every process maps the same pages. A process has sessions of its own, made from that once and kept for the tasks that
+//! come to it: as many as tasks with the model run at once, within one bound for all processes. A running task owns its member. A member owns its process: whoever drops one has
 //! killed the process and waited for it.
 //!
 //! # Who trusts whom
@@ -27,10 +28,11 @@ pub mod child;
 mod content;
 mod keeper;
 mod member;
+mod memory;
 mod wire;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -42,14 +44,18 @@ use registry::id::{EngineFingerprint, ModelHash, ModuleHash};
 use self::{
     content::Content,
     keeper::Keeper,
-    member::{Broken, Job, Member},
+    member::{Broken, Job, Member, Met},
+    memory::Memory,
 };
 use super::{
     BackendOptions, CancelToken, CompileOptions, CompileStats, CpuClass, EngineDescription, Finished, HostFault,
-    LoadError, Measured, ModelInfo, ModuleInfo, ProcessStats, Request, Response, SandboxError, SandboxOptions,
+    LoadError, Measured, ModelCounts, ModelInfo, ModelStats, ModuleInfo, ProcessStats, Request, Response, SandboxError,
+    SandboxOptions,
     cache::Cache,
-    check_hash, check_options, check_start,
+    check_hash, check_options, check_room, check_start,
     compile::{Artifact, Compiler},
+    jail::Gap,
+    model_bytes_max,
     nn::referee::{self, OwnModule},
     run,
 };
@@ -105,17 +111,27 @@ struct Held<I> {
     content: Content,
 }
 
+/// A model that was loaded once.
+struct HeldModel {
+    held: Held<ModelInfo>,
+    /// Memory in bytes of a session of it that has not run many shapes.
+    session_bytes: u64,
+}
+
 /// Processes for tasks.
 pub(super) struct Pool {
     options: SandboxOptions,
     engine: EngineDescription,
     fingerprint: EngineFingerprint,
+    gaps: Vec<Gap>,
     keeper: Keeper,
     idle: Mutex<Vec<Member>>,
     modules: Cache<ModuleHash, Held<ModuleInfo>, LoadError>,
-    models: Cache<ModelHash, Held<ModelInfo>, LoadError>,
+    models: Cache<ModelHash, HeldModel, LoadError>,
     /// The module that models run in, where they run in one.
     own: OnceLock<Arc<Held<ModuleInfo>>>,
+    memory: Arc<Memory>,
+    model_counts: ModelCounts,
     slots_used: AtomicU32,
     loads: Loads,
     counters: Arc<Counters>,
@@ -138,7 +154,9 @@ impl Pool {
             CompileOptions { program: program.or_else(CompileOptions::this_program), ..options.compile.clone() };
         let compiler = Compiler::alone(&SandboxOptions { compile, ..own.clone() }, class)?;
         let keeper = Keeper::start(own, Arc::clone(&counters))?;
-        let (first, engine, gaps) = keeper.member()?;
+        let memory = Memory::new(options.model_cache_bytes_max);
+        let (first, Met { engine, gaps, backend_bytes }) = keeper.member(&memory)?;
+        memory.bound(model_bytes_max(options.model_cache_bytes_max, backend_bytes));
         for gap in &gaps {
             tracing::warn!(layer = %gap.layer, "sandbox processes are jailed in part: {}", gap.detail);
         }
@@ -148,11 +166,14 @@ impl Pool {
         let pool = Arc::new(Self {
             fingerprint: engine.fingerprint(),
             engine,
+            gaps,
             keeper,
             idle: Mutex::new(vec![first]),
             modules: Cache::new(options.module_cache_bytes_max),
             models: Cache::new(options.model_cache_bytes_max),
             own: OnceLock::new(),
+            memory,
+            model_counts: ModelCounts::default(),
             slots_used: AtomicU32::new(0),
             loads: Loads::default(),
             counters,
@@ -173,6 +194,11 @@ impl Pool {
 
     pub(super) fn describe(&self) -> &EngineDescription {
         &self.engine
+    }
+
+    /// What the jail of its first process lacks.
+    pub(super) fn gaps(&self) -> &[Gap] {
+        &self.gaps
     }
 
     pub(super) fn stats(&self) -> ProcessStats {
@@ -221,24 +247,48 @@ impl Pool {
     }
 
     pub(super) fn load_model(&self, hash: ModelHash, bytes: &[u8]) -> Result<ModelInfo, LoadError> {
-        if let Some(held) = self.models.get(hash) {
-            return Ok(held.info.clone());
+        if let Some(model) = self.models.get(hash) {
+            return Ok(model.held.info.clone());
         }
         let length = bytes.len() as u64;
         if length > limits::MODEL_BYTES_MAX {
             return Err(LoadError::ModelTooLarge { bytes: length, bytes_max: limits::MODEL_BYTES_MAX });
         }
         check_hash(&hash, &ModelHash::of(bytes))?;
-        let held = self.models.get_or_make(hash, || {
-            let content = Content::seal(&[bytes]).map_err(failed)?;
-            let own = self.own()?;
-            let info = self.load(|member| match provide(own.as_deref(), member, None)? {
-                Ok(()) => member.load_model(hash, &content, None),
-                Err(error) => Ok(Err(error)),
-            })?;
-            Ok((Held { info, content }, length))
+        let model = self.models.get_or_make(hash, || {
+            let made = self.first_session(hash, bytes);
+            self.model_counts.made(&made);
+            Ok((made?, length))
         })?;
-        Ok(held.info.clone())
+        Ok(model.held.info.clone())
+    }
+
+    /// Has a process load a model that no process here has loaded yet.
+    fn first_session(&self, hash: ModelHash, bytes: &[u8]) -> Result<HeldModel, LoadError> {
+        let estimate = self.options.infers_with().session_bytes(bytes.len() as u64);
+        check_room(estimate, self.memory.bytes_max())?;
+        let content = Content::seal(&[bytes]).map_err(failed)?;
+        let own = self.own()?;
+        self.load(|member| {
+            if let Err(error) = provide(own.as_deref(), member, None)? {
+                return Ok(Err(error));
+            }
+            let watch = Stopwatch::start();
+            while !self.make_room(member, estimate)? {
+                if watch.elapsed_ms() > limits::SANDBOX_LOAD_MS_MAX {
+                    return Ok(Err(failed("models of running tasks have all the memory that there is for models")));
+                }
+            }
+            let loaded = member.load_model(hash, &content, None)?;
+            // With the shapes of its first inference.
+            let session_bytes = member.bytes_of(hash).max(estimate);
+            Ok(loaded.map(|info| HeldModel { held: Held { info, content }, session_bytes }))
+        })
+    }
+
+    pub(super) fn model_stats(&self) -> ModelStats {
+        let memory::Held { bytes, sessions } = self.memory.held();
+        ModelStats { sessions, bytes, ..self.model_counts.read(self.memory.evicted()) }
     }
 
     /// Has a process load something for the first time.
@@ -305,6 +355,8 @@ impl Pool {
         let no_memory = |error: std::io::Error| HostFault::HostMemory { detail: error.to_string() };
         let job = Job::new(request).map_err(no_memory)?;
         let mut member = self.take(Some(&needs)).map_err(died)?;
+        let found = needs.models.iter().filter(|(model, _)| member.has_model(**model)).count();
+        self.model_counts.found.fetch_add(found as u64, Ordering::Relaxed);
         match self.serve(&mut member, &job, &needs, cancel) {
             Ok(ran) => {
                 member.worked(&job, &ran);
@@ -323,17 +375,86 @@ impl Pool {
         needs: &Needs,
         cancel: Option<&CancelToken>,
     ) -> Result<Result<Finished, HostFault>, Broken> {
-        if let Err(error) = needs.provide(member, cancel)? {
-            return Ok(Err(error));
+        if let Err(fault) = self.provide(member, job, needs, cancel)? {
+            return Ok(Err(fault));
         }
         let ran = member.run(job, cancel)?;
         let Err(HostFault::ModuleMissing { .. } | HostFault::ModelMissing { .. }) = ran else { return Ok(ran) };
         // Its caches had no room for everything.
         member.forget();
-        match needs.provide(member, cancel)? {
+        match self.provide(member, job, needs, cancel)? {
             Ok(()) => member.run(job, cancel),
-            Err(error) => Ok(Err(error)),
+            Err(fault) => Ok(Err(fault)),
         }
+    }
+
+    /// Gives a process what it lacks, as soon as there is room.
+    fn provide(
+        &self,
+        member: &mut Member,
+        job: &Job,
+        needs: &Needs,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Result<(), HostFault>, Broken> {
+        // It was loaded once, so that only the machine can be why it is not again.
+        let fault = |error: LoadError| HostFault::Internal { detail: error.to_string() };
+        for module in [Some(&needs.module.1), needs.own.as_ref()] {
+            if let Err(error) = provide(module.map(|held| &**held), member, cancel)? {
+                return Ok(Err(fault(error)));
+            }
+        }
+        let watch = Stopwatch::start();
+        while !self.make_room(member, needs.lacking_room(member))? {
+            if cancel.is_some_and(CancelToken::is_cancelled) {
+                return Ok(Err(HostFault::Cancelled));
+            }
+            if watch.elapsed_ms() > job.limits().wall_ms_max {
+                return Ok(Err(HostFault::Deadline { wall_ms_max: job.limits().wall_ms_max }));
+            }
+        }
+        for (hash, model) in &needs.models {
+            if !member.has_model(*hash) {
+                let loaded = member.load_model(*hash, &model.held.content, cancel)?;
+                self.model_counts.made(&loaded);
+                if let Err(error) = loaded {
+                    return Ok(Err(fault(error)));
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Has memory for sessions of so many bytes more in this process, or waits a moment for it. What has nothing to do lets go
+    /// of its sessions, the process itself at last: one that waits for others holds nothing that they could wait for.
+    fn make_room(&self, member: &mut Member, bytes: u64) -> Result<bool, Broken> {
+        if bytes == 0 || member.make_room(bytes) {
+            return Ok(true);
+        }
+        let excess = self.memory.excess(bytes);
+        if !self.shrink_idle(excess) {
+            match member.session_bytes() {
+                0 => self.memory.wait(limits::SANDBOX_POLL_MS),
+                own => member.shrink(own.saturating_sub(excess))?,
+            }
+        }
+        Ok(false)
+    }
+
+    /// Has the process that has had nothing to do for longest, of those with sessions, let go of so many bytes. Says whether there
+    /// was one.
+    fn shrink_idle(&self, bytes: u64) -> bool {
+        let oldest = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = idle.iter().position(|member| member.session_bytes() > 0);
+            at.map(|at| idle.remove(at))
+        };
+        let Some(mut member) = oldest else { return false };
+        match member.shrink(member.session_bytes().saturating_sub(bytes)) {
+            // It is still the one that has rested for longest.
+            Ok(()) => self.idle.lock().unwrap_or_else(PoisonError::into_inner).insert(0, member),
+            Err(broken) => drop(member.end(broken)),
+        }
+        true
     }
 
     fn needs(&self, request: &Request) -> Result<Needs, HostFault> {
@@ -343,7 +464,14 @@ impl Pool {
             Some(held) => Ok((*model, held)),
             None => Err(HostFault::ModelMissing { name: name.clone(), model: *model }),
         };
-        let models: Vec<_> = request.models.iter().map(model).collect::<Result<_, _>>()?;
+        // One model may have several names.
+        let models = request.models.iter().map(model).collect::<Result<BTreeMap<_, _>, _>>()?;
+        let asked = models.values().fold(0, |sum: u64, model| sum.saturating_add(model.session_bytes));
+        let bound = self.memory.bytes_max();
+        if asked > bound {
+            let what = "memory of the task's models in bytes".to_owned();
+            return Err(HostFault::LimitTooLarge { what, asked, bound });
+        }
         // A model was loaded, which was not done without it.
         let own = if models.is_empty() { None } else { self.own.get().map(Arc::clone) };
         Ok(Needs { module: (request.module, module), own, models })
@@ -364,7 +492,7 @@ impl Pool {
             }
             // Somebody killed it while it had nothing to do.
         }
-        let (member, engine, _) = self.keeper.member()?;
+        let (member, Met { engine, .. }) = self.keeper.member(&self.memory)?;
         if engine != self.engine {
             return Err(SandboxError::Isolation { detail: format!("program was replaced by one with {engine}") });
         }
@@ -378,6 +506,11 @@ impl Pool {
         } else {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(member);
         }
+        // Sessions grow while tasks run.
+        while let excess @ 1.. = self.memory.excess(0)
+            && self.shrink_idle(excess)
+        {}
+        self.memory.look();
     }
 
     /// Ends processes that have had nothing to do for so long.
@@ -410,35 +543,24 @@ struct Needs {
     module: (ModuleHash, Arc<Held<ModuleInfo>>),
     /// What the models run in.
     own: Option<Arc<Held<ModuleInfo>>>,
-    models: Vec<(ModelHash, Arc<Held<ModelInfo>>)>,
+    models: BTreeMap<ModelHash, Arc<HeldModel>>,
 }
 
 impl Needs {
+    fn lacking(&self, member: &Member) -> impl Iterator<Item = &HeldModel> {
+        self.models.iter().filter(|(model, _)| !member.has_model(**model)).map(|(_, held)| &**held)
+    }
+
     /// Bytes of what a process would have to be given.
     fn lacking_bytes(&self, member: &Member) -> u64 {
         let (module, held) = &self.module;
         let code = if member.has_module(*module) { 0 } else { held.content.bytes() };
-        let lacking = self.models.iter().filter(|(model, _)| !member.has_model(*model));
-        lacking.fold(code, |sum, (_, held)| sum.saturating_add(held.content.bytes()))
+        self.lacking(member).fold(code, |sum, model| sum.saturating_add(model.held.content.bytes()))
     }
 
-    /// Gives a process what it lacks.
-    fn provide(&self, member: &mut Member, cancel: Option<&CancelToken>) -> Result<Result<(), HostFault>, Broken> {
-        // It was loaded once, so that only the machine can be why it is not again.
-        let fault = |error: LoadError| HostFault::Internal { detail: error.to_string() };
-        for module in [Some(&self.module.1), self.own.as_ref()] {
-            if let Err(error) = provide(module.map(|held| &**held), member, cancel)? {
-                return Ok(Err(fault(error)));
-            }
-        }
-        for (hash, held) in &self.models {
-            if !member.has_model(*hash)
-                && let Err(error) = member.load_model(*hash, &held.content, cancel)?
-            {
-                return Ok(Err(fault(error)));
-            }
-        }
-        Ok(Ok(()))
+    /// Memory in bytes of the sessions that a process would have to make.
+    fn lacking_room(&self, member: &Member) -> u64 {
+        self.lacking(member).fold(0, |sum, model| sum.saturating_add(model.session_bytes))
     }
 }
 

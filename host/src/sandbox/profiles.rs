@@ -15,7 +15,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use grid::engines::{EngineAsk, EngineOffer, Engines, Lack};
 use registry::{id::EngineFingerprint, job::Profile};
 
-use super::{CompileStats, EngineDescription, Measured, ProcessStats, Sandbox, SandboxError, SandboxOptions};
+use super::{
+    CompileStats, EngineDescription, Measured, ModelStats, ProcessStats, Sandbox, SandboxError, SandboxOptions,
+};
 
 /// The sandboxes of one host, by engine.
 #[derive(Debug)]
@@ -90,7 +92,7 @@ impl Sandboxes {
             Measured { memory_bytes: 0, mflops: 0 }
         });
         let portable = Portable::new(portable, measured)?;
-        let mut engines = Engines(vec![offer(native.describe(), measured), portable.offer.clone()]);
+        let mut engines = Engines(vec![native.describe().offer(measured), portable.offer.clone()]);
         let mut started = Vec::new();
         for options in further {
             if let Some((sandbox, offer)) = start(share(options, sharing), &engines) {
@@ -118,11 +120,19 @@ impl Sandboxes {
         all.find(|sandbox| sandbox.fingerprint() == engine).ok_or(NoEngine::Unknown { asked: engine })
     }
 
+    fn all(&self) -> impl Iterator<Item = &Sandbox> {
+        std::iter::once(&self.native).chain(self.portable.started.get()).chain(&self.further)
+    }
+
     /// What became of sandbox processes, and of modules, since the start.
     pub fn stats(&self) -> (ProcessStats, CompileStats) {
-        let all = std::iter::once(&self.native).chain(self.portable.started.get()).chain(&self.further);
-        let each = all.map(|sandbox| (sandbox.process_stats(), sandbox.compile_stats()));
+        let each = self.all().map(|sandbox| (sandbox.process_stats(), sandbox.compile_stats()));
         each.fold(Default::default(), |(processes, compiles), (more, compiled)| (processes + more, compiles + compiled))
+    }
+
+    /// What became of models since the start.
+    pub fn model_stats(&self) -> ModelStats {
+        self.all().map(Sandbox::model_stats).fold(ModelStats::default(), |sum, more| sum + more)
     }
 
     /// The one that most jobs take.
@@ -148,7 +158,7 @@ impl Portable {
     fn new(options: SandboxOptions, native: Measured) -> Result<Self, SandboxError> {
         let about = Sandbox::description_of(&options)?;
         // It has the same memory. It is not chosen for its speed, so that it need not be started to be measured.
-        let offer = offer(&about, Measured { mflops: 0, ..native });
+        let offer = about.offer(Measured { mflops: 0, ..native });
         Ok(Self { options, offer, started: OnceLock::new(), starting: Mutex::new(()) })
     }
 
@@ -180,7 +190,7 @@ fn start(options: SandboxOptions, known: &Engines) -> Option<(Sandbox, EngineOff
     }
     let Measured { memory_bytes, mflops } = measured;
     tracing::info!(engine = %sandbox.describe(), memory_bytes, mflops, "a further engine is up");
-    let offer = offer(sandbox.describe(), measured);
+    let offer = sandbox.describe().offer(measured);
     Some((sandbox, offer))
 }
 
@@ -190,17 +200,6 @@ fn share(options: SandboxOptions, sharing: u64) -> SandboxOptions {
         module_cache_bytes_max: options.module_cache_bytes_max / sharing,
         model_cache_bytes_max: options.model_cache_bytes_max / sharing,
         ..options
-    }
-}
-
-fn offer(about: &EngineDescription, Measured { memory_bytes, mflops }: Measured) -> EngineOffer {
-    EngineOffer {
-        fingerprint: about.fingerprint(),
-        profile: about.profile,
-        class: about.class,
-        device: about.device.clone(),
-        device_memory_bytes: memory_bytes,
-        mflops,
     }
 }
 

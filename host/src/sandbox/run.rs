@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use registry::{
-    job::{self, Limits},
+    job::{self, Class, Limits},
     receipt::{Outcome, Trap},
 };
 use wasmtime::{Extern, PoolConcurrencyLimitError, Store};
@@ -20,6 +20,7 @@ use super::{
     fuel::{self, Fuel},
     nn::{
         Inferences, NamedModel,
+        backend::Backend,
         record::{self, Recorder},
     },
     preflight::PAGE_BYTES,
@@ -49,7 +50,12 @@ impl Drop for Slot<'_> {
 /// Runs a request.
 pub(super) fn run(sandbox: &Sandbox, request: Request, cancel: Option<CancelToken>) -> Response {
     let started = Stopwatch::start();
-    match finish(sandbox, request, cancel, started) {
+    let infers = !request.models.is_empty();
+    let finished = finish(sandbox, request, cancel, started);
+    if infers {
+        sandbox.settle_models(None);
+    }
+    match finished {
         Ok(mut finished) => {
             finished.wall_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             Response::Done(finished)
@@ -73,9 +79,11 @@ fn finish(
         return Ok(empty(Outcome::MemoryOut));
     }
     let _slot = Slot::take(&sandbox.shared.slots_used, sandbox.shared.options.slots_max)?;
+    sandbox.shared.model_counts.found.fetch_add(models.len() as u64, Ordering::Relaxed);
     let recorder = Recorder::new(&request)?;
     let watch = Watch::new(started, limits.wall_ms_max, cancel);
-    let state = State::new(request, Inferences::new(models, recorder), watch);
+    let inferences = Inferences::new(models, loads_with(sandbox, &request), recorder);
+    let state = State::new(request, inferences, watch);
     let mut store = Store::new(&sandbox.shared.engine, state);
     // Threads that run tasks have it already.
     let ended =
@@ -224,6 +232,14 @@ pub(super) fn check(request: &Request, options: &SandboxOptions) -> Result<(), H
         return bad("file and model names are single path components");
     }
     Ok(())
+}
+
+/// What a task may load models with that it brings itself: only the exact class has results that need no record.
+fn loads_with(sandbox: &Sandbox, request: &Request) -> Option<Arc<dyn Backend>> {
+    let is_exact = sandbox.shared.backend.class() == Class::Exact && !request.record && request.recorded.is_none();
+    // What runs in a module of ours has it only where a model was loaded before, of which no task may see anything.
+    let is_ready = sandbox.shared.backend.module().is_none();
+    (is_exact && is_ready).then(|| Arc::clone(&sandbox.shared.backend))
 }
 
 fn models(sandbox: &Sandbox, request: &Request) -> Result<BTreeMap<String, Arc<NamedModel>>, HostFault> {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use registry::id::{EngineFingerprint, ModelHash, ModuleHash};
 use serde::{Deserialize, Serialize};
 
-#[cfg(target_os = "linux")]
-use super::process::Pool;
 use super::{
     CancelToken, CompileStats, EngineDescription, LoadError, Measured, ModelInfo, ModuleInfo, Refusal, Request,
     Response, SandboxError, SandboxOptions, ThreadSandbox, preflight,
 };
+#[cfg(target_os = "linux")]
+use super::{jail::Gap, process::Pool};
 
 /// What a task that breaks out of WebAssembly, or a model that breaks a parser, would find itself in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,39 @@ impl std::ops::Add for ProcessStats {
             cancelled: self.cancelled + more.cancelled,
             garbage: self.garbage + more.garbage,
             died: self.died + more.died,
+        }
+    }
+}
+
+/// What became of models since the start. A model that is loaded and ready to infer is a session: sandbox processes have one
+/// each, threads share one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ModelStats {
+    /// Models of tasks that had a session already.
+    pub found: u64,
+    /// Sessions made.
+    pub loaded: u64,
+    /// Models that got none, since they are no models or have no room.
+    pub refused: u64,
+    /// Sessions let go of to make room.
+    pub evicted: u64,
+    /// Sessions that there are now.
+    pub sessions: u64,
+    /// Memory in bytes that these hold: weights, compiled shapes, arenas.
+    pub bytes: u64,
+}
+
+impl std::ops::Add for ModelStats {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            found: self.found + more.found,
+            loaded: self.loaded + more.loaded,
+            refused: self.refused + more.refused,
+            evicted: self.evicted + more.evicted,
+            sessions: self.sessions + more.sessions,
+            bytes: self.bytes + more.bytes,
         }
     }
 }
@@ -209,6 +242,15 @@ impl Sandbox {
         }
     }
 
+    /// What became of models since the start.
+    pub fn model_stats(&self) -> ModelStats {
+        match &self.0 {
+            Wall::Thread(sandbox) => sandbox.model_stats(),
+            #[cfg(target_os = "linux")]
+            Wall::Process(pool) => pool.model_stats(),
+        }
+    }
+
     /// Measures what its models run on: a short matrix product through the backend itself, where tasks run. Takes some tenths
     /// of a second.
     ///
@@ -238,6 +280,15 @@ impl Sandbox {
             (Wall::Thread(sandbox), Some(cancel)) => sandbox.run_cancellable(request, cancel),
             #[cfg(target_os = "linux")]
             (Wall::Process(pool), cancel) => pool.run(request, cancel),
+        }
+    }
+
+    /// What the jail of its processes lacks on this kernel; nothing where there are none.
+    #[cfg(target_os = "linux")]
+    pub fn gaps(&self) -> &[Gap] {
+        match &self.0 {
+            Wall::Thread(_) => &[],
+            Wall::Process(pool) => pool.gaps(),
         }
     }
 

@@ -22,7 +22,7 @@ mod guest {
 
     use std::process::ExitCode;
 
-    use guest_sdk::abi::nn::{ENCODING_ONNX, Errno, TARGET_CPU, TensorType};
+    use guest_sdk::abi::nn::{ENCODING_ONNX, Errno, TARGET_CPU, TARGET_GPU, TensorType};
 
     // Pointers and lengths as the host sees them: plain numbers, right or wrong. The host checks them against the
     // guest's memory, so no call below can write outside of what its arguments say; those that are wrong on purpose
@@ -141,9 +141,12 @@ mod guest {
         let mut slot = Slot(0);
         let garbage = b"this is no model";
         let builder = [at(garbage), garbage.len() as u32];
+        let parts = [builder, builder];
         let outside = [OUTSIDE, 64];
         let wraps = [u32::MAX - 4, 64];
-        let tried: [(&str, u32, u32, u32, u32, u32); 9] = [
+        let tried: [(&str, u32, u32, u32, u32, u32); 11] = [
+            ("two parts", at(&parts), 2, ENCODING_ONNX, TARGET_CPU, slot.at()),
+            ("target GPU", at(&builder), 1, ENCODING_ONNX, TARGET_GPU, slot.at()),
             ("garbage", at(&builder), 1, ENCODING_ONNX, TARGET_CPU, slot.at()),
             ("no bytes", at(&builder), 0, ENCODING_ONNX, TARGET_CPU, slot.at()),
             ("encoding 250", at(&builder), 1, 250, TARGET_CPU, slot.at()),

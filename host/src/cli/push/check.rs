@@ -13,7 +13,7 @@ use crate::{
     },
     cli::{CliError, output, run::compile_options},
     limits,
-    sandbox::{ModelFacts, ModelRefusal, SandboxOptions, model_preflight},
+    sandbox::{ModelFacts, ModelRefusal, SandboxOptions, TensorDecl, model_preflight},
 };
 
 /// Characters of what a backend says that are shown.
@@ -44,7 +44,7 @@ pub(super) struct BackendCheck {
 pub(super) enum BackendVerdict {
     /// It has run it.
     Runs,
-    /// It has loaded it, and has not run it on a made-up input: on a real one it may.
+    /// It has loaded it, and has not run it on a made-up input, whose open dimensions are all 1: on a real one it may.
     Loads,
     /// It cannot.
     Refuses,
@@ -136,7 +136,15 @@ fn ask(AtHand { name, options }: AtHand, model: &Bytes) -> BackendCheck {
 fn tried(asked: &Asked) -> Result<(), String> {
     let samples =
         random(&asked.model, Random { samples: 1, ..Random::default() }).map_err(|error| error.to_string())?;
-    asked.answers(&samples).map(drop).map_err(|error| error.to_string())
+    let is_open = |input: &TensorDecl| input.dims.as_ref().is_none_or(|dims| dims.contains(&None));
+    let failed = |error| match error {
+        MeasureError::Fails { errno, .. } if asked.model.inputs.iter().any(is_open) => {
+            format!("error number {errno} on made-up input, of which every open dimension is 1: give it a real one")
+        }
+        MeasureError::Fails { errno, .. } => format!("error number {errno} on made-up input"),
+        error => error.to_string(),
+    };
+    asked.answers(&samples).map(drop).map_err(failed)
 }
 
 /// A backend may say several lines.

@@ -29,10 +29,9 @@ pub(in crate::cli) struct ReplayArgs {
     /// Run what was signed on another engine as well, and compare outcome and output alone.
     #[arg(long)]
     any_engine: bool,
-    /// Hold what a model answered against tract in the sandbox, whatever else this machine infers with: it answers the same on
-    /// every processor.
-    #[arg(long)]
-    referee: bool,
+    /// Run models on this backend, by how its name begins, e.g. tract or onnxruntime: of class tolerant, records of any other.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
     /// Keep what the tasks write now, each file named by its hash: another machine can say where its replay differs from
     /// it.
     #[arg(long, value_name = "DIR")]
@@ -79,12 +78,12 @@ pub(super) async fn run(args: ReplayArgs) -> Outcome {
     let client = if args.fetch { Some(args.connect.client()?) } else { None };
     let sources = Sources::open(&args.blobs).await.map_err(|error| CliError::Usage(error.to_string()))?;
     let mut player = Player::new(sources, args.any_engine, args.keep.clone());
-    if args.referee {
-        player.ask_referee();
-    }
     for path in &args.tolerance {
         let said = file::read(path).map_err(|error| CliError::Usage(error.to_string()))?;
         player.tolerate(said.model, said.tolerance);
+    }
+    if let Some(backend) = &args.backend {
+        player.run_on(backend.clone());
     }
     let played = play_all(&args, client.as_ref(), &mut player).await;
     player.close().await;

@@ -8,7 +8,9 @@ use std::{
     thread,
 };
 
+use grid::engines::EngineAsk;
 use registry::{
+    device::{Device, DeviceAsk},
     id::{BlobHash, EngineFingerprint, ModelHash, ModuleHash},
     job::{DEADLINE_MS_MAX, JobError, JobSpec, Limits, ShardInfo},
     receipt::{Execution, Output},
@@ -16,10 +18,12 @@ use registry::{
 
 use super::RunArgs;
 use crate::{
+    calibrate::backends::{self, AtHand},
     cli::{CliError, parse::Pair, paths},
     limits,
     sandbox::{
-        CompileCache, CompileOptions, Finished, HostFault, Isolation, LoadError, Response, Sandbox, SandboxOptions,
+        CompileCache, CompileOptions, Finished, HostFault, Isolation, LoadError, Measured, Response, Sandbox,
+        SandboxOptions,
     },
     task::{self, Call, Unfit},
 };
@@ -42,6 +46,8 @@ pub(super) struct Done {
     pub(super) finished: Finished,
     pub(super) output: Output,
     pub(super) execution: Execution,
+    /// What its models ran on, if it has inferred.
+    pub(super) device: Option<Device>,
     /// What it was allowed.
     pub(super) limits: Limits,
 }
@@ -101,9 +107,9 @@ fn ended(args: &RunArgs) -> Ended {
     };
     let options = SandboxOptions { profile: args.profile, compile: compile_options(), ..task::alone() };
     let options = SandboxOptions { isolation: Isolation::Process, ..options };
-    let sandbox = match Sandbox::new(options) {
+    let sandbox = match start(args, &content.spec, options) {
         Ok(sandbox) => sandbox,
-        Err(error) => return Ended::Fault(Reason::new("engine", error)),
+        Err(ended) => return ended,
     };
     let engine = Some(sandbox.fingerprint());
     match load(&sandbox, args, &content) {
@@ -112,6 +118,45 @@ fn ended(args: &RunArgs) -> Ended {
         Err(reason) if reason.again => Ended::Fault(Reason { engine, ..reason }),
         Err(reason) => Ended::Rejected(Reason { engine, ..reason }),
     }
+}
+
+/// The sandbox for the job: that of the backend which is named; of those with a GPU the first that starts, where a GPU is asked
+/// for; else the plain one.
+fn start(args: &RunArgs, spec: &JobSpec, plain: SandboxOptions) -> Result<Sandbox, Ended> {
+    let rejected = |word, detail: String| Ended::Rejected(Reason::new(word, detail));
+    let with = |one: AtHand| SandboxOptions { compile: plain.compile.clone(), ..one.options };
+    let candidates: Vec<SandboxOptions> = match &args.backend {
+        Some(name) => {
+            let named = backends::named(std::slice::from_ref(name)).map_err(|word| {
+                rejected(
+                    "no_backend",
+                    format!("no backend of this machine has a name that begins with `{word}`: see `quorate doctor`"),
+                )
+            })?;
+            named.into_iter().take(1).map(with).collect()
+        }
+        None if args.device == DeviceAsk::Gpu => {
+            backends::at_hand().into_iter().filter(|one| one.options.backend.is_gpu()).map(with).collect()
+        }
+        None => vec![plain.clone()],
+    };
+    let mut why = None;
+    for options in candidates {
+        match Sandbox::new(options) {
+            Ok(sandbox) => {
+                let offer = sandbox.describe().offer(Measured::default());
+                return match EngineAsk::from(spec).lack(std::slice::from_ref(&offer)) {
+                    None => Ok(sandbox),
+                    Some(lack) => Err(rejected("engine_lacks", format!("this engine {lack}: no host runs it there"))),
+                };
+            }
+            Err(error) => why = why.or(Some(error)),
+        }
+    }
+    Err(match why {
+        Some(error) => Ended::Fault(Reason::new("engine", error)),
+        None => Ended::Fault(Reason::new("no_gpu", "this machine has no GPU that models run on: see `quorate doctor`")),
+    })
 }
 
 /// As a host compiles, with what a host gives to it by default.
@@ -157,6 +202,7 @@ impl Content {
             models: models.iter().map(|(name, bytes)| (name.clone(), ModelHash::of(bytes))).collect(),
             class: args.class,
             profile: args.profile,
+            device: args.device,
             limits: args.limits.request().over(Limits::default()),
             // A job may say so, too: the limit of the task is the one that counts here.
             deadline_ms: DEADLINE_MS_MAX,
@@ -230,7 +276,8 @@ fn execute(sandbox: &Sandbox, args: &RunArgs, content: Content) -> Ended {
         Response::Done(finished) => {
             let output = task::output(&finished);
             let execution = call.execution(engine, &finished, &output);
-            Ended::Done(Box::new(Done { finished, output, execution, limits: template.limits }))
+            let device = finished.nn_root.and_then(|_| sandbox.describe().device.clone());
+            Ended::Done(Box::new(Done { finished, output, execution, device, limits: template.limits }))
         }
         Response::Fault(fault) => {
             let reason = Reason { engine: Some(engine), ..Reason::new(fault.word(), &fault) };

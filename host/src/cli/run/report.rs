@@ -34,6 +34,8 @@ pub(super) struct Report<'a> {
     task: Option<TaskId>,
     commitment: Option<Commitment>,
     engine_fingerprint: Option<EngineFingerprint>,
+    /// What models ran on, e.g. `cpu by tract (avx2)`.
+    device: Option<String>,
 }
 
 impl<'a> Report<'a> {
@@ -46,7 +48,7 @@ impl<'a> Report<'a> {
     }
 
     fn done(done: &'a Done) -> Self {
-        let Done { finished, output, execution, limits } = done;
+        let Done { finished, output, execution, device, limits } = done;
         let outcome = execution.outcome;
         let (exit_code, reason) = match outcome {
             Outcome::Ok => (Some(0), None),
@@ -69,6 +71,7 @@ impl<'a> Report<'a> {
             task: Some(execution.task),
             commitment: Some(execution.commitment()),
             engine_fingerprint: Some(execution.engine),
+            device: device.as_ref().map(ToString::to_string),
         }
     }
 
@@ -88,6 +91,7 @@ impl<'a> Report<'a> {
             task: None,
             commitment: None,
             engine_fingerprint: reason.engine,
+            device: None,
         }
     }
 }

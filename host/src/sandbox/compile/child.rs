@@ -96,6 +96,7 @@ fn enter_jail(budget: &CompileBudget) -> Result<(), JailError> {
         // Nothing can be written there.
         own_dir: PathBuf::from("/proc/self/fdinfo"),
         dies_with_parent: true,
+        drivers: None,
     })?;
     for gap in gaps {
         tracing::debug!(%gap, "the compiler is less confined than it could be");

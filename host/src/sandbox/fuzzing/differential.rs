@@ -338,7 +338,7 @@ fn store(engine: &Engine, fuel: Fuel) -> Store<State> {
     let mut request = Request::new(ModuleHash::of(b""));
     request.limits =
         Limits { memory_bytes_max: PAGES_MAX * PAGE_BYTES, wall_ms_max: limits::WALL_MS_MAX, ..Limits::default() };
-    let mut state = State::new(request, Inferences::new(BTreeMap::new(), Recorder::default()), Watch::forever());
+    let mut state = State::new(request, Inferences::new(BTreeMap::new(), None, Recorder::default()), Watch::forever());
     state.fuel = fuel;
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);

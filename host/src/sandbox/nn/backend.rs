@@ -9,6 +9,8 @@ use wasmtime::Engine;
 
 pub(in crate::sandbox) use super::tensor::{BackendError, Signature, Tensor, signature, word};
 use super::{TensorDecl, onnxruntime::library::SILENCE, referee::OwnModule};
+#[cfg(target_os = "linux")]
+use crate::sandbox::jail::Drivers;
 use crate::sandbox::{LoadedModule, state::Watch};
 
 /// What an inference may still take of its task.
@@ -57,6 +59,24 @@ pub enum BackendOptions {
 }
 
 impl BackendOptions {
+    /// Whether it is a library of the machine's, which is asked in a process of its own alone.
+    pub const fn is_native(&self) -> bool {
+        matches!(self, Self::Onnxruntime { .. })
+    }
+
+    /// Memory in bytes that a model takes as soon as it is loaded, by the length of its file: what it is admitted by before
+    /// anything is known of it.
+    pub(in crate::sandbox) const fn session_bytes(&self, file_bytes: u64) -> u64 {
+        match self {
+            // Its weights as they are, and once more for the shapes of its first inference.
+            Self::Tract => file_bytes.saturating_mul(2),
+            // The referee's memory with the parsed model, and with one shape.
+            Self::Referee => file_bytes.saturating_mul(4),
+            // The file, which prices are computed from, and its weights.
+            Self::Onnxruntime { .. } => file_bytes.saturating_mul(2),
+        }
+    }
+
     /// Whether it works through a driver of a GPU, which the jail has to leave open.
     pub const fn is_gpu(&self) -> bool {
         matches!(self, Self::Onnxruntime { provider: Provider::Cuda | Provider::Webgpu { .. }, .. })
@@ -74,6 +94,71 @@ impl BackendOptions {
         env
     }
 }
+
+#[cfg(target_os = "linux")]
+impl BackendOptions {
+    /// What the jail of a process that runs it leaves open, where it works through a driver.
+    pub(in crate::sandbox) fn drivers(&self) -> Option<Drivers> {
+        let Self::Onnxruntime { library, provider } = self else { return None };
+        let plugin = match provider {
+            Provider::Cpu => return None,
+            Provider::Cuda => None,
+            Provider::Webgpu { plugin } => Some(plugin),
+        };
+        let mut readable: Vec<PathBuf> = READABLE.iter().map(PathBuf::from).collect();
+        // Libraries lie beside those that load them.
+        for path in [Some(library), plugin].into_iter().flatten() {
+            let own = path.canonicalize().ok();
+            readable.extend(
+                [Some(path), own.as_ref()].into_iter().flatten().filter_map(|path| path.parent()).map(PathBuf::from),
+            );
+        }
+        for (name, value) in self.env() {
+            let paths = std::env::split_paths(&value);
+            match name.to_str() {
+                Some("LD_LIBRARY_PATH") => readable.extend(paths),
+                Some("VK_DRIVER_FILES" | "VK_ICD_FILENAMES") => {
+                    readable.extend(paths.filter_map(|path| Some(path.parent()?.to_owned())));
+                }
+                _ => {}
+            }
+        }
+        let devices = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+        let nvidia = devices.filter(|entry| entry.file_name().to_string_lossy().starts_with("nvidia"));
+        let devices = DEVICES.iter().map(PathBuf::from).chain(nvidia.map(|entry| entry.path())).collect();
+        Some(Drivers { readable, devices })
+    }
+}
+
+/// What drivers read: the system's libraries and what they are told there, the machine's hardware, their own process.
+#[cfg(target_os = "linux")]
+const READABLE: &[&str] = &[
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/usr/local/cuda",
+    "/usr/local/nvidia",
+    "/usr/share/vulkan",
+    "/usr/share/nvidia",
+    "/usr/share/drirc.d",
+    "/lib",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/etc/vulkan",
+    "/sys",
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/devices",
+    "/proc/modules",
+    "/proc/version",
+    "/proc/driver",
+    "/proc/sys/vm",
+];
+
+/// Devices beside those of NVIDIA's driver.
+#[cfg(target_os = "linux")]
+const DEVICES: &[&str] = &["/dev/dri", "/dev/dxg", "/dev/null", "/dev/zero", "/dev/urandom"];
 
 /// Variables by which drivers and their libraries are found, and devices chosen.
 const GPU_ENV: &[&str] = &[
@@ -102,12 +187,52 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// Which it is.
+    pub const fn kind(&self) -> ProviderKind {
+        match self {
+            Self::Cpu => ProviderKind::Cpu,
+            Self::Cuda => ProviderKind::Cuda,
+            Self::Webgpu { .. } => ProviderKind::Webgpu,
+        }
+    }
+
     /// A stable word, as devices and configuration have it.
     pub const fn word(&self) -> &'static str {
+        self.kind().word()
+    }
+}
+
+/// A [`Provider`], without what it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderKind {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+    /// Any GPU with a Vulkan driver.
+    Webgpu,
+}
+
+impl ProviderKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Cpu, Self::Cuda, Self::Webgpu];
+
+    /// A stable word.
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
-            Self::Webgpu { .. } => "webgpu",
+            Self::Webgpu => "webgpu",
+        }
+    }
+
+    /// What a backend that infers by it is called, e.g. `onnxruntime-cpu`.
+    pub const fn backend(self) -> &'static str {
+        match self {
+            Self::Cpu => "onnxruntime-cpu",
+            Self::Cuda => "onnxruntime-cuda",
+            Self::Webgpu => "onnxruntime-webgpu",
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{clock::Stopwatch, limits};
 
 /// What one backend was measured to have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
     /// Memory in bytes: of the device where that can be asked, else of the machine.
@@ -26,14 +26,19 @@ pub struct Measured {
     pub mflops: u64,
 }
 
-/// Times a matrix product on a backend: on a GPU a larger one, with its way there and back.
+/// Times a matrix product on a backend: on a GPU larger ones too, with their way there and back.
 pub(in crate::sandbox) fn measure(backend: &dyn Backend) -> Result<Measured, String> {
     guarded(|| time(backend)).map_err(|error| super::short(&error.to_string()))
 }
 
-/// The smallest product there is.
-pub(super) fn infer_once(backend: &dyn Backend) -> Result<(), BackendError> {
-    Product::new(backend, 8)?.run()
+/// The smallest product there is. Its graph is kept for good where a device goes with the last that uses it.
+pub(super) fn infer_once(backend: &dyn Backend, is_kept: bool) -> Result<(), BackendError> {
+    let product = Product::new(backend, 8)?;
+    product.run()?;
+    if is_kept {
+        std::mem::forget(product);
+    }
+    Ok(())
 }
 
 /// A product of two matrices of ones.
@@ -68,25 +73,37 @@ impl Product {
 }
 
 fn time(backend: &dyn Backend) -> Result<Measured, BackendError> {
-    let side = match backend.device().kind {
-        DeviceKind::Cpu => limits::MEASURE_CPU_SIDE,
-        DeviceKind::Gpu => limits::MEASURE_GPU_SIDE,
+    let sides: &[u32] = match backend.device().kind {
+        DeviceKind::Cpu => &[limits::MEASURE_CPU_SIDE],
+        DeviceKind::Gpu => &limits::MEASURE_GPU_SIDES,
     };
-    let product = Product::new(backend, side)?;
     let watch = Stopwatch::start();
+    let mut mflops = 0;
+    for side in sides {
+        mflops = mflops.max(time_product(&Product::new(backend, *side)?, &watch)?);
+        // What is slow shows it with small ones, and would take minutes for a large one.
+        if watch.elapsed_ms() > limits::MEASURE_MS_MAX {
+            break;
+        }
+    }
+    Ok(Measured { memory_bytes: backend.memory_bytes(), mflops })
+}
+
+/// The best of a few products, as long as there is time.
+fn time_product(product: &Product, watch: &Stopwatch) -> Result<u64, BackendError> {
     let mut best_ns = u128::MAX;
     for round in 0..limits::MEASURE_ROUNDS_MAX {
         let one = Stopwatch::start();
         product.run()?;
         best_ns = best_ns.min(one.elapsed().as_nanos());
+        // The first may have to make kernels for its shape.
         if round > 0 && watch.elapsed_ms() > limits::MEASURE_MS_MAX {
             break;
         }
     }
-    let operations = 2 * u128::from(side).pow(3);
+    let operations = 2 * u128::from(product.side).pow(3);
     // One operation in a nanosecond is a thousand million in a second.
-    let mflops = operations.saturating_mul(1000) / best_ns.max(1);
-    Ok(Measured { memory_bytes: backend.memory_bytes(), mflops: u64::try_from(mflops).unwrap_or(u64::MAX) })
+    Ok(u64::try_from(operations.saturating_mul(1000) / best_ns.max(1)).unwrap_or(u64::MAX))
 }
 
 /// Memory of this machine in bytes; 0 where the system does not tell. Asked once: a jailed process cannot ask any more.

@@ -17,7 +17,7 @@
 //!
 //! **Interruption.** Nothing inside stops an inference: a sandbox process is killed at the deadline.
 
-mod cpu;
+pub(in crate::sandbox) mod cpu;
 pub mod find;
 pub(in crate::sandbox) mod library;
 mod price;
@@ -25,7 +25,10 @@ mod raw;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use guest_sdk::abi::nn::TensorType;
@@ -33,7 +36,7 @@ use half::f16;
 use ort::{
     device::Device as OrtDevice,
     ep,
-    memory::Allocator,
+    memory::{AllocationDevice, Allocator, AllocatorType, DeviceType, MemoryInfo, MemoryType},
     session::{
         Session, SessionInputValue,
         builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder},
@@ -44,6 +47,7 @@ use registry::{
     device::{DEVICE_TEXT_BYTES_MAX, Device, DeviceKind},
     job::Class,
 };
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use self::library::Library;
 use super::{
@@ -148,9 +152,13 @@ fn webgpu_device(library: &Library) -> Result<OrtDevice<'_>, BackendError> {
     library.environment.devices().find(is_webgpu).ok_or_else(none)
 }
 
-/// What a GPU is called, as far as the system tells.
+/// What a GPU is called, as far as the system tells. A driver that is software, which the plug-in takes where it is told to, is
+/// called what it is.
 fn webgpu_name(device: &OrtDevice<'_>) -> String {
     let hardware = device.hardware_device();
+    if hardware.ty() == DeviceType::CPU {
+        return text(&format!("software on {}", cpu::own().name));
+    }
     let vendor = hardware.vendor().unwrap_or("unknown vendor");
     let properties = raw::properties(device);
     let named = ["Description", "description", "name", "Name"];
@@ -199,9 +207,41 @@ impl Backend for Onnxruntime {
         let session = self.session(bytes)?;
         let inputs = session.inputs().iter().map(declare).collect::<Result<_, _>>()?;
         let outputs = session.outputs().iter().map(declare).collect::<Result<_, _>>()?;
-        let prices = Mutex::new(Vec::new());
-        Ok(Arc::new(Model { file: bytes.to_vec(), session: Mutex::new(session), inputs, outputs, prices }))
+        let arenas = self.arenas(&session);
+        let arena_bytes = AtomicU64::new(arenas.iter().map(arena_bytes).sum());
+        Ok(Arc::new(Model {
+            file: bytes.to_vec(),
+            ready: Mutex::new(Ready { arenas, session }),
+            inputs,
+            outputs,
+            prices: Mutex::default(),
+            arena_bytes,
+            grows: AtomicBool::new(false),
+        }))
     }
+}
+
+impl Onnxruntime {
+    /// What a session takes its memory from, where that keeps count.
+    fn arenas(&self, session: &Session) -> Vec<Allocator> {
+        let further = match self.provider {
+            Provider::Cpu => None,
+            Provider::Cuda => Some(AllocationDevice::CUDA),
+            Provider::Webgpu { .. } => Some(AllocationDevice::WEBGPU_BUFFER),
+        };
+        let arena = |device| {
+            let info = MemoryInfo::new(device, 0, AllocatorType::Device, MemoryType::Default).ok()?;
+            Allocator::new(session, info).ok()
+        };
+        std::iter::once(AllocationDevice::CPU).chain(further).filter_map(arena).collect()
+    }
+}
+
+/// Bytes that an arena has taken from the system: weights, and the largest inference so far.
+fn arena_bytes(arena: &Allocator) -> u64 {
+    let statistics = raw::statistics(arena);
+    let total = statistics.iter().find(|(name, _)| name == "TotalAllocated");
+    total.and_then(|(_, bytes)| bytes.parse().ok()).unwrap_or(0)
 }
 
 fn failed(error: impl std::fmt::Display) -> BackendError {
@@ -235,11 +275,21 @@ fn declare(outlet: &Outlet) -> Result<TensorDecl, BackendError> {
 struct Model {
     file: Vec<u8>,
     /// The library's own sessions may be shared, the crate's may not; a sandbox process has one task at a time anyway.
-    session: Mutex<Session>,
+    ready: Mutex<Ready>,
     inputs: Vec<TensorDecl>,
     outputs: Vec<TensorDecl>,
     /// What one inference costs, the most recently used last.
     prices: Mutex<Vec<(Signature, u64)>>,
+    /// What its arenas had when it last ran with a shape for the first time.
+    arena_bytes: AtomicU64,
+    /// Whether its next run has a shape that is new.
+    grows: AtomicBool,
+}
+
+/// A session. Its arenas go first.
+struct Ready {
+    arenas: Vec<Allocator>,
+    session: Session,
 }
 
 impl Model {
@@ -252,6 +302,7 @@ impl Model {
             return Ok(price);
         }
         drop(prices);
+        self.grows.store(true, Ordering::Relaxed);
         let price = price::work(&self.file, signature)?;
         let mut prices = self.prices.lock().unwrap_or_else(PoisonError::into_inner);
         prices.push((signature.clone(), price));
@@ -272,8 +323,9 @@ impl Graph for Model {
     }
 
     fn held_bytes(&self) -> u64 {
-        // The file, the session's weights, and those packed anew for its kernels.
-        (self.file.len() as u64).saturating_mul(3)
+        // The file, and the session: its weights, packed anew for its kernels or not, and the most that an inference took.
+        let file = self.file.len() as u64;
+        file.saturating_add(self.arena_bytes.load(Ordering::Relaxed).max(file))
     }
 
     fn open(&self, signature: &Signature, fuel: &mut dyn Allowance) -> Result<(), BackendError> {
@@ -284,35 +336,23 @@ impl Graph for Model {
     fn run(&self, inputs: &[Tensor], fuel: &mut dyn Allowance) -> Result<Vec<Tensor>, BackendError> {
         draw(fuel, self.price(&signature(inputs))?)?;
         let values = inputs.iter().map(to_value).collect::<Result<Vec<SessionInputValue<'_>>, _>>()?;
-        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ready { arenas, session } = &mut *ready;
         let outputs = session.run(values.as_slice()).map_err(failed)?;
+        if self.grows.swap(false, Ordering::Relaxed) {
+            self.arena_bytes.store(arenas.iter().map(arena_bytes).sum(), Ordering::Relaxed);
+        }
         outputs.values().map(|value| from_value(&value)).collect()
     }
 }
 
-/// An element of a tensor, as it lies in a file.
-trait Element: PrimitiveTensorElementType + Copy + std::fmt::Debug {
-    fn read(bytes: &[u8]) -> Self;
-    fn write(self, bytes: &mut [u8]);
-}
+/// An element of a tensor, which lies in memory as it does in a file.
+trait Element: PrimitiveTensorElementType + FromBytes + IntoBytes + Immutable + std::fmt::Debug {}
 
-macro_rules! elements {
-    ($($element:ty),*) => {$(
-        impl Element for $element {
-            fn read(bytes: &[u8]) -> Self {
-                let mut own = [0; size_of::<Self>()];
-                own.copy_from_slice(bytes);
-                Self::from_le_bytes(own)
-            }
+impl<T: PrimitiveTensorElementType + FromBytes + IntoBytes + Immutable + std::fmt::Debug> Element for T {}
 
-            fn write(self, bytes: &mut [u8]) {
-                bytes.copy_from_slice(&self.to_le_bytes());
-            }
-        }
-    )*};
-}
-
-elements!(f16, f32, f64, u8, i32, i64);
+#[cfg(target_endian = "big")]
+compile_error!("tensors have the little end first, here and for guests");
 
 fn to_value(tensor: &Tensor) -> Result<SessionInputValue<'static>, BackendError> {
     match tensor.element {
@@ -332,9 +372,7 @@ fn filled<T: Element>(tensor: &Tensor) -> Result<SessionInputValue<'static>, Bac
     if elements.len().checked_mul(size_of::<T>()) != Some(tensor.data.len()) {
         return Err(failed("tensor data does not fit its shape"));
     }
-    for (element, bytes) in elements.iter_mut().zip(tensor.data.chunks_exact(size_of::<T>())) {
-        *element = T::read(bytes);
-    }
+    elements.as_mut_bytes().copy_from_slice(&tensor.data);
     Ok(value.into())
 }
 
@@ -353,11 +391,7 @@ fn from_value(value: &DynValue) -> Result<Tensor, BackendError> {
 fn extracted<T: Element>(value: &DynValue, element: TensorType) -> Result<Tensor, BackendError> {
     let (shape, elements) = value.try_extract_tensor::<T>().map_err(failed)?;
     let dims = shape.iter().map(|dim| u32::try_from(*dim).map_err(failed)).collect::<Result<_, _>>()?;
-    let mut data = vec![0; size_of_val(elements)];
-    for (bytes, element) in data.chunks_exact_mut(size_of::<T>()).zip(elements) {
-        element.write(bytes);
-    }
-    Ok(Tensor { element, dims, data })
+    Ok(Tensor { element, dims, data: elements.as_bytes().to_vec() })
 }
 
 #[cfg(test)]

@@ -286,13 +286,13 @@ impl Recorder {
 pub(super) fn observe(
     call: &mut Call<'_>,
     model: ModelHash,
-    inputs: &[Tensor],
+    input: BlobHash,
     infer: impl FnOnce(&mut Call<'_>) -> Result<Vec<Tensor>, Fail>,
 ) -> Result<Vec<Tensor>, Fail> {
     if !call.state.nn.recorder.keeps {
         return infer(call);
     }
-    let (input, before) = (hash(inputs), *call.fuel());
+    let before = *call.fuel();
     let ran = infer(call);
     let answer = match &ran {
         Ok(outputs) => Answer::Outputs(outputs.iter().map(NnTensor::new).collect()),

@@ -152,7 +152,7 @@ impl Machine {
     }
 
     fn store(&self, request: Request, limits: Limits, watch: Watch) -> Store<State> {
-        let nothing = Inferences::new(Default::default(), Recorder::default());
+        let nothing = Inferences::new(Default::default(), None, Recorder::default());
         let mut store = Store::new(&self.engine, State::new(Request { limits, ..request }, nothing, watch));
         store.limiter(|state| &mut state.limiter);
         store

@@ -18,7 +18,7 @@ use registry::{
     job::Class,
 };
 use tract_onnx::{
-    prelude::{Framework, InferenceModel, TypedFact, TypedModel, TypedRunnableModel, tract_linalg},
+    prelude::{InferenceModel, TypedFact, TypedModel, TypedRunnableModel, tract_linalg},
     tract_core::ops::{
         TypedOp,
         cnn::{Deconv, MaxPool, PoolSpec, SumPool},
@@ -27,7 +27,7 @@ use tract_onnx::{
     },
 };
 
-use self::model::{Parsed, failed, typed};
+use self::model::{Parsed, failed, read, typed};
 use super::{
     TensorDecl,
     backend::{Allowance, Backend, BackendError, Graph, Signature, Tensor, draw, signature},
@@ -162,7 +162,7 @@ fn compile(model: &InferenceModel, signature: &Signature) -> Result<Plan, Backen
 /// What one inference of a model takes, for backends that run it in another way: it costs the same on each.
 pub(super) fn work_of(bytes: &[u8], signature: &Signature) -> Result<u64, BackendError> {
     bounded::with_room(|| {
-        let model = bounded::reader().model_for_read(&mut &*bytes).map_err(failed)?;
+        let model = read(bytes)?;
         work(&typed(&model, signature)?)
     })
 }
@@ -235,8 +235,8 @@ impl Graph for Onnx {
     }
 
     fn held_bytes(&self) -> u64 {
-        // The parsed model has its weights once, and each compiled shape may have them packed anew.
-        self.file_bytes.saturating_mul(self.plans.len() as u64 + 1)
+        // The parsed model has its weights once, and each compiled shape may have them packed anew: one is as good as there.
+        self.file_bytes.saturating_mul(self.plans.len().max(1) as u64 + 1)
     }
 
     fn shrink(&self, bytes_max: u64) {

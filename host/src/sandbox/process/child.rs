@@ -16,8 +16,8 @@ use super::wire::{self, Answer, Ask, Body, Bounds, Reader, Wait, WireError};
 use crate::{
     limits,
     sandbox::{
-        CancelToken, CpuClass, EngineDescription, Finished, HostFault, LoadError, ModelInfo, Request, Response,
-        SandboxError, SandboxOptions, ThreadSandbox, compile,
+        CancelToken, CpuClass, EngineDescription, Finished, LoadError, ModelInfo, Request, Response, SandboxError,
+        SandboxOptions, ThreadSandbox, compile,
         jail::{self, Gap, Jail, Layers},
         nn,
     },
@@ -82,7 +82,7 @@ fn serve() -> Result<(), WireError> {
         Ok(started) => started,
         Err(error) => return answer(&Answer::Failed { error }, &[]),
     };
-    answer(&Answer::Ready { engine, gaps }, &[])?;
+    answer(&Answer::Ready { engine, gaps, backend_bytes: sandbox.backend_bytes() }, &[])?;
     // A guest's stack is larger than what a main thread is sure to have.
     let task = thread::Builder::new().name("task".to_owned()).stack_size(limits::EXECUTOR_STACK_BYTES);
     let task = task.spawn(move || serve_asks(&sandbox, &mut reader)).map_err(|_| WireError::Socket(Errno::AGAIN))?;
@@ -99,23 +99,43 @@ const PANICKED: i32 = 101;
 type Started = (ThreadSandbox, EngineDescription, Vec<Gap>);
 
 fn start(options: SandboxOptions, own_dir: PathBuf, data_bytes_max: u64) -> Result<Started, SandboxError> {
+    let drivers = options.backend.drivers();
+    let more = if drivers.is_some() { limits::SANDBOX_GPU_DESCRIPTORS_MAX } else { 0 };
     let jail = Jail {
         layers: Layers::ALL,
         cpu_s_max: Some(limits::SANDBOX_CPU_S_MAX),
         data_bytes_max: Some(data_bytes_max),
-        address_bytes_max: Some(limits::SANDBOX_ADDRESS_BYTES_MAX),
+        // A driver reserves as much as there is memory of all kinds, and more.
+        address_bytes_max: drivers.is_none().then_some(limits::SANDBOX_ADDRESS_BYTES_MAX),
         file_bytes_max: limits::SANDBOX_IMAGE_BYTES_MAX,
-        descriptors_max: limits::SANDBOX_DESCRIPTORS_MAX,
+        descriptors_max: limits::SANDBOX_DESCRIPTORS_MAX + more,
         own_dir,
         dies_with_parent: true,
+        drivers,
     };
-    // A library opens files and asks what machine this is: it does so now, and has seen nothing of others.
-    let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
-    nn::prepare(options.infers_with(), class).map_err(|error| SandboxError::Backend { detail: error.to_string() })?;
-    let gaps = jail::enter(&jail).map_err(|error| SandboxError::Isolation { detail: error.to_string() })?;
+    let gaps = enter(&jail, &options)?;
     let sandbox = ThreadSandbox::new(SandboxOptions { slots_max: 1, ..options })?;
     let engine = sandbox.describe().clone();
     Ok((sandbox, engine, gaps))
+}
+
+/// Jails this process, with what it infers on. A library opens files and asks what machine this is: it does so before it has
+/// seen anything of others. One that starts threads, as drivers do, is loaded in a jail that is open that far.
+fn enter(jail: &Jail, options: &SandboxOptions) -> Result<Vec<Gap>, SandboxError> {
+    let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
+    let prepare = || {
+        let prepared = nn::prepare(options.infers_with(), class);
+        prepared.map_err(|error| SandboxError::Backend { detail: nn::why(error) })
+    };
+    let failed = |error: jail::JailError| SandboxError::Isolation { detail: error.to_string() };
+    if jail.drivers.is_none() {
+        prepare()?;
+        return jail::enter(jail).map_err(failed);
+    }
+    let mut gaps = jail::open(jail).map_err(failed)?;
+    prepare()?;
+    gaps.extend(jail::shut(jail).map_err(failed)?);
+    Ok(gaps)
 }
 
 fn answer(answer: &Answer, body: &[&[u8]]) -> Result<(), WireError> {
@@ -127,7 +147,14 @@ fn serve_asks(sandbox: &ThreadSandbox, reader: &mut Reader) -> Result<(), WireEr
         let (ask, body) = reader.receive(stdin(), BOUNDS, &mut Forever)?;
         match ask {
             Ask::Module { info } => answer(&Answer::Module { loaded: sandbox.load_code(info, &body) }, &[])?,
-            Ask::Model { hash } => answer(&Answer::Model { loaded: load_model(sandbox, hash, body) }, &[])?,
+            Ask::Model { hash } => {
+                let loaded = load_model(sandbox, hash, body);
+                answer(&Answer::Model { loaded, sessions: sandbox.sessions() }, &[])?;
+            }
+            Ask::Shrink { bytes_max } => {
+                sandbox.settle_models(Some(bytes_max));
+                answer(&Answer::Shrunk { sessions: sandbox.sessions() }, &[])?;
+            }
             Ask::Measure => answer(&Answer::Measured { measured: sandbox.measure() }, &[])?,
             Ask::Run { request, lengths } => {
                 let cancel = CancelToken::asking(is_cancelled);
@@ -168,16 +195,15 @@ fn filled(request: Request, mut sections: VecDeque<Bytes>) -> Result<Request, Wi
 fn run(sandbox: &ThreadSandbox, request: Request, cancel: &CancelToken) -> Result<(), WireError> {
     let finished = match sandbox.run_cancellable(request, cancel) {
         Response::Done(finished) => finished,
-        Response::Fault(fault) => return fault_answer(fault),
+        Response::Fault(fault) => {
+            let sessions = sandbox.sessions();
+            return answer(&Answer::Ran { ran: Err(fault), lengths: Vec::new(), sessions }, &[]);
+        }
     };
     let (finished, body) = emptied(finished);
     let lengths = body.iter().map(|section| section.len() as u64).collect();
     let pieces: Vec<&[u8]> = body.iter().map(|section| &**section).collect();
-    answer(&Answer::Ran { ran: Ok(Box::new(finished)), lengths }, &pieces)
-}
-
-fn fault_answer(fault: HostFault) -> Result<(), WireError> {
-    answer(&Answer::Ran { ran: Err(fault), lengths: Vec::new() }, &[])
+    answer(&Answer::Ran { ran: Ok(Box::new(finished)), lengths, sessions: sandbox.sessions() }, &pieces)
 }
 
 /// The result with its bytes taken out.

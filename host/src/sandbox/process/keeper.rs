@@ -18,12 +18,13 @@ use rustix::fs::{OFlags, fcntl_setfl};
 
 use super::{
     Counters, Pool, child,
-    member::Member,
+    member::{Member, Met},
+    memory::Memory,
     wire::{self, Ask},
 };
 use crate::{
     limits,
-    sandbox::{EngineDescription, Isolation, SandboxError, SandboxOptions, jail::Gap},
+    sandbox::{Isolation, SandboxError, SandboxOptions},
 };
 
 /// This very program, even when its file was replaced since.
@@ -66,8 +67,8 @@ impl Keeper {
         self.order(Order::Watch { pool: Arc::downgrade(pool), idle_ms: self.options.process_idle_ms });
     }
 
-    /// A new process, with its engine and what its jail lacks.
-    pub(super) fn member(&self) -> Result<(Member, EngineDescription, Vec<Gap>), SandboxError> {
+    /// A new process, with what it says of itself. Its sessions count against this memory.
+    pub(super) fn member(&self, memory: &Arc<Memory>) -> Result<(Member, Met), SandboxError> {
         let failed = |error: &dyn std::fmt::Display| SandboxError::Isolation {
             detail: format!("sandbox process does not start: {error}"),
         };
@@ -84,7 +85,7 @@ impl Keeper {
         let started = said.recv().map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         let Started { child, socket, log } = started;
         self.counters.started(child.id());
-        Member::meet(child, socket, log, &hello, Arc::clone(&self.counters))
+        Member::meet(child, socket, log, &hello, Arc::clone(&self.counters), memory)
     }
 
     fn order(&self, order: Order) {
@@ -97,7 +98,10 @@ impl Keeper {
 fn data_bytes_max(options: &SandboxOptions) -> u64 {
     let outputs = options.output_bytes_max.saturating_add(options.scratch_bytes_max).saturating_mul(2);
     let loaded = options.module_cache_bytes_max.saturating_add(options.model_cache_bytes_max.saturating_mul(2));
-    [options.memory_bytes_max, outputs, loaded].into_iter().fold(limits::SANDBOX_BASE_BYTES, u64::saturating_add)
+    let driver = if options.backend.is_gpu() { limits::SANDBOX_GPU_BYTES } else { 0 };
+    [options.memory_bytes_max, outputs, loaded, driver]
+        .into_iter()
+        .fold(limits::SANDBOX_BASE_BYTES, u64::saturating_add)
 }
 
 fn keep(orders: &mpsc::Receiver<Order>) {

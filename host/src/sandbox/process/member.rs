@@ -1,7 +1,7 @@
 //! The host's hold on one sandbox process: what it has loaded, how long it has worked, and its end.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     io::{self, Read},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::{Child, ChildStderr},
@@ -22,7 +22,8 @@ use rustix::{
 use super::{
     Counters, End,
     content::Content,
-    wire::{self, Answer, Ask, Body, Bounds, Reader, Wait, WireError},
+    memory::{self, Memory, Room},
+    wire::{self, Answer, Ask, Body, Bounds, Reader, Sessions, Wait, WireError},
 };
 use crate::{
     clock::Stopwatch,
@@ -45,7 +46,12 @@ pub(super) struct Member {
     reader: Reader,
     log: Option<ChildStderr>,
     modules: HashSet<ModuleHash>,
-    models: HashSet<ModelHash>,
+    /// Its sessions, with the memory in bytes that it says each holds.
+    models: BTreeMap<ModelHash, u64>,
+    /// Those that it was ever given.
+    given: HashSet<ModelHash>,
+    /// What that takes of the pool's memory for models.
+    room: Room,
     /// Those that it forgot too.
     modules_loaded: usize,
     /// Resident memory in bytes before its last tasks.
@@ -56,6 +62,14 @@ pub(super) struct Member {
     idle: Stopwatch,
     end: End,
     counters: Arc<Counters>,
+}
+
+/// What a process says of itself first.
+pub(super) struct Met {
+    pub(super) engine: EngineDescription,
+    pub(super) gaps: Vec<Gap>,
+    /// Memory in bytes that its models can use; 0 where that is not known.
+    pub(super) backend_bytes: u64,
 }
 
 /// Why a process is of no use any more.
@@ -138,14 +152,17 @@ impl Member {
         log: Option<ChildStderr>,
         hello: &Ask,
         counters: Arc<Counters>,
-    ) -> Result<(Self, EngineDescription, Vec<Gap>), SandboxError> {
+        memory: &Arc<Memory>,
+    ) -> Result<(Self, Met), SandboxError> {
         let mut member = Self {
             child,
             socket,
             reader: Reader::new(false),
             log,
             modules: HashSet::new(),
-            models: HashSet::new(),
+            models: BTreeMap::new(),
+            given: HashSet::new(),
+            room: Room::new(memory),
             modules_loaded: 0,
             base_bytes: 0,
             kept_bytes: 0,
@@ -156,9 +173,9 @@ impl Member {
         };
         let answer = member.ask(hello, &Body::Inline(&[]), SHORT, &mut Patience::new(limits::SANDBOX_START_MS_MAX));
         match answer {
-            Ok((Answer::Ready { engine, gaps }, _)) => {
+            Ok((Answer::Ready { engine, gaps, backend_bytes }, _)) => {
                 member.base_bytes = member.resident_bytes();
-                Ok((member, engine, gaps))
+                Ok((member, Met { engine, gaps, backend_bytes }))
             }
             Ok((Answer::Failed { error }, _)) => Err(error),
             Ok(_) => Err(SandboxError::Isolation { detail: "sandbox process answered something else".to_owned() }),
@@ -174,7 +191,49 @@ impl Member {
     }
 
     pub(super) fn has_model(&self, hash: ModelHash) -> bool {
-        self.models.contains(&hash)
+        self.models.contains_key(&hash)
+    }
+
+    /// Memory in bytes that its session of a model holds.
+    pub(super) fn bytes_of(&self, hash: ModelHash) -> u64 {
+        self.models.get(&hash).copied().unwrap_or(0)
+    }
+
+    /// Memory in bytes that its sessions hold.
+    pub(super) fn session_bytes(&self) -> u64 {
+        self.models.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+
+    /// Takes room for sessions of so many bytes beside those that it has, if there is.
+    pub(super) fn make_room(&mut self, bytes: u64) -> bool {
+        self.room.take(self.session_bytes().saturating_add(bytes))
+    }
+
+    /// Believes what it says of its sessions: none but those that it was given.
+    fn settle(&mut self, said: Sessions) -> Result<(), Broken> {
+        let known = said.iter().all(|(model, _)| self.given.contains(model));
+        let now: BTreeMap<ModelHash, u64> = said.into_iter().collect();
+        let bytes = now.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+        if !known || bytes > limits::SANDBOX_ADDRESS_BYTES_MAX {
+            return Err(Broken::garbage("sessions that it cannot have"));
+        }
+        self.room.evicted(self.models.keys().filter(|model| !now.contains_key(model)).count());
+        self.models = now;
+        self.room.set(memory::Held { bytes, sessions: self.models.len() as u64 });
+        Ok(())
+    }
+
+    /// Has its sessions hold no more than so many bytes.
+    pub(super) fn shrink(&mut self, bytes_max: u64) -> Result<(), Broken> {
+        let patience = &mut Patience::new(limits::SANDBOX_LOAD_MS_MAX);
+        let (answer, _) = self.ask(&Ask::Shrink { bytes_max }, &Body::Inline(&[]), SHORT, patience)?;
+        let Answer::Shrunk { sessions } = answer else { return Err(Broken::garbage("not about its sessions")) };
+        self.settle(sessions)?;
+        if self.session_bytes() > bytes_max {
+            return Err(Broken::garbage("sessions that it was to let go of"));
+        }
+        self.base_bytes = self.resident_bytes();
+        Ok(())
     }
 
     /// Takes nothing for granted that was loaded.
@@ -207,19 +266,20 @@ impl Member {
         content: &Content,
         cancel: Option<&CancelToken>,
     ) -> Result<Result<ModelInfo, LoadError>, Broken> {
-        let Answer::Model { loaded } = self.load(&Ask::Model { hash }, content, cancel)? else {
+        let Answer::Model { loaded, sessions } = self.load(&Ask::Model { hash }, content, cancel)? else {
             return Err(Broken::garbage("not about a model"));
         };
         if loaded.is_ok() {
-            self.models.insert(hash);
+            self.given.insert(hash);
         }
+        self.settle(sessions)?;
         Ok(loaded)
     }
 
     fn load(&mut self, ask: &Ask, content: &Content, cancel: Option<&CancelToken>) -> Result<Answer, Broken> {
         let mut patience = Patience { cancel, ..Patience::new(limits::SANDBOX_LOAD_MS_MAX) };
         let (answer, _) = self.ask(ask, &Body::Passed(content), SHORT, &mut patience)?;
-        if let Answer::Module { loaded: Err(error) } | Answer::Model { loaded: Err(error) } = &answer {
+        if let Answer::Module { loaded: Err(error) } | Answer::Model { loaded: Err(error), .. } = &answer {
             short(error)?;
         }
         self.base_bytes = self.resident_bytes();
@@ -253,7 +313,8 @@ impl Member {
         let body = job.content.as_ref().map_or(Body::Inline(&inline), Body::Passed);
         let (answer, body) = self.ask(&job.ask, &body, bounds, &mut patience)?;
         self.work_ms = self.work_ms.saturating_add(watch.elapsed_ms());
-        let Answer::Ran { ran, lengths } = answer else { return Err(Broken::garbage("not about a task")) };
+        let Answer::Ran { ran, lengths, sessions } = answer else { return Err(Broken::garbage("not about a task")) };
+        self.settle(sessions)?;
         match ran {
             Ok(finished) => {
                 filled(*finished, wire::cut(body, &lengths)?, &job.limits, record_bytes_max as usize).map(Ok)

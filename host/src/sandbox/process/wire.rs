@@ -49,6 +49,8 @@ pub(super) enum Ask {
     Module { info: ModuleInfo },
     /// Load the model that is the body. [`Answer::Model`].
     Model { hash: ModelHash },
+    /// Have models hold no more memory than this. [`Answer::Shrunk`].
+    Shrink { bytes_max: u64 },
     /// Time the inference backend. [`Answer::Measured`].
     Measure,
     /// Run. The request has its bytes taken out; standard input, files, and a record to feed, in order, are the body.
@@ -65,6 +67,8 @@ pub(super) enum Answer {
     Ready {
         engine: EngineDescription,
         gaps: Vec<Gap>,
+        /// Memory in bytes that models can use on what they run on; 0 where that is not known.
+        backend_bytes: u64,
     },
     Failed {
         error: SandboxError,
@@ -74,6 +78,10 @@ pub(super) enum Answer {
     },
     Model {
         loaded: Result<ModelInfo, LoadError>,
+        sessions: Sessions,
+    },
+    Shrunk {
+        sessions: Sessions,
     },
     Measured {
         measured: Result<Measured, SandboxError>,
@@ -83,8 +91,12 @@ pub(super) enum Answer {
     Ran {
         ran: Result<Box<Finished>, HostFault>,
         lengths: Vec<u64>,
+        sessions: Sessions,
     },
 }
+
+/// The models that a process has ready, with the memory in bytes that each holds.
+pub(super) type Sessions = Vec<(ModelHash, u64)>;
 
 /// Why nothing comes, or goes.
 #[derive(Debug, thiserror::Error)]

@@ -32,15 +32,15 @@ const FLAGS: &[&str] = &[
 
 /// A processor.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Cpu {
+pub(in crate::sandbox) struct Cpu {
     /// E.g. `AMD EPYC 7B13`.
-    pub(super) name: String,
+    pub(in crate::sandbox) name: String,
     /// E.g. `avx avx2 f16c fma sse4_1`.
-    pub(super) instructions: String,
+    pub(in crate::sandbox) instructions: String,
 }
 
 /// The processor of this machine. Asked once: a jailed process cannot ask any more.
-pub(super) fn own() -> &'static Cpu {
+pub(in crate::sandbox) fn own() -> &'static Cpu {
     static OWN: OnceLock<Cpu> = OnceLock::new();
     OWN.get_or_init(|| parse(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()))
 }

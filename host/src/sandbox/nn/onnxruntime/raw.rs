@@ -14,6 +14,7 @@ use std::{
 use ort::{
     AsPointer, Error,
     device::Device,
+    memory::Allocator,
     session::Session,
     sys::{OrtApiBase, OrtKeyValuePairs},
 };
@@ -22,7 +23,7 @@ use ort::{
 pub(super) fn version(path: &Path) -> Result<String, String> {
     // SAFETY: opening a library runs its initialisers. This one is named by the owner of the machine, and nothing that came
     // from a grid can name another.
-    let library = unsafe { libloading::Library::new(path) }.map_err(|error| reason(&error))?;
+    let library = unsafe { libloading::Library::new(path) }.map_err(|error| reason(&error, path))?;
     // SAFETY: the symbol has had this type since the first version of the library.
     let base = unsafe { library.get::<unsafe extern "C" fn() -> *const OrtApiBase>(b"OrtGetApiBase") };
     let base = base.map_err(|_| "it is no ONNX Runtime: it has no OrtGetApiBase".to_owned())?;
@@ -31,9 +32,11 @@ pub(super) fn version(path: &Path) -> Result<String, String> {
     version.ok_or_else(|| "it is no ONNX Runtime: it has no interface".to_owned())
 }
 
-/// What the system said.
-fn reason(error: &libloading::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+/// What the system said, without the path that it begins with.
+fn reason(error: &libloading::Error, path: &Path) -> String {
+    let said = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    let own = format!("{}: ", path.display());
+    said.strip_prefix(&own).map_or_else(|| said.clone(), str::to_owned)
 }
 
 /// A C string of the library's, copied.
@@ -72,6 +75,22 @@ pub(super) fn assignments(session: &Session) -> Result<Vec<(String, String)>, Er
         }
     }
     Ok(found)
+}
+
+/// What an allocator of a session says of itself, if it keeps count.
+pub(super) fn statistics(allocator: &Allocator) -> Vec<(String, String)> {
+    let api = ort::api();
+    let mut list = ptr::null_mut();
+    // SAFETY: the allocator is borrowed; the list is this call's to release, and read before it is.
+    unsafe {
+        let asked = Error::result_from_status((api.AllocatorGetStats)(AsPointer::ptr(allocator), &mut list));
+        if asked.is_err() {
+            return Vec::new();
+        }
+        let found = pairs(list);
+        (api.ReleaseKeyValuePairs)(list);
+        found
+    }
 }
 
 /// What a device says of itself: first what its provider says, then what the machine does.

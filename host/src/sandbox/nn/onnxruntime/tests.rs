@@ -48,7 +48,7 @@ fn tensor(dims: &[u32], values: &[f32]) -> Tensor {
 }
 
 fn floats(tensor: &Tensor) -> Vec<f32> {
-    tensor.data.chunks_exact(4).map(f32::read).collect()
+    tensor.data.chunks_exact(4).map(|bytes| f32::read_from_bytes(bytes).unwrap()).collect()
 }
 
 /// A small network of each kind, with inputs for it.

@@ -34,6 +34,14 @@ pub(super) struct TooMuch {
     pub(super) bound: u64,
 }
 
+/// An operator that is not here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("operator {operator} of the domain `{domain}`")]
+pub(super) struct Unknown {
+    domain: String,
+    operator: String,
+}
+
 fn within(what: &'static str, value: u64, bound: u64) -> Result<(), TooMuch> {
     if value <= bound { Ok(()) } else { Err(TooMuch { what, value, bound }) }
 }
@@ -73,7 +81,8 @@ pub(super) fn reader() -> Onnx {
 
 fn build(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let builder = BUILDERS.0.get(&node.op_type).filter(|_| DOMAINS.contains(&node.domain.as_str()));
-    let builder = builder.with_context(|| format!("operator {}.{} is unknown", node.domain, node.op_type))?;
+    let unknown = || Unknown { domain: node.domain.clone(), operator: node.op_type.clone() };
+    let builder = builder.ok_or_else(unknown)?;
     let (op, closures) = builder(context, node)?;
     Ok((Box::new(Bounded { operator: node.op_type.clone(), op }), closures))
 }

@@ -3,7 +3,7 @@
 //! The native backend keeps what this makes, and the referee in its sandbox is this file compiled to wasm: both read the same
 //! models, refuse the same ones, and have the same operators.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use guest_sdk::abi::nn::TensorType;
 use tract_onnx::{
@@ -18,7 +18,7 @@ use tract_onnx::{
 };
 
 use super::{
-    bounded::{self, TooMuch},
+    bounded::{self, TooMuch, Unknown},
     tanh,
 };
 use crate::sandbox::nn::tensor::{BackendError, Signature, Tensor, TensorDecl, word};
@@ -33,7 +33,7 @@ pub(in crate::sandbox) struct Parsed {
 /// Reads a model file.
 pub(in crate::sandbox) fn parse(bytes: &[u8]) -> Result<Parsed, BackendError> {
     bounded::with_room(|| {
-        let model = bounded::reader().model_for_read(&mut &*bytes).map_err(failed)?;
+        let model = read(bytes)?;
         if let Some(node) = model.nodes.iter().find(|node| node.op_is::<UnimplementedOp>()) {
             return Err(BackendError::Unsupported { what: format!("operator {}", node.op.name()) });
         }
@@ -50,6 +50,18 @@ pub(in crate::sandbox) fn parse(bytes: &[u8]) -> Result<Parsed, BackendError> {
             (0..model.outputs.len()).map(|at| declare(described, at, false)).collect::<Result<Vec<_>, _>>()?;
         Ok(Parsed { model, inputs, outputs })
     })
+}
+
+/// Reads a model. Operators may share a name in a file; tract, where it is built with its own checks, wants each its own.
+pub(in crate::sandbox) fn read(mut bytes: &[u8]) -> Result<InferenceModel, BackendError> {
+    let mut model = bounded::reader().model_for_read(&mut bytes).map_err(failed)?;
+    let mut names = HashSet::new();
+    for node in &mut model.nodes {
+        while !names.insert(node.name.clone()) {
+            node.name = format!("{}#{}", node.name, node.id);
+        }
+    }
+    Ok(model)
 }
 
 /// The model with concrete shapes, before any kernel is chosen.
@@ -90,6 +102,9 @@ pub(in crate::sandbox) fn failed(error: impl Into<TractError>) -> BackendError {
     let error = error.into();
     if let Some(TooMuch { what, value, bound }) = error.root_cause().downcast_ref() {
         return BackendError::TooLarge { what: (*what).to_owned(), value: *value, bound: *bound };
+    }
+    if let Some(unknown) = error.root_cause().downcast_ref::<Unknown>() {
+        return BackendError::Unsupported { what: unknown.to_string() };
     }
     BackendError::Failed { detail: format!("{error:#}") }
 }
