@@ -15,9 +15,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use grid::engines::{EngineAsk, EngineOffer, Engines, Lack};
 use registry::{id::EngineFingerprint, job::Profile};
 
-use super::{
-    CompileStats, EngineDescription, Measured, ModelStats, ProcessStats, Sandbox, SandboxError, SandboxOptions,
-};
+use super::{CompileStats, Measured, ModelStats, ProcessStats, Sandbox, SandboxError, SandboxOptions};
 
 /// The sandboxes of one host, by engine.
 #[derive(Debug)]
