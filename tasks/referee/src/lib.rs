@@ -53,5 +53,7 @@ pub extern "C" fn _start() {
     let mut question = Vec::new();
     io::stdin().lock().read_to_end(&mut question).expect("standard input is a question");
     let answer = sandbox::answer::answer(question);
-    io::stdout().lock().write_all(&answer).expect("standard output has room for an answer");
+    let mut stdout = io::stdout().lock();
+    // It keeps what follows the last new line, and nothing flushes it at the end of a program that does not end.
+    stdout.write_all(&answer).and_then(|()| stdout.flush()).expect("standard output has room for an answer");
 }
