@@ -425,11 +425,13 @@ fn main() -> Result<ExitCode, Failure> {
 
 fn measure() -> Result<(), Failure> {
     let models = Models::find();
-    let subjects = subjects(models.as_ref());
-    let backends = backends(models.as_ref());
-    // One part by its name, or all.
-    let asked = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
-    let wants = |part: &str| asked.as_deref().is_none_or(|asked| asked == part);
+    let (mut subjects, mut backends) = (subjects(models.as_ref()), backends(models.as_ref()));
+    // One part, one model, one backend, each by its name; or all.
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let asks = |at: usize, name: &str| asked.get(at).is_none_or(|asked| asked == name || asked == "all");
+    let wants = |part: &str| asks(0, part);
+    subjects.retain(|subject| asks(1, subject.name));
+    backends.retain(|(name, _)| asks(2, name));
     if wants("calls") {
         calls(&subjects, &backends)?;
     }

@@ -37,6 +37,10 @@ const SUITES: [Suite; 3] = [
     ("speech", "silero.onnx", models::speech),
 ];
 
+/// What a provider is known to answer wrongly, in its makers' own Python too: see docs/gpu.md.
+const WRONG: [(ProviderKind, &str, &str); 1] =
+    [(ProviderKind::Webgpu, "speech", "version 0.4.0 of the plug-in answers wrongly on this model")];
+
 /// How far a score may be from the package's, which ran on a processor: kernels of GPUs add in another order.
 const SCORE_MAX: f64 = 1e-3;
 
@@ -95,6 +99,10 @@ fn tasks_run_on(kind: ProviderKind) {
     let Some(models) = Models::or_skip() else { return };
     let extent = if device.name.starts_with("software") { Extent::Few(4) } else { Extent::All };
     for (name, file, suite) in SUITES {
+        if let Some((_, _, why)) = WRONG.iter().find(|(wrong, task, _)| (*wrong, *task) == (kind, name)) {
+            println!("{name} on {}: left out: {why}", kind.word());
+            continue;
+        }
         let bytes = models.read(file);
         match sandbox.load_model(ModelHash::of(&bytes), &bytes) {
             Ok(_) => suite(&models, kind.word(), &sandbox, Terms { extent, score_max: SCORE_MAX }),
