@@ -4,6 +4,9 @@
 //! are named by their hash, and one source should have one hash. For the same reason paths of this machine are kept out
 //! of the modules.
 //!
+//! The referee is built beside them, from `referee/`, a workspace of its own since nothing else wants tract for wasm: the
+//! inference backend that runs in the sandbox. Files of the host's are compiled into it.
+//!
 //! The nested cargo has a target directory of its own, `target/wasm-tasks`: the outer one is locked by the cargo that
 //! waits for us. Dev and release builds share it, one at a time, and copy what they need to their own `OUT_DIR`.
 
@@ -39,6 +42,19 @@ const KEPT: [&str; 7] = [
     "CARGO_MAKEFLAGS",
 ];
 
+/// What the referee is made of, beside what tasks are.
+const REFEREE_SOURCES: [&str; 9] = [
+    "tasks/referee/Cargo.lock",
+    "tasks/referee/Cargo.toml",
+    "tasks/referee/build.rs",
+    "tasks/referee/src",
+    "host/src/sandbox/nn/referee/wire.rs",
+    "host/src/sandbox/nn/tensor.rs",
+    "host/src/sandbox/nn/tract/bounded.rs",
+    "host/src/sandbox/nn/tract/model.rs",
+    "host/src/sandbox/nn/tract/tanh.rs",
+];
+
 /// Others that would change the build; `RUSTC_WORKSPACE_WRAPPER` is how clippy gets in.
 const REMOVED: [&str; 5] =
     ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_LINKER", "LLVM_PROFILE_FILE"];
@@ -61,7 +77,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "guest-sdk/Cargo.toml",
         "guest-sdk/src",
         "Cargo.lock",
-    ] {
+    ]
+    .into_iter()
+    .chain(REFEREE_SOURCES)
+    {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
     if !target_installed()? {
@@ -105,10 +124,20 @@ fn build(workspace: &Path, names: &[String], out: &Path) -> Result<(), Box<dyn E
     let lock = File::create(shared.join(".lock-of-tasks"))?;
     lock.lock()?;
 
+    cargo(workspace, &shared, &["--package", "quorate-tasks", "--bins"])?;
+    cargo(workspace, &shared, &["--manifest-path", "tasks/referee/Cargo.toml"])?;
+    for name in names.iter().map(String::as_str).chain(["referee"]) {
+        let file = format!("{name}.wasm");
+        fs::copy(shared.join(TARGET).join("release").join(&file), out.join(&file))?;
+    }
+    Ok(())
+}
+
+/// Builds something for wasm.
+fn cargo(workspace: &Path, shared: &Path, what: &[&str]) -> Result<(), Box<dyn Error>> {
     let mut cargo = Command::new(env::var("CARGO")?);
-    cargo.current_dir(workspace);
-    cargo.args(["build", "--package", "quorate-tasks", "--bins", "--release", "--locked", "--target", TARGET]);
-    cargo.arg("--target-dir").arg(&shared);
+    cargo.current_dir(workspace).arg("build").args(what);
+    cargo.args(["--release", "--locked", "--target", TARGET]).arg("--target-dir").arg(shared);
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
         let cargos = name.starts_with("CARGO_") && !KEPT.iter().any(|kept| name.starts_with(kept));
@@ -120,11 +149,7 @@ fn build(workspace: &Path, names: &[String], out: &Path) -> Result<(), Box<dyn E
     // Standard output is for cargo's directives; the nested build's errors reach the reader through standard error.
     let status = cargo.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
     if !status.success() {
-        return Err(format!("the tasks do not compile for {TARGET}: {status}").into());
-    }
-    for name in names {
-        let file = format!("{name}.wasm");
-        fs::copy(shared.join(TARGET).join("release").join(&file), out.join(&file))?;
+        return Err(format!("{what:?} does not compile for {TARGET}: {status}").into());
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Tries, with native code, what a task must never get to do: the inner layer, WebAssembly, is switched off here.
 //!
 //! `quorate-probe LAYER ATTEMPT KEY=VALUE..` enters a jail of that one layer and makes that one attempt. It says `done` or
-//! `stopped`, or is killed. `quorate-probe host PROGRAM` is a host with a busy sandbox process, to be killed.
+//! `stopped`, or is killed. `quorate-probe host PROGRAM` is a host with a busy sandbox process, to be killed. `quorate-probe
+//! infer CLASS` says the engine of that class and the hash of what a model with every kind of function in it answers.
 #![allow(unsafe_code, reason = "what escaped code does has no safe form")]
 #![allow(clippy::unwrap_used, reason = "a probe that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
@@ -19,17 +20,23 @@ use std::{
     process::Command,
 };
 
+use guest_sdk::abi::nn::TensorType;
 use host::sandbox::{
-    Isolation, Request, Sandbox, SandboxOptions,
+    BackendOptions, CpuClass, Isolation, Request, Sandbox, SandboxOptions,
+    direct::{DirectInputs, DirectModel},
     jail::{self, Drivers, Jail, Layer, Layers},
+    onnx::{FLOAT, Model, f32s},
 };
-use registry::id::ModuleHash;
+use registry::id::{BlobHash, ModuleHash};
 
 fn main() {
     let mut args = std::env::args().skip(1);
     let (first, second) = (args.next().unwrap(), args.next().unwrap());
     if first == "host" {
         return host(second);
+    }
+    if first == "infer" {
+        return infer(&second);
     }
     let given: Given =
         args.map(|arg| arg.split_once('=').map(|(key, value)| (key.into(), value.into())).unwrap()).collect();
@@ -58,6 +65,31 @@ fn main() {
         Ok(()) => println!("done"),
         Err(error) => println!("stopped: {error}"),
     }
+}
+
+/// Infers with tract's own kernels of a class.
+fn infer(class: &str) {
+    let class = [CpuClass::Generic, CpuClass::Avx2].into_iter().find(|known| known.word() == class).unwrap();
+    let options = SandboxOptions { cpu_class: Some(class), slots_max: 1, ..SandboxOptions::default() };
+    let engine = Sandbox::description_of(&options).unwrap().fingerprint();
+    // Sides that no kernel divides.
+    let (rows, inner, columns) = (37u32, 101u32, 29u32);
+    let number = |at: u32| (f64::from(at.wrapping_mul(2_654_435_761) >> 8) / f64::from(1u32 << 23) - 1.0) as f32;
+    let numbers = |count: u32| f32s(&(0..count).map(number).collect::<Vec<_>>());
+    let mut model = Model::new()
+        .input("x", FLOAT, &[-1, inner.into()])
+        .constant("w", FLOAT, &[inner.into(), columns.into()], &numbers(inner * columns))
+        .node("MatMul", &["x", "w"], &["sums"], &[]);
+    let functions = ["Sigmoid", "Tanh", "Exp", "Erf", "Sin", "Cos", "Softplus", "Softmax", "Sqrt", "Neg"];
+    for function in functions {
+        model = model.node(function, &["sums"], &[function], &[]).output(function, FLOAT, &[]);
+    }
+    let direct = DirectModel::load(BackendOptions::Tract, Some(class), &model.bytes()).unwrap();
+    let inputs = DirectInputs::new([(TensorType::F32, vec![rows, inner], numbers(rows * inner))]);
+    direct.open(&inputs).unwrap();
+    let outputs = direct.run(&inputs).unwrap();
+    assert_eq!(outputs.len(), functions.len());
+    println!("{engine} {}", BlobHash::of(&outputs.concat()));
 }
 
 /// What an attempt is given.

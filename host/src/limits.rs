@@ -222,6 +222,15 @@ pub const NN_LOAD_FUEL_PER_BYTE: u64 = 16;
 pub const NN_LOAD_FUEL_PER_NODE: u64 = 20_000;
 /// Fuel for the first use of a graph with a shape in a task, for each byte of the model file.
 pub const NN_SHAPE_FUEL_PER_BYTE: u64 = 4;
+/// Memory in bytes of the engine that models run in inside the sandbox, one task's. Not for a host to choose: a model that has no
+/// room has none anywhere.
+pub const NN_REFEREE_MEMORY_BYTES_MAX: u64 = 1 << 30;
+/// Length in bytes of what that engine answers: all outputs, and what is said of each.
+pub const NN_REFEREE_ANSWER_BYTES_MAX: u64 = NN_TENSOR_BYTES_MAX + (1 << 20);
+/// Fuel for loading a model into it: some ten seconds. A task pays what it took, for each shape that it runs the model with.
+pub const NN_REFEREE_LOAD_FUEL_MAX: u64 = 100_000_000_000;
+/// Memories of one model, loaded and compiled for shapes, in bytes that are kept at most.
+pub const NN_REFEREE_KEPT_BYTES_MAX: u64 = 512 << 20;
 /// Rows of the square matrices whose product measures a processor.
 pub const MEASURE_CPU_SIDE: u32 = 256;
 /// Rows of the square matrices whose products measure a GPU, as long as there is time: enough to keep a large one busy for a

@@ -131,7 +131,7 @@ pub struct SandboxOptions {
     pub cpu_class: Option<CpuClass>,
     /// What results may depend on.
     pub profile: Profile,
-    /// What models run on.
+    /// What models run on in the native profile; the portable one has [`BackendOptions::Referee`].
     pub backend: BackendOptions,
     /// How code is compiled. Everything but the determinism lint has it fast; it is part of the fingerprint.
     #[serde(skip)]
@@ -154,6 +154,16 @@ pub enum Optimisation {
     Speed,
     /// Code as it comes.
     None,
+}
+
+impl SandboxOptions {
+    /// What models run on: the portable profile has the one that runs the same everywhere, whatever is asked for.
+    pub(crate) fn infers_with(&self) -> &BackendOptions {
+        match self.profile {
+            Profile::Native => &self.backend,
+            Profile::Portable => &BackendOptions::Referee,
+        }
+    }
 }
 
 impl Default for SandboxOptions {
@@ -418,7 +428,7 @@ fn pin_class(asked: CpuClass) -> Result<(), SandboxError> {
 }
 
 fn start_backend(options: &SandboxOptions, class: CpuClass) -> Result<Box<dyn Backend>, SandboxError> {
-    nn::start(&options.backend, class).map_err(|error| SandboxError::Backend { detail: nn::why(error) })
+    nn::start(options.infers_with(), class).map_err(|error| SandboxError::Backend { detail: nn::why(error) })
 }
 
 impl ThreadSandbox {
@@ -555,11 +565,23 @@ impl ThreadSandbox {
         Ok(made.info())
     }
 
+    /// What models run on, with the module that it may need.
+    fn backend(&self) -> Result<&dyn Backend, LoadError> {
+        let Shared { backend, engine, modules, .. } = &*self.shared;
+        if let Some(own) = backend.module() {
+            self.load_module(own.hash, own.bytes)?;
+            let module = modules.get(own.hash);
+            let module = module.ok_or_else(|| LoadError::Model { detail: "its engine was pushed out".to_owned() })?;
+            backend.equip(engine, module).map_err(|error| LoadError::Model { detail: error.to_string() })?;
+        }
+        Ok(&**backend)
+    }
+
     /// A model that has room: what surely has none is not even parsed.
     fn graph(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, LoadError> {
         let bytes_max = self.shared.models.bytes_max();
-        check_room(self.shared.options.backend.session_bytes(bytes.len() as u64), bytes_max)?;
-        let graph = nn::load(&*self.shared.backend, bytes)?;
+        check_room(self.shared.options.infers_with().session_bytes(bytes.len() as u64), bytes_max)?;
+        let graph = nn::load(self.backend()?, bytes)?;
         check_room(graph.held_bytes(), bytes_max)?;
         Ok(graph)
     }
@@ -603,7 +625,8 @@ impl ThreadSandbox {
     /// # Errors
     /// When the backend does not run it.
     fn measure(&self) -> Result<Measured, SandboxError> {
-        nn::measure::measure(&*self.shared.backend).map_err(|detail| SandboxError::Backend { detail })
+        let backend = self.backend().map_err(|error| SandboxError::Backend { detail: error.to_string() })?;
+        nn::measure::measure(backend).map_err(|detail| SandboxError::Backend { detail })
     }
 
     /// Runs one task. Blocks: call it from a thread that may, with 2 MiB of stack or more.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use guest_sdk::abi;
 use registry::{
     id::{BlobHash, EngineFingerprint, TaskId},
-    job::{Class, Limits, Profile, ShardInfo, Stage, TaskTemplate, task_id},
+    job::{Class, Limits, ShardInfo, Stage, TaskTemplate, task_id},
     receipt::{Execution, Output, OutputFile},
 };
 
@@ -119,9 +119,6 @@ pub(crate) enum Unfit {
     /// Cannot even start within its own limit.
     #[error("module starts with {bytes} bytes of memory, over limits.memory_bytes_max of {bound}: raise the limit")]
     Memory { bytes: u64, bound: u64 },
-    /// Inference is fast because it takes what the processor has.
-    #[error("module infers, and the bits of inference belong to a class of processors: take profile native")]
-    Inference,
 }
 
 impl Unfit {
@@ -130,7 +127,6 @@ impl Unfit {
         match self {
             Self::Limit { .. } => "limit_too_large",
             Self::Memory { .. } => "memory_limit",
-            Self::Inference => "profile",
         }
     }
 }
@@ -157,11 +153,6 @@ pub(crate) fn check_memory(module: &ModuleInfo, asked: &Limits) -> Result<(), Un
         return Err(Unfit::Memory { bytes, bound: asked.memory_bytes_max });
     }
     Ok(())
-}
-
-/// The portable profile has no inference.
-pub(crate) fn check_profile(module: &ModuleInfo, asked: Profile) -> Result<(), Unfit> {
-    if module.imports_nn && asked == Profile::Portable { Err(Unfit::Inference) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -69,10 +69,10 @@ impl Class {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
-    /// One architecture and instruction set: fastest, and all that inference has.
+    /// One architecture and instruction set: fastest, inference by far.
     #[default]
     Native,
-    /// Nothing of the machine: equal on every architecture.
+    /// Nothing of the machine: equal on every architecture. Models run in the sandbox too.
     Portable,
 }
 

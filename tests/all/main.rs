@@ -21,6 +21,7 @@
 //! - `metrics`: what Prometheus reads.
 //! - `models`: example tasks over real models, held against what the models' own Python packages say.
 //! - `operators`: the ONNX project's operator test vectors on every backend.
+//! - `referee`: tract inside the sandbox: one result everywhere, fuel that is exact, bounds; and tract's own kernels by class.
 //! - `sessions`: models in memory, within their bound; batches of any size, and quantized models.
 //! - `digits`: the main job's input, and what is true about it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -42,6 +43,7 @@ mod metrics;
 mod models;
 mod nn;
 mod operators;
+mod referee;
 mod refusals;
 mod replay;
 mod run;

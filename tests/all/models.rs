@@ -16,7 +16,7 @@ use serde::Deserialize;
 use support::{Cluster, models::Models};
 use tasks::TaskModule;
 
-use crate::{EXE, sandbox::SANDBOX};
+use crate::{EXE, referee::REFEREE, sandbox::SANDBOX};
 
 /// How far a score may be from the package's.
 const SCORE_MAX: f64 = 1e-4;
@@ -61,9 +61,10 @@ fn has(files: &[(String, Vec<u8>)], name: &str) -> bool {
 fn backends(models: &Models) -> Vec<(&'static str, Sandbox)> {
     let sandbox = |(name, backend)| match backend {
         BackendOptions::Tract => (name, SANDBOX.clone()),
+        BackendOptions::Referee => (name, REFEREE.clone()),
         backend => (name, Sandbox::new(SandboxOptions { backend, ..SandboxOptions::default() }).expect("it starts")),
     };
-    models.backends().into_iter().map(sandbox).collect()
+    models.backends_and_referee().into_iter().map(sandbox).collect()
 }
 
 /// Runs an example task over files; gives its lines, cut at tabs.

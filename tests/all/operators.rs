@@ -25,6 +25,8 @@ use host::sandbox::{
 };
 use support::models::Models;
 
+use crate::referee::REFEREE;
+
 /// The suites of the package that have inputs and outputs of single models.
 const SUITES: [&str; 3] = ["pytorch-operator", "pytorch-converted", "simple"];
 /// How far a number may be off, as in ONNX's own runner: absolute, and as a part of what is expected.
@@ -45,7 +47,7 @@ fn vectors_that_passed_still_pass() {
     let vectors = vectors(&models);
     assert!(vectors.len() > 100, "{} vectors", vectors.len());
     let mut found = Results::new();
-    for (backend, options) in models.backends() {
+    for (backend, options) in models.backends_and_referee() {
         for (name, dir) in &vectors {
             let result = run(&options, dir).err().unwrap_or_else(|| PASS.to_owned());
             found.insert((backend.to_owned(), name.clone()), result);
@@ -101,7 +103,11 @@ fn run(options: &BackendOptions, dir: &Path) -> Result<(), String> {
         // Before anything is loaded: what wasi-nn cannot hand over is no question to a backend.
         let inputs = tensors(&data, "input")?;
         let expected = tensors(&data, "output")?;
-        let direct = DirectModel::load(options.clone(), None, &model).map_err(|error| short("load", &error))?;
+        let loaded = match options {
+            BackendOptions::Referee => DirectModel::load_in(&REFEREE, &model),
+            options => DirectModel::load(options.clone(), None, &model),
+        };
+        let direct = loaded.map_err(|error| short("load", &error))?;
         let inputs = DirectInputs::new(inputs.into_iter().map(|tensor| (tensor.element, tensor.dims, tensor.data)));
         direct.open(&inputs).map_err(|error| short("open", &error))?;
         let outputs = direct.run(&inputs).map_err(|error| short("run", &error))?;

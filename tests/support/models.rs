@@ -44,6 +44,11 @@ impl Models {
         self.dir.join(name)
     }
 
+    /// What can run them here, and the referee in the sandbox, which takes no models from guests themselves.
+    pub fn backends_and_referee(&self) -> Vec<(&'static str, BackendOptions)> {
+        self.backends().into_iter().chain([("tract-wasm", BackendOptions::Referee)]).collect()
+    }
+
     /// What can run them here, by name.
     pub fn backends(&self) -> Vec<(&'static str, BackendOptions)> {
         let mut backends = vec![("tract", BackendOptions::Tract)];

@@ -55,8 +55,10 @@ fn classes() -> Vec<CpuClass> {
 
 /// Those that are no kernels of tract's: the libraries that are found, whether they start or not.
 fn more() -> Vec<AtHand> {
+    let referee = AtHand { name: "tract-wasm".to_owned(), options: alone(BackendOptions::Referee) };
     let found = ProviderKind::ALL.into_iter().filter_map(|kind| Some((kind, find::backend(kind, None, None).ok()?)));
-    found.map(|(kind, backend)| AtHand { name: kind.backend().to_owned(), options: alone(backend) }).collect()
+    let found = found.map(|(kind, backend)| AtHand { name: kind.backend().to_owned(), options: alone(backend) });
+    std::iter::once(referee).chain(found).collect()
 }
 
 /// Options of a sandbox with this backend, which is in a process of its own.

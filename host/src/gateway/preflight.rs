@@ -46,7 +46,6 @@ impl Preflight {
         task::check_limits(&spec.limits)?;
         let module = self.module(spec.module).await?;
         task::check_memory(&module, &spec.limits)?;
-        task::check_profile(&module, spec.profile)?;
         for model in spec.models.values() {
             self.model(*model).await?;
         }

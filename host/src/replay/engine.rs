@@ -1,12 +1,15 @@
 //! The conditions that a record was signed under, and whether this machine has them.
 
-use registry::{id::EngineFingerprint, job::Class};
+use registry::{
+    id::EngineFingerprint,
+    job::{Class, Profile},
+};
 use serde_json::Value;
 
 use super::{Sources, content::ContentError};
 use crate::{
     calibrate::backends,
-    sandbox::{CpuClass, EngineDescription, Sandbox, SandboxOptions},
+    sandbox::{BackendOptions, CpuClass, EngineDescription, Sandbox, SandboxOptions},
     task,
 };
 
@@ -28,12 +31,14 @@ fn describe(options: &SandboxOptions) -> Option<EngineDescription> {
 fn candidates(class: Class) -> impl Iterator<Item = SandboxOptions> {
     let classes = [Some(CpuClass::detect()), Some(CpuClass::Generic)];
     let tract = classes.map(|cpu_class| SandboxOptions { cpu_class, ..task::alone() });
+    let referee = tract.clone().map(|tract| SandboxOptions { backend: BackendOptions::Referee, ..tract });
+    let portable = SandboxOptions { profile: Profile::Portable, ..task::alone() };
     let native = move || {
         let found = if class == Class::Exact { Vec::new() } else { backends::at_hand() };
         let found = found.into_iter().map(|one| one.options).filter(|options| options.backend.is_native());
         found.flat_map(move |options| classes.map(|cpu_class| SandboxOptions { cpu_class, ..options.clone() }))
     };
-    tract.into_iter().chain(std::iter::once_with(native).flatten())
+    tract.into_iter().chain(referee).chain([portable]).chain(std::iter::once_with(native).flatten())
 }
 
 /// In what an engine differs from the one with this fingerprint, as far as that can be known.

@@ -398,9 +398,6 @@ fn precompile(
     budget: &CompileBudget,
 ) -> Result<(ModuleInfo, Vec<u8>), NoCode> {
     let info = preflight(bytes).map_err(NoCode::Refused)?;
-    if profile == Profile::Portable && info.imports_nn {
-        return Err(NoCode::Refused(Refusal::Inference));
-    }
     let admitted = admit::admit(bytes, profile);
     let admitted = admitted.map_err(|error| NoCode::Refused(Refusal::Invalid { detail: error.to_string() }))?;
     let code = engine.precompile_module(&admitted).map_err(|error| match error.downcast_ref::<OutOfMemory>() {

@@ -3,7 +3,7 @@
 //! Determinism comes from what [`super::admit`] writes into each module, from switched-off features and from a target with a
 //! fixed instruction set: nothing is inferred from the host but the choice between a few named [`CpuClass`]es. That choice
 //! also pins the kernels of the inference backend and is part of the fingerprint, but in the portable profile, where compiled
-//! code has nothing to choose that shows.
+//! code has nothing to choose that shows, and models run in compiled code too.
 
 use std::{
     fmt,
@@ -22,7 +22,7 @@ use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm, Strategy,
 };
 
-use super::{Measured, Optimisation, SandboxError, SandboxOptions, admit, nn::backend::Backend};
+use super::{BackendOptions, Measured, Optimisation, SandboxError, SandboxOptions, admit, nn::backend::Backend};
 use crate::limits;
 
 /// Version of what the host gives to guests: WASI semantics, hashing, fuel prices, virtual clock, randomness, tensor hashes, wasi-nn.
@@ -151,7 +151,7 @@ impl fmt::Display for EngineDescription {
         write!(f, "{} profile, wasmtime {wasmtime}, host ABI {host_abi}, admission {admission}", profile.word())?;
         match profile {
             Profile::Native => write!(f, ", settings {settings}, {target} {cpu_class}, {backend}, math {math}")?,
-            Profile::Portable => {}
+            Profile::Portable => write!(f, ", {backend}")?,
         }
         match device {
             Some(Device { kind, provider, name }) => write!(f, ", {} by {provider} ({name})", kind.word()),
@@ -175,8 +175,8 @@ pub(super) fn describe(engine: &Engine, profile: Profile, class: CpuClass, backe
         cpu_class: String::new(),
         host_abi: HOST_ABI,
         admission: admit::VERSION,
-        backend: String::new(),
-        class: Class::Exact,
+        backend: format!("{} {}", backend.name(), backend.version()),
+        class: backend.class(),
         device: None,
         math: String::new(),
     };
@@ -184,8 +184,6 @@ pub(super) fn describe(engine: &Engine, profile: Profile, class: CpuClass, backe
         description.settings = settings(engine);
         description.target = TARGET.to_owned();
         description.cpu_class = class.word().to_owned();
-        description.backend = format!("{} {}", backend.name(), backend.version());
-        description.class = backend.class();
         description.device = Some(backend.device());
         description.math = math();
     }
@@ -280,7 +278,14 @@ pub(super) fn config(options: &SandboxOptions, class: CpuClass) -> Result<Config
 }
 
 fn pool(options: &SandboxOptions) -> PoolingAllocationConfig {
-    let slots = options.slots_max;
+    // A task that infers in the sandbox has a second instance meanwhile, and one more loads models.
+    let (slots, memory_bytes_max) = match options.infers_with() {
+        BackendOptions::Referee => (
+            options.slots_max.saturating_mul(2).saturating_add(1),
+            options.memory_bytes_max.max(limits::NN_REFEREE_MEMORY_BYTES_MAX),
+        ),
+        _ => (options.slots_max, options.memory_bytes_max),
+    };
     let mut pool = PoolingAllocationConfig::new();
     pool.total_core_instances(slots)
         .total_memories(slots)
@@ -288,7 +293,7 @@ fn pool(options: &SandboxOptions) -> PoolingAllocationConfig {
         .max_memories_per_module(1)
         .max_tables_per_module(limits::MODULE_TABLES_MAX)
         .table_elements(limits::TABLE_ELEMENTS_MAX as usize)
-        .max_memory_size(usize::try_from(options.memory_bytes_max).unwrap_or(usize::MAX))
+        .max_memory_size(usize::try_from(memory_bytes_max).unwrap_or(usize::MAX))
         .max_core_instance_size(limits::INSTANCE_BYTES_MAX)
         .linear_memory_keep_resident(options.keep_resident_bytes_max)
         .table_keep_resident(options.keep_resident_bytes_max.min(4096));

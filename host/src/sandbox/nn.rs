@@ -13,7 +13,8 @@
 //! and each element that an operation produces, on the model with concrete shapes before any kernel is chosen, and
 //! [`limits::NN_SHAPE_FUEL_PER_BYTE`] for each byte of the file; nothing runs that the fuel left does not pay for. A model that
 //! a guest brings costs [`limits::NN_LOAD_FUEL_PER_BYTE`] before it is looked at, and [`limits::NN_LOAD_FUEL_PER_NODE`] before a
-//! backend sees it, every time, whether or not it loads.
+//! backend sees it, every time, whether or not it loads. The [`referee`] is compiled code as a task is, and what it burns is
+//! drawn as it burns it.
 
 pub(super) mod backend;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -23,6 +24,8 @@ pub mod onnx;
 pub(super) mod onnxruntime;
 pub(super) mod preflight;
 pub(super) mod record;
+pub(super) mod referee;
+pub(super) mod tensor;
 pub(super) mod tract;
 
 use std::{
@@ -36,6 +39,7 @@ use registry::id::{BlobHash, ModelHash};
 use serde::{Deserialize, Serialize};
 use wasmtime::{Caller, Linker};
 
+pub use self::tensor::TensorDecl;
 use self::{
     backend::{Backend, BackendError, BackendOptions, Graph, Signature, Tensor, signature},
     preflight::{ModelRefusal, model_preflight},
@@ -52,6 +56,7 @@ use crate::limits;
 pub(super) fn start(options: &BackendOptions, class: CpuClass) -> Result<Box<dyn Backend>, BackendError> {
     Ok(match options {
         BackendOptions::Tract => Box::new(tract::Tract { class }),
+        BackendOptions::Referee => Box::new(referee::Referee::default()),
         BackendOptions::Onnxruntime { library, provider } => {
             Box::new(onnxruntime::Onnxruntime::start(library, provider)?)
         }
@@ -106,18 +111,6 @@ pub struct ModelInfo {
     pub inputs: Vec<TensorDecl>,
     /// What it gives.
     pub outputs: Vec<TensorDecl>,
-}
-
-/// One input or output of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TensorDecl {
-    /// Its name in the model.
-    pub name: String,
-    /// Element type, e.g. `f32`; absent when the model leaves it open.
-    pub element: Option<String>,
-    /// Dimensions, absent where the model leaves one open; none at all when it leaves the rank open.
-    pub dims: Option<Vec<Option<u32>>>,
 }
 
 /// Runs a backend's code, whose panics stay here. It has a stack, however deep the guest is that calls.
@@ -418,7 +411,7 @@ fn compute(call: &mut Call<'_>, context: u32) -> Result<(), Fail> {
     let input = hash(&inputs);
     let answered = record::observe(call, model, input, |call| {
         let model = opened(call, graph, signature(&inputs))?;
-        guarded(|| model.graph.run(&inputs, call.fuel())).map_err(failed)
+        guarded(|| model.graph.run(&inputs, call)).map_err(failed)
     });
     let nn = &mut call.state.nn;
     nn.context(context)?.inputs = inputs.into_iter().map(Some).collect();
@@ -439,7 +432,7 @@ fn opened(call: &mut Call<'_>, graph: usize, signature: Signature) -> Result<Arc
     if opened.open.len() >= limits::NN_SHAPES_MAX {
         return Err(Errno::TooLarge.into());
     }
-    let ready = match guarded(|| model.graph.open(&signature, call.fuel())) {
+    let ready = match guarded(|| model.graph.open(&signature, call)) {
         Ok(()) => Ok(()),
         Err(error) => Err(refused(error)?),
     };
@@ -453,6 +446,8 @@ fn opened(call: &mut Call<'_>, graph: usize, signature: Signature) -> Result<Arc
 fn refused(error: BackendError) -> Result<Errno, Stop> {
     match error {
         BackendError::Fuel => Err(Stop::Fuel),
+        BackendError::Interrupted { cancelled: true } => Err(Stop::Cancelled),
+        BackendError::Interrupted { cancelled: false } => Err(Stop::Deadline),
         BackendError::Panic { .. } => Err(Stop::Backend(error.to_string())),
         BackendError::Unsupported { .. } => Ok(Errno::UnsupportedOperation),
         BackendError::TooLarge { .. } => Ok(Errno::TooLarge),

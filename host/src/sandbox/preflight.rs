@@ -36,8 +36,6 @@ pub struct ModuleInfo {
     pub hash: ModuleHash,
     /// Length in bytes.
     pub bytes: u64,
-    /// Whether it imports wasi-nn.
-    pub imports_nn: bool,
     /// Memory pages that it starts with.
     pub memory_pages_min: u64,
     /// Memory pages that it may grow to, if it says so.
@@ -125,9 +123,6 @@ pub enum Refusal {
         /// What it has to be.
         expected: String,
     },
-    /// Infers, where nothing may depend on the processor.
-    #[error("module infers, and the bits of inference belong to a class of processors: take profile native")]
-    Inference,
     /// Not valid, or uses a feature that is switched off.
     #[error("module is not valid here: {detail}")]
     Invalid {
@@ -150,7 +145,6 @@ impl Refusal {
             Self::ImportType { .. } => "import_type",
             Self::ExportMissing { .. } => "export_missing",
             Self::ExportType { .. } => "export_type",
-            Self::Inference => "profile",
             Self::Invalid { .. } => "invalid",
         }
     }
@@ -178,7 +172,6 @@ pub fn preflight(bytes: &[u8]) -> Result<ModuleInfo, Refusal> {
     Ok(ModuleInfo {
         hash: ModuleHash::of(bytes),
         bytes: bytes.len() as u64,
-        imports_nn: seen.imports_nn,
         memory_pages_min: memory.initial,
         memory_pages_max: memory.maximum,
         functions: seen.functions,
@@ -214,7 +207,6 @@ struct Seen {
     /// See [`compile_work`].
     work: u64,
     memories: Vec<MemoryType>,
-    imports_nn: bool,
     memory_exported: bool,
     start: Option<u32>,
 }
@@ -332,7 +324,6 @@ impl Seen {
         if found != expected {
             return Err(Refusal::ImportType { module, name, found, expected: expected.to_owned() });
         }
-        self.imports_nn |= import.module == guest_sdk::abi::nn::MODULE;
         self.function_types.push(index);
         Ok(())
     }

@@ -34,7 +34,7 @@ mod wire;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -48,13 +48,16 @@ use self::{
     memory::Memory,
 };
 use super::{
-    CancelToken, CompileOptions, CompileStats, CpuClass, EngineDescription, Finished, HostFault, LoadError, Measured,
-    ModelCounts, ModelInfo, ModelStats, ModuleInfo, ProcessStats, Request, Response, SandboxError, SandboxOptions,
+    BackendOptions, CancelToken, CompileOptions, CompileStats, CpuClass, EngineDescription, Finished, HostFault,
+    LoadError, Measured, ModelCounts, ModelInfo, ModelStats, ModuleInfo, ProcessStats, Request, Response, SandboxError,
+    SandboxOptions,
     cache::Cache,
     check_hash, check_options, check_room, check_start,
     compile::{Artifact, Compiler},
     jail::Gap,
-    model_bytes_max, run,
+    model_bytes_max,
+    nn::referee::{self, OwnModule},
+    run,
 };
 use crate::{clock::Stopwatch, limits};
 
@@ -125,6 +128,8 @@ pub(super) struct Pool {
     idle: Mutex<Vec<Member>>,
     modules: Cache<ModuleHash, Held<ModuleInfo>, LoadError>,
     models: Cache<ModelHash, HeldModel, LoadError>,
+    /// The module that models run in, where they run in one.
+    own: OnceLock<Arc<Held<ModuleInfo>>>,
     memory: Arc<Memory>,
     model_counts: ModelCounts,
     slots_used: AtomicU32,
@@ -166,6 +171,7 @@ impl Pool {
             idle: Mutex::new(vec![first]),
             modules: Cache::new(options.module_cache_bytes_max),
             models: Cache::new(options.model_cache_bytes_max),
+            own: OnceLock::new(),
             memory,
             model_counts: ModelCounts::default(),
             slots_used: AtomicU32::new(0),
@@ -259,10 +265,14 @@ impl Pool {
 
     /// Has a process load a model that no process here has loaded yet.
     fn first_session(&self, hash: ModelHash, bytes: &[u8]) -> Result<HeldModel, LoadError> {
-        let estimate = self.options.backend.session_bytes(bytes.len() as u64);
+        let estimate = self.options.infers_with().session_bytes(bytes.len() as u64);
         check_room(estimate, self.memory.bytes_max())?;
         let content = Content::seal(&[bytes]).map_err(failed)?;
+        let own = self.own()?;
         self.load(|member| {
+            if let Err(error) = provide(own.as_deref(), member, None)? {
+                return Ok(Err(error));
+            }
             let watch = Stopwatch::start();
             while !self.make_room(member, estimate)? {
                 if watch.elapsed_ms() > limits::SANDBOX_LOAD_MS_MAX {
@@ -294,9 +304,27 @@ impl Pool {
         }
     }
 
+    /// The module that models run in, where they run in one: compiled when it is first asked for, and kept.
+    fn own(&self) -> Result<Option<Arc<Held<ModuleInfo>>>, LoadError> {
+        let BackendOptions::Referee = self.options.infers_with() else { return Ok(None) };
+        if let Some(own) = self.own.get() {
+            return Ok(Some(Arc::clone(own)));
+        }
+        let OwnModule { hash, bytes } = *referee::module();
+        let held = self.modules.get_or_make(hash, || self.held(&self.compiler.artifact(hash, bytes)?))?;
+        Ok(Some(Arc::clone(self.own.get_or_init(|| held))))
+    }
+
     pub(super) fn measure(&self) -> Result<Measured, SandboxError> {
+        let broken = |error: LoadError| SandboxError::Backend { detail: error.to_string() };
+        let own = self.own().map_err(broken)?;
         let mut member = self.take(None)?;
-        match member.measure() {
+        let measured = match provide(own.as_deref(), &mut member, None) {
+            Ok(Ok(())) => member.measure(),
+            Ok(Err(error)) => Ok(Err(broken(error))),
+            Err(broken) => Err(broken),
+        };
+        match measured {
             Ok(measured) => {
                 self.give_back(member);
                 measured
@@ -370,11 +398,10 @@ impl Pool {
     ) -> Result<Result<(), HostFault>, Broken> {
         // It was loaded once, so that only the machine can be why it is not again.
         let fault = |error: LoadError| HostFault::Internal { detail: error.to_string() };
-        let (hash, held) = &needs.module;
-        if !member.has_module(*hash)
-            && let Err(error) = member.load_module(held.info, &held.content, cancel)?
-        {
-            return Ok(Err(fault(error)));
+        for module in [Some(&needs.module.1), needs.own.as_ref()] {
+            if let Err(error) = provide(module.map(|held| &**held), member, cancel)? {
+                return Ok(Err(fault(error)));
+            }
         }
         let watch = Stopwatch::start();
         while !self.make_room(member, needs.lacking_room(member))? {
@@ -445,7 +472,9 @@ impl Pool {
             let what = "memory of the task's models in bytes".to_owned();
             return Err(HostFault::LimitTooLarge { what, asked, bound });
         }
-        Ok(Needs { module: (request.module, module), models })
+        // A model was loaded, which was not done without it.
+        let own = if models.is_empty() { None } else { self.own.get().map(Arc::clone) };
+        Ok(Needs { module: (request.module, module), own, models })
     }
 
     /// The idle process that has most of what is needed, of several the last that worked; or a new one.
@@ -497,9 +526,23 @@ fn failed(error: impl std::fmt::Display) -> LoadError {
     LoadError::SandboxDied { how: error.to_string() }
 }
 
+/// Gives a process a module that it lacks, if there is one.
+fn provide(
+    module: Option<&Held<ModuleInfo>>,
+    member: &mut Member,
+    cancel: Option<&CancelToken>,
+) -> Result<Result<(), LoadError>, Broken> {
+    match module {
+        Some(held) if !member.has_module(held.info.hash) => member.load_module(held.info, &held.content, cancel),
+        _ => Ok(Ok(())),
+    }
+}
+
 /// What a request needs loaded.
 struct Needs {
     module: (ModuleHash, Arc<Held<ModuleInfo>>),
+    /// What the models run in.
+    own: Option<Arc<Held<ModuleInfo>>>,
     models: BTreeMap<ModelHash, Arc<HeldModel>>,
 }
 

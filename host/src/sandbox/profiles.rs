@@ -1,7 +1,8 @@
 //! The sandboxes of one host: one for each engine that it offers.
 //!
 //! - The native one runs what most jobs ask for, with tract. A host without it does not start.
-//! - The portable one starts with the first job that asks for it, which few do.
+//! - The portable one starts with the first job that asks for it, which few do. It infers in the sandbox itself
+//!   ([`BackendOptions::Referee`](super::BackendOptions::Referee)).
 //! - One for each further backend that the configuration names. One that does not start, or cannot multiply two matrices, is
 //!   logged and left out of the offer: a missing library costs the host the jobs that need it, and no others.
 //!

@@ -25,7 +25,7 @@ use super::{
     },
     preflight::PAGE_BYTES,
     request::{CancelToken, Finished, HostFault, Request, Response},
-    state::{State, Stop},
+    state::{State, Stop, Watch},
     wasi::tree::Tree,
 };
 use crate::{clock::Stopwatch, limits};
@@ -81,8 +81,9 @@ fn finish(
     let _slot = Slot::take(&sandbox.shared.slots_used, sandbox.shared.options.slots_max)?;
     sandbox.shared.model_counts.found.fetch_add(models.len() as u64, Ordering::Relaxed);
     let recorder = Recorder::new(&request)?;
+    let watch = Watch::new(started, limits.wall_ms_max, cancel);
     let inferences = Inferences::new(models, loads_with(sandbox, &request), recorder);
-    let state = State::new(request, inferences, started, cancel);
+    let state = State::new(request, inferences, watch);
     let mut store = Store::new(&sandbox.shared.engine, state);
     // Threads that run tasks have it already.
     let ended =
@@ -236,7 +237,9 @@ pub(super) fn check(request: &Request, options: &SandboxOptions) -> Result<(), H
 /// What a task may load models with that it brings itself: only the exact class has results that need no record.
 fn loads_with(sandbox: &Sandbox, request: &Request) -> Option<Arc<dyn Backend>> {
     let is_exact = sandbox.shared.backend.class() == Class::Exact && !request.record && request.recorded.is_none();
-    is_exact.then(|| Arc::clone(&sandbox.shared.backend))
+    // What runs in a module of ours has it only where a model was loaded before, of which no task may see anything.
+    let is_ready = sandbox.shared.backend.module().is_none();
+    (is_exact && is_ready).then(|| Arc::clone(&sandbox.shared.backend))
 }
 
 fn models(sandbox: &Sandbox, request: &Request) -> Result<BTreeMap<String, Arc<NamedModel>>, HostFault> {

@@ -13,7 +13,7 @@ use wasmtime::{Caller, Extern, Memory};
 use super::{
     fuel::{self, Fuel},
     limiter::Limiter,
-    nn::Inferences,
+    nn::{Inferences, backend::Allowance},
     request::{CancelToken, Request},
     wasi::{
         fds::Fds,
@@ -132,12 +132,38 @@ pub(super) struct State {
     pub(super) random: Random,
     pub(super) limits: Limits,
     pub(super) nn: Inferences,
+    watch: Watch,
+}
+
+/// Why a task may have to end for a reason outside itself.
+#[derive(Debug, Clone)]
+pub(super) struct Watch {
     started: Stopwatch,
+    wall_ms_max: u64,
     cancel: Option<CancelToken>,
 }
 
+impl Watch {
+    pub(super) fn new(started: Stopwatch, wall_ms_max: u64, cancel: Option<CancelToken>) -> Self {
+        Self { started, wall_ms_max, cancel }
+    }
+
+    /// One that ends nothing.
+    pub(super) fn forever() -> Self {
+        Self::new(Stopwatch::start(), u64::MAX, None)
+    }
+
+    /// Whether the task has to end now.
+    pub(super) fn interrupted(&self) -> Option<Stop> {
+        if self.cancel.as_ref().is_some_and(CancelToken::is_cancelled) {
+            return Some(Stop::Cancelled);
+        }
+        (self.started.elapsed_ms() >= self.wall_ms_max).then_some(Stop::Deadline)
+    }
+}
+
 impl State {
-    pub(super) fn new(request: Request, nn: Inferences, started: Stopwatch, cancel: Option<CancelToken>) -> Self {
+    pub(super) fn new(request: Request, nn: Inferences, watch: Watch) -> Self {
         let limits = request.limits;
         Self {
             memory: None,
@@ -162,17 +188,13 @@ impl State {
             random: Random::new(request.seed),
             limits,
             nn,
-            started,
-            cancel,
+            watch,
         }
     }
 
     /// Whether the task has to end now for a reason outside itself.
     pub(super) fn interrupted(&self) -> Option<Stop> {
-        if self.cancel.as_ref().is_some_and(CancelToken::is_cancelled) {
-            return Some(Stop::Cancelled);
-        }
-        (self.started.elapsed_ms() >= self.limits.wall_ms_max).then_some(Stop::Deadline)
+        self.watch.interrupted()
     }
 }
 
@@ -217,6 +239,17 @@ impl Call<'_> {
     pub(super) fn tree(&mut self) -> &mut Tree {
         let State { tree, files, .. } = &mut *self.state;
         tree.get_or_insert_with(|| Box::new(Tree::new(std::mem::take(files))))
+    }
+}
+
+/// A task that infers pays as it pays for any call, and ends where it would.
+impl Allowance for Call<'_> {
+    fn left(&mut self) -> &mut u64 {
+        self.fuel()
+    }
+
+    fn watch(&self) -> Watch {
+        self.state.watch.clone()
     }
 }
 

@@ -137,6 +137,16 @@ impl Sandbox {
         ThreadSandbox::description_of(options)
     }
 
+    /// The sandbox in this process, if it is in this process.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn in_threads(&self) -> Option<&ThreadSandbox> {
+        match &self.0 {
+            Wall::Thread(sandbox) => Some(sandbox),
+            #[cfg(target_os = "linux")]
+            Wall::Process(_) => None,
+        }
+    }
+
     /// What it was built with.
     pub fn options(&self) -> &SandboxOptions {
         match &self.0 {

@@ -253,7 +253,6 @@ fn load(sandbox: &Sandbox, args: &RunArgs, content: &Content) -> Result<(), Reas
     let loaded = sandbox.load_module(content.spec.module, &content.module);
     let info = loaded.map_err(|error| Reason::of_file(&args.module, &error))?;
     task::check_memory(&info, &content.spec.limits)?;
-    task::check_profile(&info, content.spec.profile)?;
     for pair in &args.models {
         if let (Some(hash), Some(bytes)) = (content.spec.models.get(&pair.name), content.models.get(&pair.name)) {
             sandbox.load_model(*hash, bytes).map_err(|error| Reason::of_file(&pair.path(), &error))?;

@@ -37,9 +37,9 @@ use super::super::{
     fuel::{self, Fuel},
     nn::{Inferences, record::Recorder},
     preflight::{FEATURES, PAGE_BYTES, preflight},
-    state::{State, Stop},
+    state::{State, Stop, Watch},
 };
-use crate::{clock::Stopwatch, limits};
+use crate::limits;
 
 /// More fuel than any generated or hand-written function spends between two checks.
 const MARGIN: u64 = 100_000;
@@ -338,8 +338,7 @@ fn store(engine: &Engine, fuel: Fuel) -> Store<State> {
     let mut request = Request::new(ModuleHash::of(b""));
     request.limits =
         Limits { memory_bytes_max: PAGES_MAX * PAGE_BYTES, wall_ms_max: limits::WALL_MS_MAX, ..Limits::default() };
-    let mut state =
-        State::new(request, Inferences::new(BTreeMap::new(), None, Recorder::default()), Stopwatch::start(), None);
+    let mut state = State::new(request, Inferences::new(BTreeMap::new(), None, Recorder::default()), Watch::forever());
     state.fuel = fuel;
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);

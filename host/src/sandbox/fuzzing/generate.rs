@@ -1,7 +1,6 @@
 //! Modules from a fuzzer's bytes: what wasm-smith makes within the features that preflight allows, with an entry.
 
 use arbitrary::Unstructured;
-use guest_sdk::abi;
 use registry::{
     id::ModuleHash,
     job::{Limits, Profile},
@@ -106,9 +105,7 @@ fn config(profile: Profile, imports: &Imports, u: &mut Unstructured<'_>) -> arbi
         Imports::Stubs => offered.extend(STUBS),
         Imports::All => {
             for function in imports::all() {
-                // The portable profile has no inference.
-                let is_offered = function.0 != abi::nn::MODULE || profile == Profile::Native;
-                if is_offered && u.ratio(1, 4)? {
+                if u.ratio(1, 4)? {
                     offered.push(function);
                 }
             }

@@ -3,81 +3,38 @@
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
-use guest_sdk::abi::nn::TensorType;
 use registry::{device::Device, job::Class};
 use serde::{Deserialize, Serialize};
+use wasmtime::Engine;
 
-use super::{TensorDecl, onnxruntime::library::SILENCE};
+pub(in crate::sandbox) use super::tensor::{BackendError, Signature, Tensor, signature, word};
+use super::{TensorDecl, onnxruntime::library::SILENCE, referee::OwnModule};
 #[cfg(target_os = "linux")]
 use crate::sandbox::jail::Drivers;
+use crate::sandbox::{LoadedModule, state::Watch};
 
-/// A tensor: elements in row-major order, little end first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::sandbox) struct Tensor {
-    pub(in crate::sandbox) element: TensorType,
-    pub(in crate::sandbox) dims: Vec<u32>,
-    pub(in crate::sandbox) data: Vec<u8>,
+/// What an inference may still take of its task.
+pub(in crate::sandbox) trait Allowance {
+    /// Fuel that is left.
+    fn left(&mut self) -> &mut u64;
+    /// Why the task may have to end before its fuel does: for backends that can stop in the middle of their work.
+    fn watch(&self) -> Watch;
 }
 
-impl Tensor {
-    /// Length of the data in bytes.
-    pub(in crate::sandbox) fn bytes(&self) -> u64 {
-        self.data.len() as u64
+/// Fuel, and all the time there is.
+impl Allowance for u64 {
+    fn left(&mut self) -> &mut u64 {
+        self
     }
 
-    /// Whether type and shape are what the model declares.
-    pub(in crate::sandbox) fn fits(&self, decl: &TensorDecl) -> bool {
-        let element = decl.element.as_deref().is_none_or(|element| element == word(self.element));
-        let dims = decl.dims.as_ref().is_none_or(|dims| {
-            let fits = |(dim, own): (&Option<u32>, &u32)| dim.is_none_or(|dim| dim == *own);
-            dims.len() == self.dims.len() && dims.iter().zip(&self.dims).all(fits)
-        });
-        element && dims
+    fn watch(&self) -> Watch {
+        Watch::forever()
     }
-}
-
-/// The word for an element type.
-pub(in crate::sandbox) const fn word(element: TensorType) -> &'static str {
-    match element {
-        TensorType::F16 => "f16",
-        TensorType::F32 => "f32",
-        TensorType::F64 => "f64",
-        TensorType::U8 => "u8",
-        TensorType::I32 => "i32",
-        TensorType::I64 => "i64",
-    }
-}
-
-/// Why a backend does not deliver.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(in crate::sandbox) enum BackendError {
-    /// It has no such operation or type.
-    #[error("backend does not support {what}")]
-    Unsupported { what: String },
-    /// The model is malformed, or cannot run on these inputs.
-    #[error("model fails: {detail}")]
-    Failed { detail: String },
-    /// It takes more memory than a model or an inference may.
-    #[error("{what} is {value}, over the bound of {bound}")]
-    TooLarge { what: String, value: u64, bound: u64 },
-    /// It takes more fuel than the task has left.
-    #[error("inference takes more fuel than is left")]
-    Fuel,
-    /// It panicked: nothing is known about it any more.
-    #[error("backend panicked: {detail}")]
-    Panic { detail: String },
-}
-
-/// Types and shapes of all inputs of a graph, in order: what a backend compiles a graph for.
-pub(in crate::sandbox) type Signature = Vec<(TensorType, Vec<u32>)>;
-
-/// The signature of these inputs.
-pub(in crate::sandbox) fn signature(inputs: &[Tensor]) -> Signature {
-    inputs.iter().map(|input| (input.element, input.dims.clone())).collect()
 }
 
 /// Takes `amount` from the fuel that a task has left.
-pub(in crate::sandbox) fn draw(fuel: &mut u64, amount: u64) -> Result<(), BackendError> {
+pub(in crate::sandbox) fn draw(allowance: &mut dyn Allowance, amount: u64) -> Result<(), BackendError> {
+    let fuel = allowance.left();
     let left = fuel.checked_sub(amount);
     *fuel = left.unwrap_or(0);
     left.map(drop).ok_or(BackendError::Fuel)
@@ -90,6 +47,8 @@ pub enum BackendOptions {
     /// tract: pure Rust, on the processor, exact.
     #[default]
     Tract,
+    /// tract, compiled to wasm, in the sandbox: exact on every processor, and slower. What the portable profile has.
+    Referee,
     /// ONNX Runtime: a library of this machine's, opened when the sandbox starts. One process has one such library.
     Onnxruntime {
         /// The library, e.g. `/usr/lib/libonnxruntime.so.1.32.0`.
@@ -111,6 +70,8 @@ impl BackendOptions {
         match self {
             // Its weights as they are, and once more for the shapes of its first inference.
             Self::Tract => file_bytes.saturating_mul(2),
+            // The referee's memory with the parsed model, and with one shape.
+            Self::Referee => file_bytes.saturating_mul(4),
             // The file, which prices are computed from, and its weights.
             Self::Onnxruntime { .. } => file_bytes.saturating_mul(2),
         }
@@ -124,7 +85,7 @@ impl BackendOptions {
     /// What a process that runs it has in its environment: of the host's own what drivers are found by, and no more.
     pub(in crate::sandbox) fn env(&self) -> Vec<(OsString, OsString)> {
         let mut env = Vec::new();
-        if *self != Self::Tract {
+        if matches!(self, Self::Onnxruntime { .. }) {
             env.push((SILENCE.0.into(), SILENCE.1.into()));
         }
         if self.is_gpu() {
@@ -290,6 +251,14 @@ pub(in crate::sandbox) trait Backend: Send + Sync {
     fn memory_bytes(&self) -> u64 {
         super::measure::host_memory_bytes()
     }
+    /// A module of ours that it runs models in.
+    fn module(&self) -> Option<&'static OwnModule> {
+        None
+    }
+    /// Gets that module, before the first model.
+    fn equip(&self, _: &Engine, _: Arc<LoadedModule>) -> Result<(), BackendError> {
+        Ok(())
+    }
     /// Parses a model file.
     fn load(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, BackendError>;
 }
@@ -307,7 +276,7 @@ pub(in crate::sandbox) trait Graph: Send + Sync {
     /// left to let go of.
     fn shrink(&self, _bytes_max: u64) {}
     /// Gets ready for inputs of these types and shapes. A task does it once for each, and pays as if nobody had before.
-    fn open(&self, signature: &Signature, fuel: &mut u64) -> Result<(), BackendError>;
+    fn open(&self, signature: &Signature, fuel: &mut dyn Allowance) -> Result<(), BackendError>;
     /// Runs it on inputs whose signature is open.
-    fn run(&self, inputs: &[Tensor], fuel: &mut u64) -> Result<Vec<Tensor>, BackendError>;
+    fn run(&self, inputs: &[Tensor], fuel: &mut dyn Allowance) -> Result<Vec<Tensor>, BackendError>;
 }

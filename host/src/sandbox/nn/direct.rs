@@ -1,6 +1,6 @@
 //! A backend without a guest in front of it: what benches hold the wasi-nn functions against.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use guest_sdk::abi::nn::TensorType;
 
@@ -8,7 +8,7 @@ use super::{
     backend::{BackendOptions, Graph, Tensor, signature},
     load, start,
 };
-use crate::sandbox::{CpuClass, TensorDecl, pin_class};
+use crate::sandbox::{CpuClass, Sandbox, SandboxOptions, TensorDecl, pin_class};
 
 /// A model, loaded by a backend.
 pub struct DirectModel(Arc<dyn Graph>);
@@ -32,8 +32,30 @@ impl DirectModel {
     pub fn load(options: BackendOptions, class: Option<CpuClass>, bytes: &[u8]) -> Result<Self, String> {
         let class = class.unwrap_or_else(CpuClass::detect);
         pin_class(class).map_err(|error| error.to_string())?;
+        if options == BackendOptions::Referee {
+            static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
+            let options = SandboxOptions { backend: options, cpu_class: Some(class), ..SandboxOptions::default() };
+            let sandbox = match SANDBOX.get() {
+                Some(sandbox) => sandbox,
+                None => {
+                    let started = Sandbox::new(options).map_err(|error| error.to_string())?;
+                    SANDBOX.get_or_init(|| started)
+                }
+            };
+            return Self::load_in(sandbox, bytes);
+        }
         let backend = start(&options, class).map_err(|error| error.to_string())?;
         load(&*backend, bytes).map(Self).map_err(|error| error.to_string())
+    }
+
+    /// Loads a model as this sandbox does, which runs tasks in threads: for backends that need one.
+    ///
+    /// # Errors
+    /// When the model does not load, or tasks run elsewhere.
+    pub fn load_in(sandbox: &Sandbox, bytes: &[u8]) -> Result<Self, String> {
+        let sandbox = sandbox.in_threads().ok_or("its tasks run in processes")?;
+        let backend = sandbox.backend().map_err(|error| error.to_string())?;
+        load(backend, bytes).map(Self).map_err(|error| error.to_string())
     }
 
     /// What it takes.

@@ -52,7 +52,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use self::library::Library;
 use super::{
     TensorDecl,
-    backend::{Backend, BackendError, Graph, Provider, Signature, Tensor, draw, signature, word},
+    backend::{Allowance, Backend, BackendError, Graph, Provider, Signature, Tensor, draw, signature, word},
 };
 use crate::limits;
 
@@ -328,12 +328,12 @@ impl Graph for Model {
         file.saturating_add(self.arena_bytes.load(Ordering::Relaxed).max(file))
     }
 
-    fn open(&self, signature: &Signature, fuel: &mut u64) -> Result<(), BackendError> {
+    fn open(&self, signature: &Signature, fuel: &mut dyn Allowance) -> Result<(), BackendError> {
         draw(fuel, (self.file.len() as u64).saturating_mul(limits::NN_SHAPE_FUEL_PER_BYTE))?;
         self.price(signature).map(drop)
     }
 
-    fn run(&self, inputs: &[Tensor], fuel: &mut u64) -> Result<Vec<Tensor>, BackendError> {
+    fn run(&self, inputs: &[Tensor], fuel: &mut dyn Allowance) -> Result<Vec<Tensor>, BackendError> {
         draw(fuel, self.price(&signature(inputs))?)?;
         let values = inputs.iter().map(to_value).collect::<Result<Vec<SessionInputValue<'_>>, _>>()?;
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);

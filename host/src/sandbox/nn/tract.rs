@@ -5,44 +5,37 @@
 //! input shape, and the last few are kept. Inference cannot be interrupted: its fuel, paid before it runs, bounds it.
 
 mod bounded;
+mod model;
 mod tanh;
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, OnceLock, PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
 };
 
-use guest_sdk::abi::nn::TensorType;
 use registry::{
     device::{Device, DeviceKind},
     job::Class,
 };
 use tract_onnx::{
-    prelude::{
-        DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, IntoTValue, TVec,
-        TractError, TypedFact, TypedModel, TypedRunnableModel, tract_linalg,
-    },
+    prelude::{InferenceModel, TypedFact, TypedModel, TypedRunnableModel, tract_linalg},
     tract_core::ops::{
         TypedOp,
         cnn::{Deconv, MaxPool, PoolSpec, SumPool},
         logic::IfThenElse,
         scan::Scan,
     },
-    tract_hir::{infer::Factoid, ops::unimpl::UnimplementedOp},
 };
 
-use self::bounded::{TooMuch, Unknown};
+use self::model::{Parsed, failed, read, typed};
 use super::{
     TensorDecl,
-    backend::{Backend, BackendError, Graph, Signature, Tensor, draw, signature, word},
+    backend::{Allowance, Backend, BackendError, Graph, Signature, Tensor, draw, signature},
 };
 use crate::{limits, sandbox::CpuClass};
 
 /// Version of tract; a test holds it against the lock file.
-const TRACT_VERSION: &str = "0.23.9";
+pub(in crate::sandbox) const TRACT_VERSION: &str = "0.23.9";
 
 /// Takes instructions above `class` away from tract. Works only before its first kernel is picked.
 pub(in crate::sandbox) fn pin_kernels(class: CpuClass) {
@@ -80,87 +73,10 @@ impl Backend for Tract {
     }
 
     fn load(&self, bytes: &[u8]) -> Result<Arc<dyn Graph>, BackendError> {
-        bounded::with_room(|| {
-            let model = parse(bytes)?;
-            if let Some(node) = model.nodes.iter().find(|node| node.op_is::<UnimplementedOp>()) {
-                return Err(BackendError::Unsupported { what: format!("operator {}", node.op.name()) });
-            }
-            let inputs = (0..model.inputs.len()).map(|at| declare(&model, at, true)).collect::<Result<Vec<_>, _>>()?;
-            let mut analysed = model.clone();
-            let known = match analysed.analyse(false) {
-                Ok(_) => true,
-                Err(error) if error.root_cause().is::<TooMuch>() => return Err(failed(error)),
-                // A model whose outputs cannot be told yet may still run once its inputs are known.
-                Err(_) => false,
-            };
-            let described = if known { &analysed } else { &model };
-            let outputs =
-                (0..model.outputs.len()).map(|at| declare(described, at, false)).collect::<Result<Vec<_>, _>>()?;
-            let file_bytes = bytes.len() as u64;
-            Ok(Arc::new(Onnx { model, file_bytes, inputs, outputs, plans: Plans::default() }) as Arc<dyn Graph>)
-        })
+        let Parsed { model, inputs, outputs } = model::parse(bytes)?;
+        let file_bytes = bytes.len() as u64;
+        Ok(Arc::new(Onnx { model, file_bytes, inputs, outputs, plans: Plans::default() }))
     }
-}
-
-/// Reads a model. Operators may share a name in a file; tract, where it is built with its own checks, wants each its own.
-fn parse(mut bytes: &[u8]) -> Result<InferenceModel, BackendError> {
-    let mut model = bounded::reader().model_for_read(&mut bytes).map_err(failed)?;
-    let mut names = HashSet::new();
-    for node in &mut model.nodes {
-        while !names.insert(node.name.clone()) {
-            node.name = format!("{}#{}", node.name, node.id);
-        }
-    }
-    Ok(model)
-}
-
-fn failed(error: impl Into<TractError>) -> BackendError {
-    let error = error.into();
-    if let Some(TooMuch { what, value, bound }) = error.root_cause().downcast_ref() {
-        return BackendError::TooLarge { what: (*what).to_owned(), value: *value, bound: *bound };
-    }
-    if let Some(unknown) = error.root_cause().downcast_ref::<Unknown>() {
-        return BackendError::Unsupported { what: unknown.to_string() };
-    }
-    BackendError::Failed { detail: format!("{error:#}") }
-}
-
-fn broken(detail: &str) -> BackendError {
-    BackendError::Failed { detail: detail.to_owned() }
-}
-
-/// Types that both sides have.
-const TYPES: [(TensorType, DatumType); 6] = [
-    (TensorType::F16, DatumType::F16),
-    (TensorType::F32, DatumType::F32),
-    (TensorType::F64, DatumType::F64),
-    (TensorType::U8, DatumType::U8),
-    (TensorType::I32, DatumType::I32),
-    (TensorType::I64, DatumType::I64),
-];
-
-fn to_tract(element: TensorType) -> DatumType {
-    TYPES.into_iter().find(|(own, _)| *own == element).map_or(DatumType::F32, |(_, theirs)| theirs)
-}
-
-fn from_tract(datum: DatumType) -> Result<TensorType, BackendError> {
-    // Its own word for whole numbers that may be shapes.
-    let datum = if datum == DatumType::TDim { DatumType::I64 } else { datum };
-    let known = TYPES.into_iter().find(|(_, theirs)| *theirs == datum);
-    known.map(|(own, _)| own).ok_or_else(|| BackendError::Unsupported { what: format!("tensors of {datum:?}") })
-}
-
-fn declare(model: &InferenceModel, at: usize, input: bool) -> Result<TensorDecl, BackendError> {
-    let outlets = if input { &model.inputs } else { &model.outputs };
-    let outlet = *outlets.get(at).ok_or_else(|| broken("no such input or output"))?;
-    let fact = model.outlet_fact(outlet).map_err(failed)?;
-    let element = fact.datum_type.concretize().map(from_tract).transpose()?.map(|element| word(element).to_owned());
-    let dims = fact.shape.rank().concretize().map(|_| {
-        let dim = |dim: &tract_onnx::tract_hir::infer::DimFact| dim.concretize()?.to_i64().ok()?.try_into().ok();
-        fact.shape.dims().map(dim).collect()
-    });
-    let name = model.outlet_label(outlet).map_or_else(|| model.node(outlet.node).name.clone(), str::to_owned);
-    Ok(TensorDecl { name: name.chars().take(200).collect(), element, dims })
 }
 
 /// An ONNX model and its compiled shapes.
@@ -238,37 +154,17 @@ impl Onnx {
 }
 
 fn compile(model: &InferenceModel, signature: &Signature) -> Result<Plan, BackendError> {
-    let mut plain = typed(model, signature)?;
+    let plain = typed(model, signature)?;
     let work = work(&plain)?;
-    tanh::replace(&mut plain);
-    let runnable = plain.into_optimized().and_then(IntoRunnable::into_runnable).map_err(failed)?;
-    Ok(Plan { runnable, work })
+    Ok(Plan { runnable: model::runnable(plain)?, work })
 }
 
 /// What one inference of a model takes, for backends that run it in another way: it costs the same on each.
 pub(super) fn work_of(bytes: &[u8], signature: &Signature) -> Result<u64, BackendError> {
     bounded::with_room(|| {
-        let model = parse(bytes)?;
+        let model = read(bytes)?;
         work(&typed(&model, signature)?)
     })
-}
-
-/// The model with concrete shapes, before any kernel is chosen.
-fn typed(model: &InferenceModel, signature: &Signature) -> Result<TypedModel, BackendError> {
-    let mut model = model.clone();
-    for (at, (element, dims)) in signature.iter().enumerate() {
-        let shape: TVec<usize> = dims.iter().map(|dim| *dim as usize).collect();
-        model.set_input_fact(at, InferenceFact::dt_shape(to_tract(*element), shape)).map_err(failed)?;
-    }
-    // Outputs are whatever the concrete inputs make of them.
-    for at in 0..model.outputs.len() {
-        model.set_output_fact(at, InferenceFact::default()).map_err(failed)?;
-    }
-    let typed = model.into_typed().map_err(failed)?;
-    bounded::check(&typed).map_err(failed)?;
-    let plain = typed.into_decluttered().map_err(failed)?;
-    bounded::check_run(&plain).map_err(failed)?;
-    Ok(plain)
 }
 
 /// Counts on the decluttered model, before kernels are chosen, so that it is the same on every processor.
@@ -348,39 +244,16 @@ impl Graph for Onnx {
         self.plans.keep(copies.saturating_sub(1));
     }
 
-    fn open(&self, signature: &Signature, fuel: &mut u64) -> Result<(), BackendError> {
+    fn open(&self, signature: &Signature, fuel: &mut dyn Allowance) -> Result<(), BackendError> {
         draw(fuel, self.file_bytes.saturating_mul(limits::NN_SHAPE_FUEL_PER_BYTE))?;
         self.plan(signature).map(drop)
     }
 
-    fn run(&self, inputs: &[Tensor], fuel: &mut u64) -> Result<Vec<Tensor>, BackendError> {
+    fn run(&self, inputs: &[Tensor], fuel: &mut dyn Allowance) -> Result<Vec<Tensor>, BackendError> {
         let plan = self.plan(&signature(inputs))?;
         draw(fuel, plan.work)?;
-        let mut values = TVec::new();
-        for input in inputs {
-            values.push(to_value(input)?.into_tvalue());
-        }
-        let outputs = plan.runnable.run(values).map_err(failed)?;
-        outputs.iter().map(|output| from_value(output)).collect()
+        model::infer(&plan.runnable, inputs)
     }
-}
-
-fn to_value(input: &Tensor) -> Result<tract_onnx::prelude::Tensor, BackendError> {
-    let shape: TVec<usize> = input.dims.iter().map(|dim| *dim as usize).collect();
-    let mut tensor = tract_onnx::prelude::Tensor::zero_dt(to_tract(input.element), &shape).map_err(failed)?;
-    let bytes = tensor.as_bytes_mut();
-    if bytes.len() != input.data.len() {
-        return Err(broken("tensor data does not fit its shape"));
-    }
-    bytes.copy_from_slice(&input.data);
-    Ok(tensor)
-}
-
-fn from_value(value: &tract_onnx::prelude::Tensor) -> Result<Tensor, BackendError> {
-    let dims = value.shape().iter().map(|dim| u32::try_from(*dim).map_err(failed)).collect::<Result<_, _>>()?;
-    let element = from_tract(value.datum_type())?;
-    let plain = value.cast_to_dt(to_tract(element)).map_err(failed)?;
-    Ok(Tensor { element, dims, data: plain.as_bytes().to_vec() })
 }
 
 #[cfg(test)]

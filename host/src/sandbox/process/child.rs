@@ -124,7 +124,7 @@ fn start(options: SandboxOptions, own_dir: PathBuf, data_bytes_max: u64) -> Resu
 fn enter(jail: &Jail, options: &SandboxOptions) -> Result<Vec<Gap>, SandboxError> {
     let class = options.cpu_class.unwrap_or_else(CpuClass::detect);
     let prepare = || {
-        let prepared = nn::prepare(&options.backend, class);
+        let prepared = nn::prepare(options.infers_with(), class);
         prepared.map_err(|error| SandboxError::Backend { detail: nn::why(error) })
     };
     let failed = |error: jail::JailError| SandboxError::Isolation { detail: error.to_string() };

@@ -1,8 +1,10 @@
 //! Models that would take any amount of memory, and what becomes of them; models of each element type; quantized ones.
 
+use guest_sdk::abi::nn::TensorType;
+
 use super::{
     super::{
-        backend::BackendError,
+        backend::{BackendError, word},
         guarded,
         onnx::{
             Attribute::{Body, Constant, Int, Ints, Text},
@@ -32,6 +34,7 @@ fn word_of(result: &Result<Vec<Tensor>, BackendError>) -> &'static str {
         Err(BackendError::Failed { .. }) => "failed",
         Err(BackendError::Unsupported { .. }) => "unsupported",
         Err(BackendError::Fuel) => "fuel",
+        Err(BackendError::Interrupted { .. }) => "interrupted",
         Err(BackendError::Panic { .. }) => "panic",
     }
 }
