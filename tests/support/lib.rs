@@ -26,7 +26,7 @@ use host::{
 use registry::{id::JobId, membership::Ticket};
 
 /// Time for anything that a test waits for. Generous: machines are shared.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How a host of a test behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
