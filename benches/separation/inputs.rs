@@ -153,10 +153,10 @@ fn spoiled(image: &Sample, copy: usize, dice: &mut Dice) -> Sample {
     let mut pixels: Vec<f32> = input.data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
     let width = input.dims.last().map_or(1, |width| *width as usize);
     let shift = (dice.roll() * width as f64 / 4.0) as usize;
-    let (gain, noise) = (1.0 - dice.roll() as f32 / 2.0, if copy % 2 == 0 { 0.05 } else { 0.4 });
+    let (gain, noise) = (1.0 - dice.roll() as f32 / 2.0, if copy.is_multiple_of(2) { 0.05 } else { 0.4 });
     for row in pixels.chunks_mut(width) {
         row.rotate_right(shift);
-        if copy % 3 == 0 {
+        if copy.is_multiple_of(3) {
             row.reverse();
         }
         row.iter_mut().for_each(|pixel| *pixel = (*pixel * gain + noise * dice.spread()).clamp(-1.0, 1.0));

@@ -203,7 +203,7 @@ fn a_model_that_has_no_room_is_an_error_to_the_guest_and_one_that_breaks_its_eng
     let column = tensor(TensorType::F32, &[1, 1], &f32s(&[1.0]));
     let too_large = Answer::Errno(guest_sdk::abi::nn::Errno::TooLarge as u32);
     // Two tensors that are alive at once: within what a model may have, but not with the engine beside them.
-    assert_eq!(answered(&repeated((1 << 27) - 1024), &[column.clone()]), [too_large.clone(), too_large]);
+    assert_eq!(answered(&repeated((1 << 27) - 1024), std::slice::from_ref(&column)), [too_large.clone(), too_large]);
     assert_eq!(run(&REFEREE, request(&REFEREE, &repeated(1000), &[&[column]])).inferences.len(), 1);
     // A range that never ends is a panic in tract.
     let endless = Model::new()

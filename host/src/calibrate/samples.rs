@@ -265,8 +265,11 @@ mod tests {
 
     use super::*;
 
-    fn model(inputs: &[(&str, Option<&str>, Option<Vec<Option<u32>>>)]) -> ModelInfo {
-        let decl = |(name, element, dims): &(&str, Option<&str>, Option<Vec<Option<u32>>>)| TensorDecl {
+    /// Name, element type and dimensions.
+    type Declared<'a> = (&'a str, Option<&'a str>, Option<Vec<Option<u32>>>);
+
+    fn model(inputs: &[Declared<'_>]) -> ModelInfo {
+        let decl = |(name, element, dims): &Declared<'_>| TensorDecl {
             name: (*name).to_owned(),
             element: element.map(str::to_owned),
             dims: dims.clone(),
