@@ -9,7 +9,7 @@
 //! - [`measure`]: asks each backend in a jailed process.
 //! - [`judge`]: two answers held against each other.
 //! - [`fit`]: from measured differences to a tolerance.
-//! - [`file`]: what is written of it.
+//! - [`mod@file`]: what is written of it.
 //!
 //! **What a tolerance promises.** A host that runs another model, other inputs or coarser weights falls outside, as far as that
 //! moves an answer by more than backends differ anyway: `cargo bench --bench separation` says how far that is. Within it an

@@ -58,7 +58,7 @@ pub struct Machine {
 /// What the kernel gives of one layer of the jail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JailLayer {
-    /// Its word: see [`sandbox::jail`](crate::sandbox::jail).
+    /// Its word: see [`sandbox::jail`].
     pub layer: &'static str,
     /// What it lacks; nothing when it is complete.
     pub lacks: Option<String>,
