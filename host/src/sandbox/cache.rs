@@ -58,6 +58,10 @@ impl<K: Copy + Eq + Hash + Ord, V, E: Clone> Cache<K, V, E> {
         }
         let slot = Arc::clone(self.making.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
         let made = slot.get_or_init(|| {
+            // It may have been made since it was looked for.
+            if let Some(value) = self.get(key) {
+                return Ok(value);
+            }
             let (value, bytes) = make()?;
             Ok(self.insert(key, Arc::new(value), bytes))
         });
