@@ -20,7 +20,7 @@ pub(super) fn options_like(class: Class, will_do: impl Fn(&EngineDescription) ->
 
 /// What an engine would say of itself. A native library is asked in a process of its own.
 fn describe(options: &SandboxOptions) -> Option<EngineDescription> {
-    if options.backend.is_native() {
+    if options.infers_with().is_native() {
         return Sandbox::new(options.clone()).ok().map(|sandbox| sandbox.describe().clone());
     }
     Sandbox::description_of(options).ok()

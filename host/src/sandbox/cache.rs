@@ -80,6 +80,9 @@ impl<K: Copy + Eq + Hash + Ord, V, E: Clone> Cache<K, V, E> {
                 bytes
             };
             let mut sum: u64 = entries.values().map(count).sum();
+            if sum <= bytes_max {
+                return;
+            }
             for entry in by_age(&entries).iter().filter_map(|key| entries.get(key)) {
                 let Some(excess) = sum.checked_sub(bytes_max).filter(|excess| *excess > 0) else { break };
                 let before = entry.bytes.load(Ordering::Relaxed);

@@ -74,7 +74,7 @@ pub(super) fn why(error: BackendError) -> String {
 
 /// Has a backend open and read all that it will want to, before this process is jailed: a first inference of its own included.
 pub(super) fn prepare(options: &BackendOptions, class: CpuClass) -> Result<(), BackendError> {
-    if let BackendOptions::Onnxruntime { .. } = options {
+    if options.is_native() {
         measure::infer_once(&*start(options, class)?, options.is_gpu())?;
     }
     measure::host_memory_bytes();
@@ -113,13 +113,27 @@ pub struct ModelInfo {
     pub outputs: Vec<TensorDecl>,
 }
 
-/// Runs a backend's code, whose panics stay here. It has a stack, however deep the guest is that calls.
+/// Runs a backend's code, whose panics stay here. It has a stack, however deep the guest is that calls, and leaves the
+/// processor as compiled code wants it.
 fn guarded<T>(body: impl FnOnce() -> Result<T, BackendError>) -> Result<T, BackendError> {
     let body = || stacker::maybe_grow(limits::NN_STACK_BYTES, limits::NN_STACK_BYTES, body);
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+    let ended = catch_unwind(AssertUnwindSafe(body));
+    clear_upper_halves();
+    ended.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Err(BackendError::Panic { detail: text.unwrap_or("panicked").chars().take(200).collect() })
     })
+}
+
+/// tract's kernels end with something in the upper halves of the vector registers. Code without AVX, a guest's among it, runs
+/// 40 times slower until they are cleared.
+#[allow(unsafe_code, reason = "there is no safe way to say this one instruction")]
+fn clear_upper_halves() {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx") {
+        // SAFETY: the processor has the instruction, and no code that is compiled keeps anything there across a call.
+        unsafe { std::arch::x86_64::_mm256_zeroupper() }
+    }
 }
 
 fn short(text: &str) -> String {

@@ -85,7 +85,7 @@ impl BackendOptions {
     /// What a process that runs it has in its environment: of the host's own what drivers are found by, and no more.
     pub(in crate::sandbox) fn env(&self) -> Vec<(OsString, OsString)> {
         let mut env = Vec::new();
-        if matches!(self, Self::Onnxruntime { .. }) {
+        if self.is_native() {
             env.push((SILENCE.0.into(), SILENCE.1.into()));
         }
         if self.is_gpu() {

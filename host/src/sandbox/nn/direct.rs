@@ -6,7 +6,7 @@ use guest_sdk::abi::nn::TensorType;
 
 use super::{
     backend::{BackendOptions, Graph, Tensor, signature},
-    load, start,
+    guarded, load, start,
 };
 use crate::sandbox::{CpuClass, Sandbox, SandboxOptions, TensorDecl, pin_class};
 
@@ -68,7 +68,7 @@ impl DirectModel {
     /// # Errors
     /// When the model cannot run on such inputs.
     pub fn open(&self, inputs: &DirectInputs) -> Result<(), String> {
-        self.0.open(&signature(&inputs.0), &mut u64::MAX.clone()).map_err(|error| error.to_string())
+        guarded(|| self.0.open(&signature(&inputs.0), &mut u64::MAX.clone())).map_err(|error| error.to_string())
     }
 
     /// One inference on inputs whose shapes are open; the elements of each output.
@@ -76,7 +76,7 @@ impl DirectModel {
     /// # Errors
     /// When it fails.
     pub fn run(&self, inputs: &DirectInputs) -> Result<Vec<Vec<u8>>, String> {
-        let outputs = self.0.run(&inputs.0, &mut u64::MAX.clone()).map_err(|error| error.to_string())?;
+        let outputs = guarded(|| self.0.run(&inputs.0, &mut u64::MAX.clone())).map_err(|error| error.to_string())?;
         Ok(outputs.into_iter().map(|output| output.data).collect())
     }
 }

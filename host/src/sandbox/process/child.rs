@@ -99,7 +99,7 @@ const PANICKED: i32 = 101;
 type Started = (ThreadSandbox, EngineDescription, Vec<Gap>);
 
 fn start(options: SandboxOptions, own_dir: PathBuf, data_bytes_max: u64) -> Result<Started, SandboxError> {
-    let drivers = options.backend.drivers();
+    let drivers = options.infers_with().drivers();
     let more = if drivers.is_some() { limits::SANDBOX_GPU_DESCRIPTORS_MAX } else { 0 };
     let jail = Jail {
         layers: Layers::ALL,

@@ -81,7 +81,7 @@ impl Keeper {
         };
         let (say, said) = mpsc::channel();
         let program = self.options.program.clone().unwrap_or_else(|| PathBuf::from(OWN_PROGRAM));
-        self.order(Order::Start { program, env: self.options.backend.env(), say });
+        self.order(Order::Start { program, env: self.options.infers_with().env(), say });
         let started = said.recv().map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         let Started { child, socket, log } = started;
         self.counters.started(child.id());
@@ -98,7 +98,7 @@ impl Keeper {
 fn data_bytes_max(options: &SandboxOptions) -> u64 {
     let outputs = options.output_bytes_max.saturating_add(options.scratch_bytes_max).saturating_mul(2);
     let loaded = options.module_cache_bytes_max.saturating_add(options.model_cache_bytes_max.saturating_mul(2));
-    let driver = if options.backend.is_gpu() { limits::SANDBOX_GPU_BYTES } else { 0 };
+    let driver = if options.infers_with().is_gpu() { limits::SANDBOX_GPU_BYTES } else { 0 };
     [options.memory_bytes_max, outputs, loaded, driver]
         .into_iter()
         .fold(limits::SANDBOX_BASE_BYTES, u64::saturating_add)
