@@ -1,6 +1,11 @@
 //! The parameters of the decisions. Times are milliseconds.
 
+use std::collections::BTreeSet;
+
+use registry::id::OperatorId;
 use serde::{Deserialize, Serialize};
+
+use crate::audit::AuditConfig;
 
 /// Parameters of one grid. Part of the machine's state: a replay uses the ones that decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +39,10 @@ pub struct Config {
     pub finished_shards_max: u64,
     /// Jobs that may be unfinished at a time.
     pub open_jobs_max: usize,
+    /// Operators that the grid's owner answers for: they have standing from the start, and referee where results differ.
+    pub vouched: BTreeSet<OperatorId>,
+    /// How often results are audited.
+    pub audit: AuditConfig,
 }
 
 impl Default for Config {
@@ -53,6 +62,8 @@ impl Default for Config {
             finished_jobs_max: 10_000,
             finished_shards_max: 100_000,
             open_jobs_max: 10_000,
+            vouched: BTreeSet::new(),
+            audit: AuditConfig::default(),
         }
     }
 }

@@ -13,12 +13,14 @@
 //! - `job`: a job and its shards.
 //! - `schedule`: queued shards meet hosts with room.
 //! - `settle`: receipts and faults come in.
+//! - `standing`: audits are drawn, newcomers show what they are worth, who is caught loses what stood on its word alone.
 //! - `timers`: leases, stragglers, back-offs, deadlines, lost hosts.
 //! - `view`: what may be asked of the machine.
 
 mod job;
 mod schedule;
 mod settle;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -27,6 +29,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use registry::{
+    audit::Secret,
     id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId},
     job::JobSpec,
     membership::NodeCert,
@@ -36,6 +39,7 @@ use registry::{
 use serde::{Deserialize, Serialize};
 
 use self::job::ShardKey;
+use self::standing::Qualification;
 pub use self::{
     job::{Job, Phase},
     view::{ExecutionView, HostView, JobView, ShardView, Why},
@@ -44,6 +48,7 @@ use crate::{
     config::Config,
     fleet::Fleet,
     flow::{Assignment, AssignmentId, Attested, Fault, Millis, Offer, Part, Plan},
+    reputation::Reputation,
 };
 
 /// What happened.
@@ -56,6 +61,14 @@ pub enum Event {
         spec: Box<JobSpec>,
         /// How it is cut.
         plan: Plan,
+        /// What decides which of its results are audited.
+        #[serde(default)]
+        secret: Secret,
+    },
+    /// The grid's owner has changed the parameters.
+    Configured {
+        /// As they are from now on.
+        config: Box<Config>,
     },
     /// A host joined or came back.
     HostUp {
@@ -204,6 +217,11 @@ pub enum Notice {
         /// Executions that it cost.
         executions: u32,
     },
+    /// A shard's result does not stand any more: it is run again.
+    Withdrawn {
+        /// Which one.
+        shard: registry::job::ShardInfo,
+    },
     /// An execution gave no result.
     Faulted {
         /// Which shard.
@@ -262,6 +280,9 @@ struct Open {
     timer: (Millis, Timer),
     /// It takes so long that another host is asked too.
     straggling: bool,
+    /// It repeats a result that stands, to show what its operator is worth.
+    #[serde(default)]
+    probe: bool,
 }
 
 /// Everything that a coordinator decides on.
@@ -269,6 +290,12 @@ struct Open {
 pub struct State {
     config: Config,
     fleet: Fleet,
+    reputation: Reputation,
+    /// Connected hosts of operators without standing.
+    newcomers: BTreeSet<NodeId>,
+    qualification: Qualification,
+    /// Accepted results of unfinished jobs that one operator alone stands for.
+    unchecked: BTreeSet<(OperatorId, JobId, ShardKey)>,
     jobs: BTreeMap<JobId, Job>,
     open: BTreeMap<AssignmentId, Open>,
     open_of: BTreeSet<(NodeId, AssignmentId)>,
@@ -287,6 +314,10 @@ impl State {
     pub fn new(config: Config) -> Self {
         Self {
             fleet: Fleet::new(config.ahead_ms),
+            reputation: Reputation::new(&config.vouched),
+            newcomers: BTreeSet::new(),
+            qualification: Qualification::new(&config.audit),
+            unchecked: BTreeSet::new(),
             config,
             jobs: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -319,13 +350,16 @@ impl State {
 pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
     let effects = &mut Vec::new();
     match event {
-        Event::Submitted { spec, plan } => submitted(state, *spec, plan, now, effects),
+        Event::Submitted { spec, plan, secret } => submitted(state, *spec, plan, secret, now, effects),
+        Event::Configured { config } => standing::configured(state, *config),
         Event::HostUp { node, operator, cert, offer, holding } => {
             state.fleet.up(node, operator, cert, offer, now);
+            standing::sort(state, node);
             settle::not_held(state, node, &holding, now, effects);
         }
         Event::HostDown { node } => {
             state.fleet.down(node, now);
+            standing::sort(state, node);
             state.timers.insert((now + state.config.host_grace_ms, Timer::Lost(node)));
         }
         Event::Receipt { node, receipt, output, task_us } => {
@@ -339,16 +373,17 @@ pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
         Event::Tick => timers::tick(state, now, effects),
     }
     schedule::schedule(state, now, effects);
+    standing::qualify(state, now, effects);
     std::mem::take(effects)
 }
 
-fn submitted(state: &mut State, spec: JobSpec, plan: Plan, now: Millis, effects: &mut Vec<Effect>) {
+fn submitted(state: &mut State, spec: JobSpec, plan: Plan, secret: Secret, now: Millis, effects: &mut Vec<Effect>) {
     let id = spec.id();
     if state.jobs.contains_key(&id) {
         return;
     }
     let deadline = now.saturating_add(spec.deadline_ms);
-    let job = Job::new(spec, plan, now);
+    let job = Job::new(spec, plan, secret, now);
     effects.push(Effect::Notify { job: id, notice: Notice::Planned { shards: job.shard_count() } });
     state.timers.insert((deadline, Timer::Deadline(id)));
     state.jobs.insert(id, job);
@@ -365,6 +400,8 @@ fn end(state: &mut State, id: JobId, phase: Phase, now: Millis, effects: &mut Ve
     let open = job.end(phase, now);
     effects.push(Effect::Notify { job: id, notice: Notice::Ended { phase: job.phase.verb().to_owned() } });
     state.ended_shards += u64::from(job.shard_count());
+    let alone: Vec<_> = job.shards().filter_map(|(key, shard)| Some((shard.sole_witness()?, id, key))).collect();
+    alone.iter().for_each(|alone| drop(state.unchecked.remove(alone)));
     for assignment in open {
         if let Some(open) = settle::close(state, assignment) {
             effects.push(Effect::Revoke { node: open.node, assignment });

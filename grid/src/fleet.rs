@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -88,10 +89,18 @@ impl Host {
     }
 }
 
+/// All of the nodes in their order, those after `start` first.
+pub fn after(nodes: &BTreeSet<NodeId>, start: Option<NodeId>) -> impl Iterator<Item = NodeId> {
+    let from = start.map_or(Bound::Unbounded, Bound::Excluded);
+    let early = start.map(|start| nodes.range(..=start));
+    nodes.range((from, Bound::Unbounded)).chain(early.into_iter().flatten()).copied()
+}
+
 /// All hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fleet {
     hosts: BTreeMap<NodeId, Host>,
+    of_operator: BTreeMap<OperatorId, BTreeSet<NodeId>>,
     /// Hosts that could take an assignment now.
     room: BTreeSet<NodeId>,
     /// Those of them that have a GPU: few among many, and to be found all the same.
@@ -125,14 +134,28 @@ impl Fleet {
         !self.room.is_empty()
     }
 
-    /// Hosts with room that may have such a device, `max` at most, starting after the one that was [`Fleet::take`]n last.
-    pub fn with_room(&self, device: DeviceAsk, max: usize) -> impl Iterator<Item = (NodeId, &Host)> {
+    /// Whether the host could take an assignment.
+    pub fn is_roomy(&self, node: NodeId) -> bool {
+        self.room.contains(&node)
+    }
+
+    /// Hosts of an operator.
+    pub fn hosts_of(&self, operator: OperatorId) -> impl Iterator<Item = (NodeId, &Host)> {
+        let nodes = self.of_operator.get(&operator).into_iter().flatten();
+        nodes.filter_map(|node| Some((*node, self.hosts.get(node)?)))
+    }
+
+    /// Hosts with room that may have such a device, `max` at most, starting after `start`, or after the one that was
+    /// [`Fleet::take`]n last.
+    pub fn with_room(
+        &self,
+        device: DeviceAsk,
+        start: Option<NodeId>,
+        max: usize,
+    ) -> impl Iterator<Item = (NodeId, &Host)> {
         let room = if device == DeviceAsk::Gpu { &self.room_gpu } else { &self.room };
-        let after = self.cursor.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let upto = self.cursor.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Included);
-        let late = room.range((after, std::ops::Bound::Unbounded));
-        let early = self.cursor.map(|_| room.range((std::ops::Bound::Unbounded, upto)));
-        late.chain(early.into_iter().flatten()).take(max).filter_map(|node| Some((*node, self.hosts.get(node)?)))
+        let around = after(room, start.or(self.cursor)).take(max);
+        around.filter_map(|node| Some((node, self.hosts.get(&node)?)))
     }
 
     /// Distinct operators with a connected host on this engine.
@@ -157,6 +180,10 @@ impl Fleet {
         let cert = Arc::new(cert);
         self.uncount(node);
         let suspended = self.suspended.get(&operator).cloned();
+        if let Some(nodes) = self.hosts.get(&node).and_then(|host| self.of_operator.get_mut(&host.operator)) {
+            nodes.remove(&node);
+        }
+        self.of_operator.entry(operator).or_default().insert(node);
         let host = self.hosts.entry(node).or_insert_with(|| Host {
             operator,
             cert: cert.clone(),
@@ -222,9 +249,7 @@ impl Fleet {
     /// An operator was caught: none of its hosts gets work again.
     pub fn suspend(&mut self, operator: OperatorId, suspension: &Suspension) {
         self.suspended.entry(operator).or_insert_with(|| suspension.clone());
-        let nodes: Vec<_> =
-            self.hosts.iter().filter(|(_, host)| host.operator == operator).map(|(node, _)| *node).collect();
-        for node in nodes {
+        for node in self.of_operator.get(&operator).cloned().unwrap_or_default() {
             self.uncount(node);
             if let Some(host) = self.hosts.get_mut(&node) {
                 host.suspended.get_or_insert_with(|| suspension.clone());

@@ -166,6 +166,8 @@ pub struct Vote {
     pub operator: OperatorId,
     /// What it commits to.
     pub commitment: Commitment,
+    /// Whether the grid's owner answers for them.
+    pub referee: bool,
 }
 
 /// What `verify` says of a shard.

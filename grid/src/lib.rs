@@ -7,6 +7,8 @@
 //! - [`plan`]: cuts a job's input into shards.
 //! - [`fleet`]: what is known of the hosts.
 //! - [`place`]: which host runs a shard, and why the others do not.
+//! - [`reputation`]: what operators have shown.
+//! - [`audit`]: how often an operator's results are run again.
 //! - [`verify`]: when results are believed.
 //! - [`aggregate`]: how the shards' outputs become the job's result.
 //! - [`dispatch`]: the event machine, the only parent that calls the others.
@@ -15,6 +17,7 @@
 //! code decides in the field, when a journal is replayed, and in a simulation.
 
 pub mod aggregate;
+pub mod audit;
 pub mod config;
 pub mod dispatch;
 pub mod engines;
@@ -22,4 +25,5 @@ pub mod fleet;
 pub mod flow;
 pub mod place;
 pub mod plan;
+pub mod reputation;
 pub mod verify;

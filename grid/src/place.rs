@@ -1,6 +1,6 @@
 //! Which host runs a shard: filter, then score. Every rejected host has a [`Reason`], and `why` shows it.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use registry::{
     id::{EngineFingerprint, ModuleHash, NodeId, OperatorId},
@@ -31,6 +31,33 @@ pub struct Need<'a> {
     pub operators: &'a [OperatorId],
     /// Hosts that failed to run it.
     pub faulted: &'a [NodeId],
+    /// Whose hosts may run it.
+    pub among: Among<'a>,
+    /// Where the search for a host starts; after the host that was given work last, when absent.
+    pub start: Option<NodeId>,
+}
+
+/// Whose hosts may run a shard.
+#[derive(Debug, Clone, Copy)]
+pub enum Among<'a> {
+    /// Anybody's.
+    All,
+    /// Those of operators whose results may be accepted alone.
+    Qualified(&'a BTreeSet<OperatorId>),
+    /// Those of operators that the grid's owner answers for, since results differ.
+    Referees(&'a BTreeSet<OperatorId>),
+}
+
+impl Among<'_> {
+    fn admits(&self, operator: OperatorId) -> Result<(), Reason> {
+        match self {
+            Among::All => Ok(()),
+            Among::Qualified(operators) if operators.contains(&operator) => Ok(()),
+            Among::Referees(operators) if operators.contains(&operator) => Ok(()),
+            Among::Qualified(_) => Err(Reason::Newcomer),
+            Among::Referees(_) => Err(Reason::NoReferee),
+        }
+    }
 }
 
 /// Why a host does not run a shard now.
@@ -41,6 +68,10 @@ pub enum Reason {
     Away,
     /// Caught signing a result that a quorum contradicts.
     Suspended,
+    /// Its operator's results are not accepted alone yet.
+    Newcomer,
+    /// The shard's results differ, and the grid's owner does not answer for its operator.
+    NoReferee,
     /// Holds as many assignments as it can.
     Full {
         /// Assignments that it holds.
@@ -75,6 +106,12 @@ impl fmt::Display for Reason {
         match self {
             Self::Away => f.write_str("is not connected"),
             Self::Suspended => f.write_str("is suspended: its operator signed a result that a quorum contradicts"),
+            Self::Newcomer => f.write_str(
+                "has no standing yet: too little of its operator's work was checked for its results to be accepted alone",
+            ),
+            Self::NoReferee => {
+                f.write_str("is no referee: this shard's results differ, and one that the grid's owner vouches for decides")
+            }
             Self::Full { in_flight } => write!(f, "is full: it holds {in_flight} assignments"),
             Self::SameOperator => {
                 f.write_str("belongs to an operator that has had this shard; the quorum asks for distinct ones")
@@ -128,6 +165,7 @@ pub fn consider(need: &Need<'_>, node: NodeId, host: &Host, fleet: &Fleet, confi
     if need.operators.contains(&host.operator) {
         return Err(Reason::SameOperator);
     }
+    need.among.admits(host.operator)?;
     capable(need.limits, &need.ask, host)?;
     let engine = engine(need, host, fleet)?;
     let window = host.window(config.ahead_ms);
@@ -170,6 +208,19 @@ fn another_may(need: &Need<'_>, engine: EngineFingerprint, fleet: &Fleet) -> boo
             && host.offer.memory_bytes_max >= need.limits.memory_bytes_max
             && !need.faulted.contains(&node)
             && !need.operators.contains(&host.operator)
+            && need.among.admits(host.operator).is_ok()
+    })
+}
+
+/// Whether any of these operators has a connected host that could run the shard, now or when it has room.
+pub fn any_of(operators: &BTreeSet<OperatorId>, need: &Need<'_>, fleet: &Fleet) -> bool {
+    operators.iter().filter(|operator| !need.operators.contains(operator)).any(|operator| {
+        fleet.hosts_of(*operator).any(|(_, host)| {
+            host.connected
+                && host.suspended.is_none()
+                && capable(need.limits, &need.ask, host).is_ok()
+                && engine(need, host, fleet).is_ok()
+        })
     })
 }
 
@@ -186,7 +237,7 @@ fn score(need: &Need<'_>, node: NodeId, host: &Host, window: u32) -> Score {
 /// The best of the hosts with room, if any may run the shard, and its engine.
 pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, EngineFingerprint)> {
     let mut best: Option<(Fit, NodeId)> = None;
-    for (node, host) in fleet.with_room(need.ask.device, config.candidates_max) {
+    for (node, host) in fleet.with_room(need.ask.device, need.start, config.candidates_max) {
         if let Ok(fit) = consider(need, node, host, fleet, config)
             && best.is_none_or(|(highest, _)| fit.score > highest.score)
         {
@@ -243,6 +294,8 @@ mod tests {
             engine: None,
             operators: &[],
             faulted: &[],
+            among: Among::All,
+            start: None,
         }
     }
 

@@ -1,9 +1,13 @@
 //! When results are believed: a quorum of distinct operators with equal commitments.
 //!
 //! A commitment covers the task, the engine's fingerprint, the outcome, the fuel and the output, so votes of different
-//! engines never count together. The first `quorum` executions have to agree; when they do not, one further operator at a
-//! time is asked, up to `replicas_max`, until one commitment has its quorum and more votes than any other. Otherwise the
-//! shard is inconclusive and nobody is blamed.
+//! engines never count together. The first `quorum` executions have to agree. When any two differ:
+//! - a referee decides, an operator that the grid's owner answers for, together with as many others as the quorum needs, one
+//!   at least;
+//! - where none has voted, one further operator at a time is asked, up to `replicas_max`, until one commitment has its quorum
+//!   and more votes than any other.
+//!
+//! Otherwise the shard is inconclusive and nobody is blamed: nobody, the referee included, reproduced anybody's result.
 
 use std::collections::BTreeMap;
 
@@ -11,31 +15,50 @@ use registry::id::Commitment;
 
 use crate::flow::{Verdict, Vote};
 
+/// Votes for one commitment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Tally {
+    referees: u8,
+    votes: u8,
+}
+
 /// Judges the votes cast so far. An operator's first vote counts, later ones do not.
 pub fn judge(quorum: u8, replicas_max: u8, votes: &[Vote]) -> Verdict {
-    let mut tally: BTreeMap<Commitment, u8> = BTreeMap::new();
+    let mut tally: BTreeMap<Commitment, Tally> = BTreeMap::new();
     let mut cast: u8 = 0;
     for (index, vote) in votes.iter().enumerate() {
         if votes[..index].iter().all(|earlier| earlier.operator != vote.operator) {
-            *tally.entry(vote.commitment).or_default() += 1;
+            let tally = tally.entry(vote.commitment).or_default();
+            tally.votes = tally.votes.saturating_add(1);
+            tally.referees = tally.referees.saturating_add(u8::from(vote.referee));
             cast = cast.saturating_add(1);
         }
     }
-    let leader = tally.iter().max_by_key(|(_, votes)| **votes);
-    let (lead, ahead) = match leader {
-        Some((commitment, votes)) => {
-            let runner_up =
-                tally.iter().filter(|(other, _)| *other != commitment).map(|(_, votes)| *votes).max().unwrap_or(0);
-            if *votes >= quorum && *votes > runner_up {
-                return Verdict::Accepted(*commitment);
-            }
-            (*votes, runner_up)
-        }
-        None => (0, 0),
+    let refereed = tally.len() > 1 && tally.values().any(|tally| tally.referees > 0);
+    let needed = if refereed { quorum.max(2) } else { quorum };
+    let counted = || tally.iter().filter(|(_, tally)| !refereed || tally.referees > 0);
+    let Some((commitment, lead)) = counted().max_by_key(|(_, tally)| **tally) else {
+        return wanting(quorum, replicas_max.max(quorum).saturating_sub(cast));
     };
-    let allowed = replicas_max.max(quorum).saturating_sub(cast);
-    let wanted = quorum.saturating_sub(lead).max(u8::from(lead == ahead)).min(allowed);
-    if wanted == 0 { Verdict::Inconclusive } else { Verdict::Open { wanted } }
+    let runner_up = counted().filter(|(other, _)| *other != commitment).map(|(_, tally)| *tally).max();
+    let ahead = runner_up.is_none_or(|other| (lead.referees, lead.votes) > (other.referees, other.votes));
+    if lead.votes >= needed && ahead {
+        return Verdict::Accepted(*commitment);
+    }
+    let wanted = needed.saturating_sub(lead.votes).max(u8::from(!ahead));
+    wanting(wanted, replicas_max.max(quorum).saturating_sub(cast))
+}
+
+fn wanting(wanted: u8, allowed: u8) -> Verdict {
+    match wanted.min(allowed) {
+        0 => Verdict::Inconclusive,
+        wanted => Verdict::Open { wanted },
+    }
+}
+
+/// Whether votes differ, so that a referee is asked.
+pub fn is_disputed(votes: &[Vote]) -> bool {
+    votes.windows(2).any(|pair| pair[0].commitment != pair[1].commitment)
 }
 
 #[cfg(test)]
@@ -50,6 +73,7 @@ mod tests {
             .map(|&(operator, result)| Vote {
                 operator: OperatorId([operator; 32]),
                 commitment: Commitment([result; 32]),
+                referee: operator >= 100,
             })
             .collect()
     }
@@ -79,7 +103,38 @@ mod tests {
         assert_eq!(judge(3, 5, &votes(&[(1, 7), (2, 7), (3, 8), (4, 8)])), Verdict::Open { wanted: 1 });
     }
 
+    #[test]
+    fn a_referee_decides_with_one_that_it_agrees_with() {
+        assert_eq!(judge(1, 5, &votes(&[(1, 7)])), Verdict::Accepted(Commitment([7; 32])));
+        assert_eq!(judged(&[(1, 7), (2, 8), (100, 8)]), Verdict::Accepted(Commitment([8; 32])));
+        // Two that collude, against one and the referee.
+        assert_eq!(judge(3, 5, &votes(&[(1, 7), (2, 7), (3, 8), (100, 8)])), Verdict::Open { wanted: 1 });
+        let decided = [(1, 7), (2, 7), (3, 8), (100, 8), (4, 8)];
+        assert_eq!(judge(3, 5, &votes(&decided)), Verdict::Accepted(Commitment([8; 32])));
+        // The referee alone is one operator among others: somebody has to reproduce its result.
+        assert_eq!(judged(&[(100, 7), (2, 8)]), Verdict::Open { wanted: 1 });
+        assert_eq!(judged(&[(100, 7), (2, 8), (3, 7)]), Verdict::Accepted(Commitment([7; 32])));
+        // A module whose results are never the same.
+        assert_eq!(judged(&[(1, 1), (2, 2), (100, 3), (3, 4), (4, 5)]), Verdict::Inconclusive);
+        assert_eq!(judged(&[(1, 1), (100, 2), (101, 3), (2, 2), (3, 3)]), Verdict::Inconclusive);
+    }
+
     proptest! {
+        #[test]
+        fn where_a_referee_voted_nothing_else_is_accepted_than_what_a_referee_said(
+            quorum in 1u8..=5,
+            cast in proptest::collection::vec((prop_oneof![0u8..5, 100u8..103], 0u8..3), 0..12),
+        ) {
+            let votes = votes(&cast);
+            if let (Verdict::Accepted(commitment), true) = (judge(quorum, 5, &votes), is_disputed(&votes)) {
+                let firsts: BTreeMap<OperatorId, &Vote> = votes.iter().rev().map(|vote| (vote.operator, vote)).collect();
+                let disputed = firsts.values().any(|vote| vote.commitment != commitment);
+                let refereed = firsts.values().any(|vote| vote.referee);
+                let agreeing: Vec<_> = firsts.values().filter(|vote| vote.commitment == commitment).collect();
+                prop_assert!(!disputed || !refereed || agreeing.iter().any(|vote| vote.referee) && agreeing.len() >= 2);
+            }
+        }
+
         #[test]
         fn nothing_is_accepted_without_a_quorum_of_distinct_operators(
             quorum in 1u8..=5,

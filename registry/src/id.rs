@@ -125,6 +125,10 @@ id!(
     ReceiptId
 );
 id!(
+    /// What commits to a job's secret: see [`crate::audit`].
+    SecretHash
+);
+id!(
     /// A machine, by its iroh ed25519 public key.
     NodeId
 );

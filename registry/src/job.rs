@@ -4,7 +4,7 @@
 //! one pure function call: two tasks with equal specs have equal results, on any host, and its id is the hash of its
 //! canonical bytes. What differs from shard to shard is little, so hosts get a [`TaskTemplate`] once a job.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -158,17 +158,69 @@ pub enum Split {
 }
 
 /// How a result is checked before it is accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum Policy {
+    /// The first result is believed.
+    None,
     /// So many hosts of distinct operators must agree; 1 believes the first.
     Quorum(u8),
+    /// One host runs it whose operator has standing. Whether another has to repeat it is drawn once it has signed: see
+    /// [`crate::audit`]. Where no operator has standing, two have to agree.
+    #[default]
+    Audit,
 }
 
-impl Default for Policy {
-    fn default() -> Self {
-        Self::Quorum(2)
+impl Policy {
+    /// Distinct operators that have to agree before anything is known of who runs it.
+    pub const fn quorum(self) -> u8 {
+        match self {
+            Self::None | Self::Audit => 1,
+            Self::Quorum(quorum) => quorum,
+        }
     }
+
+    /// Distinct operators that the policy may need for one shard.
+    pub const fn operators(self) -> u8 {
+        match self {
+            Self::None => 1,
+            Self::Quorum(quorum) => quorum,
+            Self::Audit => 2,
+        }
+    }
+}
+
+/// As people write it: `none`, `audit`, `quorum:3`.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Audit => f.write_str("audit"),
+            Self::Quorum(quorum) => write!(f, "quorum:{quorum}"),
+        }
+    }
+}
+
+impl FromStr for Policy {
+    type Err = ParsePolicyError;
+
+    fn from_str(text: &str) -> Result<Self, ParsePolicyError> {
+        let refused = || ParsePolicyError { text: text.chars().take(80).collect() };
+        match text.split_once(':') {
+            None if text == "none" => Ok(Self::None),
+            None if text == "audit" => Ok(Self::Audit),
+            None if text == "quorum" => Ok(Self::Quorum(2)),
+            Some(("quorum", number)) => number.parse().map(Self::Quorum).map_err(|_| refused()),
+            _ => Err(refused()),
+        }
+    }
+}
+
+/// Why a text is not a policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no policy: expected none, audit, quorum or quorum:K with K operators that have to agree")]
+pub struct ParsePolicyError {
+    text: String,
 }
 
 /// How the shards' outputs become the job's result.
@@ -355,9 +407,8 @@ impl JobSpec {
         within("length of the arguments in bytes", args as u64, 0, ARGS_BYTES_MAX as u64)?;
         let env: usize = self.env.iter().map(|(name, value)| name.len() + value.len()).sum();
         within("length of the environment in bytes", env as u64, 0, ARGS_BYTES_MAX as u64)?;
-        let Policy::Quorum(quorum) = self.policy;
-        within("quorum", quorum.into(), 1, QUORUM_MAX.into())?;
-        within("attempts_max", self.attempts_max.into(), quorum.into(), ATTEMPTS_MAX.into())?;
+        within("quorum", self.policy.quorum().into(), 1, QUORUM_MAX.into())?;
+        within("attempts_max", self.attempts_max.into(), self.policy.operators().into(), ATTEMPTS_MAX.into())?;
         within("deadline_ms", self.deadline_ms, 1, DEADLINE_MS_MAX)?;
         within("limits.wall_ms_max", self.limits.wall_ms_max, 1, self.deadline_ms)?;
         within("limits.fuel_max", self.limits.fuel_max, 1, u64::MAX / 2)?;

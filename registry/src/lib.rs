@@ -11,10 +11,12 @@
 //! - [`job`]: what a submitter asks for, and the task, one pure function call, that a host runs.
 //! - [`membership`]: an operator's certificate for its machine; the ticket that leads to a grid.
 //! - [`receipt`]: what a host signs about one execution, and evidence against a host that signed a wrong one.
+//! - [`audit`]: which results are run again, drawn so that anyone can draw again afterwards.
 //! - `store` (feature): blobs on disk and between peers, over iroh-blobs.
 //!
 //! Without the feature `store` the crate has no I/O and no async runtime: an auditor needs nothing more to check receipts.
 
+pub mod audit;
 pub mod canon;
 pub mod device;
 pub mod id;

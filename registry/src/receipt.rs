@@ -11,6 +11,7 @@ use std::{collections::BTreeSet, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    audit::Drawn,
     canon,
     device::Device,
     id::{BlobHash, Commitment, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, ReceiptId, TaskId},
@@ -306,6 +307,9 @@ pub struct Accepted {
     pub quorum: u8,
     /// Those that did.
     pub witnesses: Vec<Witness>,
+    /// What was drawn for the first receipt, where the job's policy is to audit; none when operators without standing agreed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawn: Option<Drawn>,
 }
 
 /// Proof that a host signed a result that a quorum contradicts.
@@ -458,7 +462,7 @@ mod tests {
     }
 
     fn accepted(witnesses: Vec<Witness>) -> Accepted {
-        Accepted { quorum: 2, witnesses }
+        Accepted { quorum: 2, witnesses, drawn: None }
     }
 
     #[test]

@@ -245,7 +245,7 @@ impl Desk {
         };
         let cert = NodeCert { node: NodeId(node.public()), issued_ms: 0 };
         let witness = Witness { receipt: Signed::seal(&receipt, &node), cert: Signed::seal(&cert, &operator) };
-        let accepted = Record::Accepted(Accepted { quorum: 1, witnesses: vec![witness] });
+        let accepted = Record::Accepted(Accepted { quorum: 1, witnesses: vec![witness], drawn: None });
         accepted.check().unwrap();
         self.put(output.hash().0, &canon::encode(&output));
         self.put(output.stdout.0, &finished.stdout);

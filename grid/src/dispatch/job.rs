@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use registry::{
-    id::{BlobHash, Commitment, EngineFingerprint, NodeId, OperatorId, TaskId},
+    audit::{Drawn, Secret},
+    id::{BlobHash, Commitment, EngineFingerprint, NodeId, OperatorId, SecretHash, TaskId},
     job::{JobSpec, Policy, ShardInfo, Stage, task_id},
     membership::NodeCert,
     receipt::Output,
@@ -16,7 +17,7 @@ use crate::{
     engines::EngineAsk,
     fleet::Host,
     flow::{AssignmentId, Attested, Fault, Millis, Part, Plan, PlannedShard, Slice, Verdict, Vote},
-    place::{self, Need, Reason},
+    place::{self, Among, Need, Reason},
     verify,
 };
 
@@ -133,6 +134,17 @@ pub(super) struct Shard {
     pub(super) task: TaskId,
     /// The engine of its executions, from the first assignment on. Votes of other engines do not count.
     pub(super) engine: Option<EngineFingerprint>,
+    /// Distinct operators that have to agree, as far as is known: more once an audit was drawn.
+    pub(super) quorum: u8,
+    /// What was drawn for its first receipt, where results are audited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) drawn: Option<Drawn>,
+    /// Where the search for its auditor starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) auditor: Option<NodeId>,
+    /// Executions under way by newcomers that repeat its accepted result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) probes: Vec<(AssignmentId, OperatorId)>,
     /// Executions that were ordered.
     pub(super) attempts: u32,
     /// Executions under way, with the operators that have them.
@@ -152,11 +164,15 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    fn new(planned: PlannedShard, task: TaskId) -> Self {
+    fn new(planned: PlannedShard, task: TaskId, quorum: u8) -> Self {
         Self {
             planned,
             task,
             engine: None,
+            quorum,
+            drawn: None,
+            auditor: None,
+            probes: Vec::new(),
             attempts: 0,
             open: Vec::new(),
             straggling: 0,
@@ -170,19 +186,30 @@ impl Shard {
         }
     }
 
-    pub(super) fn verdict(&self, quorum: u8, config: &Config) -> Verdict {
+    fn votes(&self, config: &Config) -> Vec<Vote> {
         let comparable = self.casts.iter().filter(|cast| Some(cast.engine()) == self.engine);
-        let votes: Vec<Vote> =
-            comparable.map(|cast| Vote { operator: cast.operator(), commitment: cast.commitment() }).collect();
-        verify::judge(quorum, config.replicas_max, &votes)
+        let vote = |cast: &Cast| {
+            let operator = cast.operator();
+            Vote { operator, commitment: cast.commitment(), referee: config.vouched.contains(&operator) }
+        };
+        comparable.map(vote).collect()
+    }
+
+    pub(super) fn verdict(&self, config: &Config) -> Verdict {
+        verify::judge(self.quorum, config.replicas_max, &self.votes(config))
+    }
+
+    /// Whether its results differ so far.
+    pub(super) fn is_disputed(&self, config: &Config) -> bool {
+        self.casts.len() > 1 && verify::is_disputed(&self.votes(config))
     }
 
     /// Executions to order now, besides those under way.
-    fn missing(&self, quorum: u8, config: &Config, now: Millis) -> usize {
+    fn missing(&self, config: &Config, now: Millis) -> usize {
         if self.accepted.is_some() || self.not_before > now {
             return 0;
         }
-        match self.verdict(quorum, config) {
+        match self.verdict(config) {
             Verdict::Open { wanted } => {
                 (usize::from(wanted) + usize::from(self.straggling)).saturating_sub(self.open.len())
             }
@@ -193,7 +220,22 @@ impl Shard {
     /// Operators that may not have it again.
     pub(super) fn operators(&self) -> Vec<OperatorId> {
         let cast = self.casts.iter().map(Cast::operator);
-        cast.chain(self.open.iter().map(|(_, operator)| *operator)).collect()
+        cast.chain(self.open.iter().chain(&self.probes).map(|(_, operator)| *operator)).collect()
+    }
+
+    /// The operator that stands alone for the accepted result, if only one does.
+    pub(super) fn sole_witness(&self) -> Option<OperatorId> {
+        let (truth, _) = self.accepted.as_ref()?;
+        let mut agreeing = self.casts.iter().filter(|cast| cast.commitment() == *truth).map(Cast::operator);
+        let first = agreeing.next()?;
+        agreeing.all(|other| other == first).then_some(first)
+    }
+
+    /// Nothing of it is known any more: it is run as if for the first time.
+    pub(super) fn restart(&mut self, quorum: u8) {
+        (self.accepted, self.engine, self.drawn, self.auditor) = (None, None, None, None);
+        self.quorum = quorum;
+        self.casts.clear();
     }
 }
 
@@ -212,6 +254,8 @@ pub struct Job {
     pub executions: u64,
     /// Sum of their times, in microseconds.
     pub task_us: u64,
+    /// What decides which of its results are audited; told when it has ended.
+    pub(super) secret: Secret,
     template: BlobHash,
     map: Vec<Shard>,
     reduce: Option<Shard>,
@@ -224,14 +268,15 @@ pub struct Job {
 }
 
 impl Job {
-    pub(super) fn new(spec: JobSpec, plan: Plan, now: Millis) -> Self {
-        let template = spec.template().hash();
+    pub(super) fn new(spec: JobSpec, plan: Plan, secret: Secret, now: Millis) -> Self {
+        let (template, quorum) = (spec.template().hash(), spec.policy.quorum());
         let count = u32::try_from(plan.shards.len()).unwrap_or(u32::MAX);
         let shard = |(planned, index): (PlannedShard, u32)| {
             let task = task_id(template, ShardInfo { stage: Stage::Map, index, count }, planned.input);
-            Shard::new(planned, task)
+            Shard::new(planned, task, quorum)
         };
         Self {
+            secret,
             template,
             map: plan.shards.into_iter().zip(0..).map(shard).collect(),
             reduce: None,
@@ -247,9 +292,14 @@ impl Job {
         }
     }
 
-    pub(super) fn quorum(&self) -> u8 {
-        let Policy::Quorum(quorum) = self.spec.policy;
-        quorum
+    /// Whether results are believed of operators with standing, and audited.
+    pub(super) fn audits(&self) -> bool {
+        self.spec.policy == Policy::Audit
+    }
+
+    /// What its secret is committed to by, and the secret itself once nothing is drawn with it any more.
+    pub fn secret(&self) -> (SecretHash, Option<Secret>) {
+        (self.secret.hash(), self.phase.is_ended().then_some(self.secret))
     }
 
     /// Shards of the map.
@@ -294,11 +344,13 @@ impl Job {
         Need {
             module: self.spec.module,
             limits: &self.spec.limits,
-            quorum: self.quorum(),
+            quorum: self.spec.policy.operators().max(shard.quorum),
             ask: EngineAsk::from(&self.spec),
             engine: shard.engine,
             operators,
             faulted: &shard.faulted,
+            among: Among::All,
+            start: shard.auditor,
         }
     }
 
@@ -309,10 +361,9 @@ impl Job {
 
     /// Queues the shard, or takes it out of the queue, as its state says. Says whether the job has queued shards.
     pub(super) fn requeue(&mut self, key: ShardKey, config: &Config, now: Millis) -> bool {
-        let quorum = self.quorum();
         let ended = self.phase.is_ended();
         if let Some(shard) = self.shard(key) {
-            let missing = !ended && shard.attempts < self.spec.attempts_max && shard.missing(quorum, config, now) > 0;
+            let missing = !ended && shard.attempts < self.spec.attempts_max && shard.missing(config, now) > 0;
             let untouched = shard.casts.is_empty() && shard.open.is_empty();
             self.fresh.remove(&key);
             self.partial.remove(&key);
@@ -342,6 +393,11 @@ impl Job {
     pub(super) fn count_accepted(&mut self) -> bool {
         self.accepted += 1;
         self.accepted == self.shard_count()
+    }
+
+    /// A shard of the map has lost its result.
+    pub(super) fn count_withdrawn(&mut self) {
+        self.accepted -= 1;
     }
 
     /// Where a shard's input lies, and what the shard wrote once its result stands.
@@ -386,7 +442,8 @@ impl Job {
         let key = ShardKey { stage: Stage::Reduce, index: 0 };
         let planned = PlannedShard { slice: Slice { blob: Some(input), start: 0, end: bytes }, input };
         self.phase = Phase::Reducing;
-        self.reduce = Some(Shard::new(planned, task_id(self.template, self.info(key), input)));
+        let quorum = self.spec.policy.quorum();
+        self.reduce = Some(Shard::new(planned, task_id(self.template, self.info(key), input), quorum));
         self.fresh.insert(key);
     }
 
@@ -402,7 +459,7 @@ impl Job {
         self.partial.clear();
         let mut open = Vec::new();
         for shard in self.map.iter_mut().chain(self.reduce.as_mut()) {
-            open.extend(shard.open.iter().map(|(assignment, _)| *assignment));
+            open.extend(shard.open.iter().chain(&shard.probes).map(|(assignment, _)| *assignment));
             for cast in &mut shard.casts {
                 *cast = Cast::Summary {
                     node: cast.node(),
@@ -413,7 +470,7 @@ impl Job {
                 };
             }
             shard.casts.shrink_to_fit();
-            (shard.open, shard.faulted) = (Vec::new(), Vec::new());
+            (shard.open, shard.probes, shard.faulted) = (Vec::new(), Vec::new(), Vec::new());
         }
         open
     }

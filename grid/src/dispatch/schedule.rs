@@ -1,11 +1,14 @@
 //! Queued shards meet hosts with room: jobs take turns, one assignment at a time.
 
-use registry::id::{EngineFingerprint, JobId, NodeId};
+use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
 
-use super::{Effect, Open, State, Timer, job::ShardKey};
+use super::{
+    Effect, Job, Open, State, Timer,
+    job::{Shard, ShardKey},
+};
 use crate::{
     flow::{Assignment, AssignmentId, Millis},
-    place,
+    place::{self, Among, Need},
 };
 
 /// Wait before the jobs that one event had no time to look at are looked at.
@@ -30,7 +33,7 @@ pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>
 }
 
 /// What runs where, and on which of its engines.
-type Placed = (ShardKey, NodeId, EngineFingerprint);
+pub(super) type Placed = (ShardKey, NodeId, EngineFingerprint);
 
 /// The first queued shard of the job that fits a host with room.
 fn next_of(state: &State, id: JobId) -> Option<Placed> {
@@ -38,13 +41,54 @@ fn next_of(state: &State, id: JobId) -> Option<Placed> {
     job.queued(state.config.scan_max).find_map(|key| {
         let shard = job.shard(key)?;
         let operators = shard.operators();
-        let (node, engine) = place::pick(&job.need(shard, &operators), &state.fleet, &state.config)?;
+        let (node, engine) = place::pick(&need(state, job, shard, &operators), &state.fleet, &state.config)?;
         Some((key, node, engine))
     })
 }
 
+/// What the shard's next execution needs of a host; `operators` are the shard's own. Whose hosts may run it follows from what
+/// is known of them: where results differ, a referee decides; where one result may be enough, it is of an operator with
+/// standing; and where nobody is there who could, it is anybody's.
+pub(super) fn need<'a>(state: &'a State, job: &'a Job, shard: &'a Shard, operators: &'a [OperatorId]) -> Need<'a> {
+    let need = job.need(shard, operators);
+    let (referees, qualified) = (&state.config.vouched, state.reputation.qualified(job.spec.class));
+    let among = if shard.is_disputed(&state.config) && place::any_of(referees, &need, &state.fleet) {
+        Among::Referees(referees)
+    } else if job.audits() && place::any_of(qualified, &need, &state.fleet) {
+        Among::Qualified(qualified)
+    } else {
+        Among::All
+    };
+    Need { among, ..need }
+}
+
 fn assign(state: &mut State, id: JobId, placed: Placed, now: Millis, effects: &mut Vec<Effect>) {
     let (key, node, engine) = placed;
+    let Some(operator) = state.fleet.get(node).map(|host| host.operator) else { return };
+    let newcomers_quorum = state.config.audit.newcomers_quorum;
+    let Some(job) = state.jobs.get_mut(&id) else { return };
+    let newcomer = job.audits() && !state.reputation.qualified(job.spec.class).contains(&operator);
+    let Some(shard) = job.shard_mut(key) else { return };
+    shard.engine = Some(engine);
+    shard.attempts += 1;
+    if newcomer {
+        shard.quorum = shard.quorum.max(newcomers_quorum);
+    }
+    order(state, id, placed, false, now, effects);
+    if let Some(job) = state.jobs.get_mut(&id) {
+        job.requeue(key, &state.config, now);
+    }
+}
+
+/// Gives a shard to a host.
+pub(super) fn order(
+    state: &mut State,
+    id: JobId,
+    (key, node, engine): Placed,
+    probe: bool,
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
     let Some(operator) = state.fleet.get(node).map(|host| host.operator) else { return };
     let Some(job) = state.jobs.get_mut(&id) else { return };
     let info = job.info(key);
@@ -57,9 +101,7 @@ fn assign(state: &mut State, id: JobId, placed: Placed, now: Millis, effects: &m
     let Some(shard) = job.shard_mut(key) else { return };
     state.assignments += 1;
     let assignment = AssignmentId(state.assignments);
-    shard.engine = Some(engine);
-    shard.attempts += 1;
-    shard.open.push((assignment, operator));
+    if probe { &mut shard.probes } else { &mut shard.open }.push((assignment, operator));
     effects.push(Effect::Assign {
         node,
         assignment: Assignment {
@@ -72,13 +114,17 @@ fn assign(state: &mut State, id: JobId, placed: Placed, now: Millis, effects: &m
             lease_ms,
         },
     });
-    job.requeue(key, &state.config, now);
-    let timer = (now + straggles_ms, Timer::Straggler(assignment));
     let lease_until = now + lease_ms;
+    // Nobody waits for a repetition.
+    let timer = if probe {
+        (lease_until, Timer::Lease(assignment))
+    } else {
+        (now + straggles_ms, Timer::Straggler(assignment))
+    };
     state.timers.insert(timer);
     state.open.insert(
         assignment,
-        Open { job: id, shard: key, node, operator, engine, since: now, lease_until, timer, straggling: false },
+        Open { job: id, shard: key, node, operator, engine, since: now, lease_until, timer, straggling: false, probe },
     );
     state.open_of.insert((node, assignment));
     state.fleet.take(node);

@@ -11,6 +11,7 @@ use registry::{
 use super::{
     Effect, Notice, Open, Phase, State, Timer, end,
     job::{Cast, Job, ShardKey},
+    standing,
 };
 use crate::{
     aggregate::{self, Next},
@@ -26,6 +27,7 @@ pub(super) fn close(state: &mut State, id: AssignmentId) -> Option<Open> {
     state.fleet.release(open.node);
     if let Some(shard) = state.jobs.get_mut(&open.job).and_then(|job| job.shard_mut(open.shard)) {
         shard.open.retain(|(assignment, _)| *assignment != id);
+        shard.probes.retain(|(assignment, _)| *assignment != id);
         shard.straggling -= u8::from(open.straggling);
     }
     Some(open)
@@ -101,7 +103,13 @@ pub(super) fn receipt(
     job.task_us = job.task_us.saturating_add(task_us);
     let Some(shard) = job.shard_mut(open.shard) else { return };
     shard.nn_records.extend(receipt.receipt().nn_record);
-    shard.casts.push(Cast::Receipt { receipt, output, cert });
+    let cast = Cast::Receipt { receipt, output, cert };
+    if open.probe {
+        standing::probed(state, &open, cast, now, effects);
+        return;
+    }
+    shard.casts.push(cast);
+    standing::draw(state, open.job, open.shard, now);
     // Accepting a shard closed its other executions, so this one's shard is still undecided.
     judge(state, open.job, open.shard, now, effects);
 }
@@ -150,10 +158,10 @@ fn answers(state: &State, id: AssignmentId, attested: &Attested, output: &Output
     }
 }
 
-fn judge(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
+pub(super) fn judge(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
     let Some(job) = state.jobs.get(&id) else { return };
     let Some(shard) = job.shard(key) else { return };
-    match shard.verdict(job.quorum(), &state.config) {
+    match shard.verdict(&state.config) {
         Verdict::Accepted(_) => accept(state, id, key, now, effects),
         Verdict::Inconclusive => {
             let votes = shard.casts.len();
@@ -182,9 +190,9 @@ fn exhausted(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: 
 /// The shard's result stands: keep why, blame who said otherwise, go on with the job.
 fn accept(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
     let Some(job) = state.jobs.get_mut(&id) else { return };
-    let (quorum, info) = (job.quorum(), job.info(key));
+    let info = job.info(key);
     let Some(shard) = job.shard_mut(key) else { return };
-    let Verdict::Accepted(commitment) = shard.verdict(quorum, &state.config) else { return };
+    let Verdict::Accepted(commitment) = shard.verdict(&state.config) else { return };
     let truth = shard.casts.iter().find(|cast| cast.commitment() == commitment);
     let Some(Cast::Receipt { output, .. }) = truth else { return };
     shard.accepted = Some((commitment, output.clone()));
@@ -206,6 +214,7 @@ fn accept(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mu
     for node in nodes {
         compare(state, id, key, node, now, effects);
     }
+    standing::accepted(state, id, key, now);
     requeue(state, id, key, now);
     advance(state, id, key, now, effects);
 }
@@ -215,7 +224,8 @@ fn accepted_record(job: &Job, key: ShardKey) -> Accepted {
     let shard = job.shard(key);
     let commitment = shard.and_then(|shard| shard.accepted.as_ref()).map(|(commitment, _)| *commitment);
     let casts = shard.into_iter().flat_map(|shard| &shard.casts).filter(|cast| Some(cast.commitment()) == commitment);
-    Accepted { quorum: job.quorum(), witnesses: casts.filter_map(witness).collect() }
+    let (quorum, drawn) = shard.map_or((job.spec.policy.quorum(), None), |shard| (shard.quorum, shard.drawn));
+    Accepted { quorum, witnesses: casts.filter_map(witness).collect(), drawn }
 }
 
 fn witness(cast: &Cast) -> Option<Witness> {
@@ -237,6 +247,12 @@ fn compare(state: &mut State, id: JobId, key: ShardKey, node: NodeId, now: Milli
     if job.spec.class != Class::Exact || Some(receipt.receipt().execution.engine) != shard.engine {
         return;
     }
+    // Operators that collude must not be able to put the blame on an honest one: where there are referees, one has to agree.
+    let referees = &state.config.vouched;
+    let agreeing = || shard.casts.iter().filter(|cast| cast.commitment() == *truth);
+    if !referees.is_empty() && !agreeing().any(|cast| referees.contains(&cast.operator())) {
+        return;
+    }
     let (operator, info) = (cast.operator(), job.info(key));
     let Some(accused) = witness(cast) else { return };
     let evidence = Evidence { accepted: accepted_record(job, key), accused };
@@ -246,6 +262,7 @@ fn compare(state: &mut State, id: JobId, key: ShardKey, node: NodeId, now: Milli
     if !state.fleet.is_suspended(operator) {
         state.fleet.suspend(operator, &Suspension { job: id, shard: info, node });
         relieve(state, operator, now, effects);
+        standing::void(state, operator, now, effects);
     }
 }
 
@@ -302,6 +319,9 @@ pub(super) fn fault(
     }
     let Some(open) = close(state, id) else { return };
     state.fleet.record(node, |record| record.faults += 1);
+    if open.probe {
+        return;
+    }
     let Some(job) = state.jobs.get_mut(&open.job) else { return };
     let info = job.info(open.shard);
     let Some(shard) = job.shard_mut(open.shard) else { return };

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{
     Job, Phase, State,
     job::{Shard, ShardKey},
+    schedule,
 };
 use crate::{
     engines::{EngineAsk, Engines},
@@ -212,8 +213,11 @@ impl State {
         let view = shard_view(self, job, key, shard);
         let waits = shard.accepted.is_none() && !job.phase.is_ended();
         let operators = shard.operators();
-        let hosts =
-            if waits { place::explain(&job.need(shard, &operators), &self.fleet, &self.config) } else { Vec::new() };
+        let hosts = if waits {
+            place::explain(&schedule::need(self, job, shard, &operators), &self.fleet, &self.config)
+        } else {
+            Vec::new()
+        };
         let hosts: Vec<WhyHost> = hosts
             .into_iter()
             .map(|(node, result)| WhyHost {
@@ -228,7 +232,13 @@ impl State {
 
 fn summary(state: &State, job: &Job, shard: &Shard) -> String {
     if shard.accepted.is_some() {
-        return format!("accepted: its quorum of {} agrees", job.quorum());
+        return match (&shard.drawn, shard.sole_witness()) {
+            (Some(drawn), Some(_)) => {
+                format!("accepted on one operator's word: not drawn for an audit, at a rate of {} ppm", drawn.rate_ppm)
+            }
+            (Some(drawn), None) => format!("accepted: audited, at a rate of {} ppm", drawn.rate_ppm),
+            (None, _) => format!("accepted: its quorum of {} agrees", shard.quorum),
+        };
     }
     if job.phase.is_ended() {
         return format!("not run to an end: the job is {}", job.phase.verb());
@@ -238,7 +248,7 @@ fn summary(state: &State, job: &Job, shard: &Shard) -> String {
             "running on {} hosts, {} receipts of a quorum of {}",
             shard.open.len(),
             shard.casts.len(),
-            job.quorum()
+            shard.quorum
         );
     }
     if shard.not_before > 0 {
@@ -268,7 +278,7 @@ fn standstill(state: &State, job: &Job) -> Option<String> {
     if reasons.values().sum::<usize>() == count {
         return Some(nobody(count, &reasons));
     }
-    let (operators, quorum) = (state.operators_max(&EngineAsk::from(&job.spec)), job.quorum());
+    let (operators, quorum) = (state.operators_max(&EngineAsk::from(&job.spec)), job.spec.policy.operators());
     (operators < usize::from(quorum)).then(|| {
         format!("a quorum of {quorum} needs as many operators, {operators} are connected on one engine that suits")
     })

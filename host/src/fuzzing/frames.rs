@@ -288,7 +288,7 @@ fn registry_samples(key: &SecretKey) -> Vec<Vec<u8>> {
     });
     let name: Name = "alice/digits@1".parse().expect("is a name");
     let publish = NameStatement::Publish { name: name.clone(), manifest: ManifestHash([1; 32]) };
-    let accepted = Accepted { quorum: 1, witnesses: vec![witness(key, Outcome::Ok)] };
+    let accepted = Accepted { quorum: 1, witnesses: vec![witness(key, Outcome::Ok)], drawn: None };
     let evidence = Evidence { accepted: accepted.clone(), accused: witness(key, Outcome::Trap(Trap::Unreachable)) };
     let task = TaskKey { template: job().template().hash(), shard: shard(), input: BlobHash([1; 32]) };
     let addrs = vec![([127, 0, 0, 1], 4433).into()];

@@ -76,7 +76,7 @@ impl Desk {
     }
 
     fn quorum(&self, execution: &Execution) -> Accepted {
-        Accepted { quorum: 2, witnesses: vec![self.witness(1, execution), self.witness(2, execution)] }
+        Accepted { quorum: 2, witnesses: vec![self.witness(1, execution), self.witness(2, execution)], drawn: None }
     }
 
     fn accepted(&self, execution: &Execution) -> Record {

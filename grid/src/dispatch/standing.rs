@@ -1,0 +1,237 @@
+//! Whose word is enough. Audits are drawn, newcomers show what they are worth, and who is caught takes with it what stood on
+//! its word alone.
+//!
+//! - **A draw** follows a shard's first receipt, when that is of an operator with standing: see [`registry::audit`]. A result that is
+//!   audited is not accepted before another operator, who cannot tell an audit from a task, has signed the same.
+//! - **A probe** is a result that stands and is repeated by a newcomer. It decides nothing: equal, it builds the newcomer's standing;
+//!   otherwise the result is withdrawn and more operators are asked, a referee where there is one. One of the two is caught.
+//! - **Voided**: results of unfinished jobs for which a caught operator alone stands are withdrawn and run again.
+//!
+//! A map's results can be withdrawn until the last of them is accepted. What was delivered by then stays delivered.
+
+use std::collections::VecDeque;
+
+use registry::{
+    audit::{self, Drawn, PPM},
+    id::{JobId, NodeId, OperatorId},
+    job::{Class, Stage},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Effect, Notice, Open, Phase, State,
+    job::{Cast, ShardKey},
+    schedule::{self, Placed},
+    settle,
+};
+use crate::{
+    audit::{AuditConfig, TASK_MICRO, rate_ppm},
+    config::Config,
+    engines::EngineAsk,
+    fleet,
+    flow::Millis,
+};
+
+/// How newcomers come to standing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Qualification {
+    /// Accepted results, the latest last.
+    recent: VecDeque<(JobId, ShardKey)>,
+    /// Probes that may be ordered, in millionths.
+    allowance: u64,
+    /// The newcomer that was given a probe last.
+    cursor: Option<NodeId>,
+}
+
+impl Qualification {
+    pub(super) fn new(config: &AuditConfig) -> Self {
+        let allowance = u64::from(config.qualification_first) * u64::from(PPM);
+        Self { recent: VecDeque::new(), allowance, cursor: None }
+    }
+
+    /// One more result stands.
+    fn accepted(&mut self, config: &AuditConfig, job: JobId, key: ShardKey) {
+        let most = u64::from(config.qualification_first.max(1)) * u64::from(PPM);
+        self.allowance = self.allowance.saturating_add(config.qualification_ppm.into()).min(most);
+        self.recent.push_back((job, key));
+        while self.recent.len() > config.qualification_window {
+            self.recent.pop_front();
+        }
+    }
+}
+
+/// The parameters are others from now on.
+pub(super) fn configured(state: &mut State, config: Config) {
+    let before = std::mem::replace(&mut state.config, config);
+    state.reputation.vouch(&state.config.audit, &before.vouched, &state.config.vouched);
+    let nodes: Vec<NodeId> = state.fleet.hosts().map(|(node, _)| node).collect();
+    nodes.into_iter().for_each(|node| sort(state, node));
+}
+
+/// Whether the host is a newcomer's, and there.
+pub(super) fn sort(state: &mut State, node: NodeId) {
+    let qualified = state.reputation.qualified(Class::Exact);
+    let is_newcomer = state
+        .fleet
+        .get(node)
+        .is_some_and(|host| host.connected && host.suspended.is_none() && !qualified.contains(&host.operator));
+    if is_newcomer {
+        state.newcomers.insert(node);
+    } else {
+        state.newcomers.remove(&node);
+    }
+}
+
+fn sort_all_of(state: &mut State, operator: OperatorId) {
+    let nodes: Vec<NodeId> = state.fleet.hosts_of(operator).map(|(node, _)| node).collect();
+    nodes.into_iter().for_each(|node| sort(state, node));
+}
+
+/// Draws whether the shard's first result is audited.
+pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
+    let Some(job) = state.jobs.get_mut(&id).filter(|job| job.audits()) else { return };
+    let (class, secret) = (job.spec.class, job.secret);
+    let Some(shard) = job.shard_mut(key).filter(|shard| shard.quorum == 1 && shard.drawn.is_none()) else { return };
+    let Some(Cast::Receipt { receipt, .. }) = shard.casts.last() else { return };
+    let (config, operator) = (&state.config.audit, receipt.receipt().operator);
+    // The owner answers for it with all that the grid is.
+    let (checked, at_risk) = if state.config.vouched.contains(&operator) {
+        (u64::MAX, u64::MAX)
+    } else {
+        let standing = state.reputation.standing(operator, class);
+        (standing.checked_micro(now, config.half_life_ms), config.stake_micro)
+    };
+    let rate_ppm = rate_ppm(config, checked, at_risk, TASK_MICRO);
+    let receipt = receipt.receipt().id();
+    let drawn = audit::draw(&secret, receipt, id);
+    shard.drawn = Some(Drawn { receipt, rate_ppm });
+    if drawn.audits(rate_ppm) {
+        shard.quorum = config.auditors.saturating_add(1);
+        shard.auditor = Some(drawn.auditor());
+    }
+}
+
+/// A shard's result stands from now on.
+pub(super) fn accepted(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
+    let Some(job) = state.jobs.get(&id) else { return };
+    let Some(shard) = job.shard(key) else { return };
+    let class = job.spec.class;
+    match shard.sole_witness() {
+        Some(operator) => drop(state.unchecked.insert((operator, id, key))),
+        None => {
+            let truth = shard.accepted.as_ref().map(|(commitment, _)| *commitment);
+            let agreeing = shard.casts.iter().filter(|cast| Some(cast.commitment()) == truth);
+            let operators: Vec<OperatorId> = agreeing.map(Cast::operator).collect();
+            operators.into_iter().for_each(|operator| confirm(state, operator, class, now));
+        }
+    }
+    if class == Class::Exact && key.stage == Stage::Map {
+        state.qualification.accepted(&state.config.audit, id, key);
+    }
+}
+
+fn confirm(state: &mut State, operator: OperatorId, class: Class, now: Millis) {
+    if state.fleet.is_suspended(operator) {
+        return;
+    }
+    let was_qualified = state.reputation.qualified(class).contains(&operator);
+    state.reputation.confirm(&state.config.audit, operator, class, TASK_MICRO, now);
+    if !was_qualified && state.reputation.qualified(class).contains(&operator) {
+        sort_all_of(state, operator);
+    }
+}
+
+/// Gives newcomers results to repeat, as many as the grid has to spare. Where nobody has standing there is nobody to learn from:
+/// everyone is asked in quorums anyway.
+pub(super) fn qualify(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
+    while state.qualification.allowance >= PPM.into() && !state.reputation.qualified(Class::Exact).is_empty() {
+        let Some((id, placed)) = next_probe(state) else { return };
+        state.qualification.allowance -= u64::from(PPM);
+        state.qualification.cursor = Some(placed.1);
+        schedule::order(state, id, placed, true, now, effects);
+    }
+}
+
+/// A newcomer with room and a result that it can repeat.
+fn next_probe(state: &State) -> Option<(JobId, Placed)> {
+    let Config { candidates_max, scan_max, .. } = state.config;
+    let nodes = fleet::after(&state.newcomers, state.qualification.cursor).take(candidates_max);
+    nodes.filter(|node| state.fleet.is_roomy(*node)).find_map(|node| {
+        let host = state.fleet.get(node)?;
+        state.qualification.recent.iter().rev().take(scan_max).find_map(|(id, key)| {
+            let job = state.jobs.get(id).filter(|job| job.phase == Phase::Mapping)?;
+            let shard = job.shard(*key).filter(|shard| shard.accepted.is_some())?;
+            let engine = host.offer.engines.get(shard.engine?)?;
+            let suits = EngineAsk::from(&job.spec).suits(engine) && job.capable(host).is_ok();
+            let fits = suits && !shard.operators().contains(&host.operator);
+            fits.then_some((*id, (*key, node, engine.fingerprint)))
+        })
+    })
+}
+
+/// A newcomer has repeated a result.
+pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, effects: &mut Vec<Effect>) {
+    let (id, key) = (open.job, open.shard);
+    let Some(job) = state.jobs.get_mut(&id) else { return };
+    let (class, is_mapping) = (job.spec.class, job.phase == Phase::Mapping);
+    let Some(shard) = job.shard_mut(key) else { return };
+    let alone = shard.sole_witness();
+    let says = cast.commitment();
+    shard.casts.push(cast);
+    match shard.accepted.as_ref().map(|(truth, _)| *truth == says) {
+        Some(true) => {
+            confirm(state, open.operator, class, now);
+            state.fleet.record(open.node, |record| record.confirmed += 1);
+            if let Some(operator) = alone
+                && state.unchecked.remove(&(operator, id, key))
+            {
+                confirm(state, operator, class, now);
+            }
+        }
+        // The result was withdrawn meanwhile: a vote like any other.
+        None => settle::judge(state, id, key, now, effects),
+        Some(false) if is_mapping => {
+            let agreeing = shard.casts.iter().filter(|cast| cast.commitment() != says).count();
+            shard.quorum = u8::try_from(agreeing + 1).unwrap_or(u8::MAX).max(2);
+            withdraw(state, id, key, effects);
+            settle::judge(state, id, key, now, effects);
+        }
+        Some(false) => {}
+    }
+}
+
+/// A map's result does not stand any more.
+fn withdraw(state: &mut State, id: JobId, key: ShardKey, effects: &mut Vec<Effect>) {
+    let Some(job) = state.jobs.get_mut(&id) else { return };
+    let shard = job.info(key);
+    let alone = job.shard(key).and_then(super::job::Shard::sole_witness);
+    if job.shard_mut(key).and_then(|shard| shard.accepted.take()).is_some() {
+        job.count_withdrawn();
+        effects.push(Effect::Notify { job: id, notice: Notice::Withdrawn { shard } });
+    }
+    if let Some(operator) = alone {
+        state.unchecked.remove(&(operator, id, key));
+    }
+}
+
+/// The operator was caught: nothing stands on its word alone, where that can still be mended.
+pub(super) fn void(state: &mut State, operator: OperatorId, now: Millis, effects: &mut Vec<Effect>) {
+    state.reputation.forget(operator);
+    sort_all_of(state, operator);
+    let first = (operator, JobId([0; 32]), ShardKey { stage: Stage::Map, index: 0 });
+    let alone = state.unchecked.range(first..).take_while(|(other, ..)| *other == operator);
+    let alone: Vec<(JobId, ShardKey)> = alone.map(|(_, id, key)| (*id, *key)).collect();
+    for (id, key) in alone {
+        let is_mapping = state.jobs.get(&id).is_some_and(|job| job.phase == Phase::Mapping);
+        if !is_mapping || key.stage != Stage::Map {
+            continue;
+        }
+        withdraw(state, id, key, effects);
+        let Some(job) = state.jobs.get_mut(&id) else { continue };
+        let quorum = job.spec.policy.quorum();
+        if let Some(shard) = job.shard_mut(key) {
+            shard.restart(quorum);
+        }
+        settle::requeue(state, id, key, now);
+    }
+}

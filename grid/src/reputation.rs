@@ -1,0 +1,142 @@
+//! What operators have shown: the worth of their results that others checked and found to hold.
+//!
+//! Nothing else builds standing: not time, not work that nobody repeated, not anybody's word. It halves as time passes, is
+//! kept for each determinism class apart, and is gone when an operator is caught. Being there, or failing to be, is another
+//! matter: see [`fleet::Record`](crate::fleet::Record).
+//!
+//! An operator with standing is *qualified*: its results may be accepted alone. One that the grid's owner answers for is so
+//! from the start, and referees where results differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use registry::{id::OperatorId, job::Class};
+use serde::{Deserialize, Serialize};
+
+use crate::{audit::AuditConfig, flow::Millis};
+
+/// What an operator has shown in one class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Worth of its checked results, in micro-credits, as of `at_ms`.
+    pub checked_micro: u64,
+    /// When that was reckoned.
+    pub at_ms: Millis,
+    /// Results of it that were checked and held.
+    pub confirmed: u64,
+}
+
+impl Standing {
+    /// Worth of its checked results now.
+    pub fn checked_micro(&self, now: Millis, half_life_ms: u64) -> u64 {
+        let age = now.saturating_sub(self.at_ms);
+        let halvings = age.checked_div(half_life_ms).unwrap_or(0);
+        let Some(rest) = u32::try_from(halvings).ok().and_then(|halvings| self.checked_micro.checked_shr(halvings))
+        else {
+            return 0;
+        };
+        // Between two halvings along a line.
+        let part = u128::from(age.checked_rem(half_life_ms).unwrap_or(0));
+        let lost = u128::from(rest) * part / (2 * u128::from(half_life_ms)).max(1);
+        rest - u64::try_from(lost).unwrap_or(rest)
+    }
+}
+
+/// All operators' standings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reputation {
+    standings: BTreeMap<(Class, OperatorId), Standing>,
+    /// Whose results may be accepted alone.
+    qualified: BTreeMap<Class, BTreeSet<OperatorId>>,
+}
+
+impl Reputation {
+    /// Nobody has shown anything.
+    pub fn new(vouched: &BTreeSet<OperatorId>) -> Self {
+        let mut new = Self::default();
+        new.vouch(&AuditConfig::default(), &BTreeSet::new(), vouched);
+        new
+    }
+
+    /// The grid's owner answers for these operators, where it did for those before.
+    pub fn vouch(&mut self, config: &AuditConfig, before: &BTreeSet<OperatorId>, vouched: &BTreeSet<OperatorId>) {
+        for class in [Class::Exact, Class::Homogeneous, Class::Tolerant] {
+            let standings = &self.standings;
+            let qualified = self.qualified.entry(class).or_default();
+            qualified.retain(|operator| {
+                let shown = standings.get(&(class, *operator)).map_or(0, |standing| standing.checked_micro);
+                !before.contains(operator) || shown >= config.newcomer_micro
+            });
+            qualified.extend(vouched);
+        }
+    }
+
+    /// What an operator has shown.
+    pub fn standing(&self, operator: OperatorId, class: Class) -> Standing {
+        self.standings.get(&(class, operator)).copied().unwrap_or_default()
+    }
+
+    /// What every operator has shown.
+    pub fn standings(&self) -> impl Iterator<Item = (OperatorId, Class, Standing)> {
+        self.standings.iter().map(|((class, operator), standing)| (*operator, *class, *standing))
+    }
+
+    /// Whose results may be accepted alone.
+    pub fn qualified(&self, class: Class) -> &BTreeSet<OperatorId> {
+        const NOBODY: &BTreeSet<OperatorId> = &BTreeSet::new();
+        self.qualified.get(&class).unwrap_or(NOBODY)
+    }
+
+    /// A result of the operator was checked and held.
+    pub fn confirm(&mut self, config: &AuditConfig, operator: OperatorId, class: Class, task_micro: u64, now: Millis) {
+        let standing = self.standings.entry((class, operator)).or_default();
+        let worth = standing.checked_micro(now, config.half_life_ms);
+        standing.checked_micro = worth.saturating_add(task_micro);
+        standing.at_ms = now;
+        standing.confirmed = standing.confirmed.saturating_add(1);
+        if standing.checked_micro >= config.newcomer_micro {
+            self.qualified.entry(class).or_default().insert(operator);
+        }
+    }
+
+    /// The operator was caught: it has shown nothing.
+    pub fn forget(&mut self, operator: OperatorId) {
+        self.standings.retain(|(_, known), _| *known != operator);
+        self.qualified.values_mut().for_each(|qualified| drop(qualified.remove(&operator)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::TASK_MICRO;
+
+    const ONE: OperatorId = OperatorId([1; 32]);
+
+    #[test]
+    fn standing_comes_from_checked_results_and_is_gone_when_caught() {
+        let config = AuditConfig { newcomer_micro: 3 * TASK_MICRO, ..AuditConfig::default() };
+        let mut reputation = Reputation::new(&[OperatorId([2; 32])].into());
+        for checked in 1..=3 {
+            assert!(!reputation.qualified(Class::Exact).contains(&ONE), "after {checked} results");
+            reputation.confirm(&config, ONE, Class::Exact, TASK_MICRO, 0);
+        }
+        assert!(reputation.qualified(Class::Exact).contains(&ONE));
+        assert!(!reputation.qualified(Class::Tolerant).contains(&ONE), "each class is apart");
+        reputation.forget(ONE);
+        assert!(!reputation.qualified(Class::Exact).contains(&ONE));
+        assert_eq!(reputation.standing(ONE, Class::Exact), Standing::default());
+        assert!(reputation.qualified(Class::Exact).contains(&OperatorId([2; 32])), "the owner answers for it");
+    }
+
+    #[test]
+    fn standing_halves_as_time_passes_and_never_grows_by_it() {
+        let standing = Standing { checked_micro: 1_000, at_ms: 100, confirmed: 1 };
+        let after = |ms: u64| standing.checked_micro(100 + ms, 1_000);
+        assert_eq!([after(0), after(500), after(1_000), after(2_000), after(1_500)], [1_000, 750, 500, 250, 375]);
+        assert_eq!(after(1_000_000), 0);
+        assert_eq!(standing.checked_micro(0, 1_000), 1_000, "a clock that goes back changes nothing");
+        assert_eq!(standing.checked_micro(5_000, 0), 1_000, "no half-life, no loss");
+        let all = (0..5_000).map(after).collect::<Vec<_>>();
+        assert!(all.windows(2).all(|pair| pair[1] <= pair[0]));
+    }
+}
