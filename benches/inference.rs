@@ -11,15 +11,14 @@
 //! them the digits alone are measured, and that is said.
 #![allow(clippy::print_stdout, reason = "a bench prints its table")]
 
-use std::{error::Error, fmt::Write, process::ExitCode, thread, time::Duration};
+use std::{error::Error, fmt::Write, process::ExitCode, time::Duration};
 
-use benches::{interleaved, quantile, row, table, us};
+use benches::{interleaved, measured, quantile, row, table, us};
 use guest_sdk::abi::nn::TensorType;
 use host::{
     clock::Stopwatch,
-    limits,
     sandbox::{
-        BackendOptions, Isolation, Request, Response, Sandbox, SandboxOptions, child,
+        BackendOptions, Isolation, Request, Response, Sandbox, SandboxOptions,
         direct::{DirectInputs, DirectModel},
         onnx::{FLOAT, Model},
     },
@@ -413,14 +412,7 @@ fn rows_equal(
 }
 
 fn main() -> Result<ExitCode, Failure> {
-    if let Some(code) = child::run_if_asked() {
-        return Ok(code);
-    }
-    // As a host's threads that run tasks, which have the stack for it.
-    let own = thread::Builder::new().stack_size(limits::EXECUTOR_STACK_BYTES);
-    let measured = own.spawn(|| measure().map_err(|error| error.to_string()))?.join();
-    measured.map_err(|_| "the measuring thread panicked")??;
-    Ok(ExitCode::SUCCESS)
+    measured(measure)
 }
 
 fn measure() -> Result<(), Failure> {

@@ -9,13 +9,12 @@
 //! page cache; no part of the module is in the process.
 #![allow(clippy::print_stdout, reason = "a bench prints its table")]
 
-use std::{error::Error, process::ExitCode, thread, time::Duration};
+use std::{error::Error, process::ExitCode, time::Duration};
 
-use benches::{interleaved, quantile, row, table, us};
+use benches::{interleaved, measured, quantile, row, table, us};
 use host::{
     clock::Stopwatch,
-    limits,
-    sandbox::{CompileCache, CompileOptions, Isolation, Request, Response, Sandbox, SandboxOptions, child},
+    sandbox::{CompileCache, CompileOptions, Isolation, Request, Response, Sandbox, SandboxOptions},
 };
 use registry::{id::ModuleHash, job::Limits, receipt::Outcome};
 use wasmtime::{
@@ -66,14 +65,7 @@ fn cold_starts() -> Result<(Vec<Duration>, Vec<Duration>), Box<dyn Error>> {
 }
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    if let Some(code) = child::run_if_asked() {
-        return Ok(code);
-    }
-    // As a host's threads that run tasks, which have the stack for it.
-    let own = thread::Builder::new().stack_size(limits::EXECUTOR_STACK_BYTES);
-    let measured = own.spawn(|| measure().map_err(|error| error.to_string()))?.join();
-    measured.map_err(|_| "the measuring thread panicked")??;
-    Ok(ExitCode::SUCCESS)
+    measured(measure)
 }
 
 fn measure() -> Result<(), Box<dyn Error>> {

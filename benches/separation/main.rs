@@ -19,7 +19,7 @@ mod inputs;
 
 use std::{error::Error, process::ExitCode, thread};
 
-use benches::{row, table};
+use benches::{measured, row, table};
 use host::{
     calibrate::{
         backends::{AtHand, at_hand},
@@ -27,8 +27,7 @@ use host::{
         measure::{Asked, Pair, compare},
         samples::Sample,
     },
-    limits,
-    sandbox::{BackendOptions, NnTensor, Provider, SandboxOptions, child, find},
+    sandbox::{BackendOptions, NnTensor, Provider, Sandbox, SandboxOptions, find},
 };
 use registry::tolerance::Tolerance;
 use support::{
@@ -51,14 +50,7 @@ const SUBJECTS: [(&str, Maker); 4] =
     [("digits", inputs::digits), ("silero", inputs::silero), ("orient", inputs::orient), ("magika", inputs::magika)];
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    if let Some(code) = child::run_if_asked() {
-        return Ok(code);
-    }
-    // As a host's threads that run tasks, which have the stack for it.
-    let own = thread::Builder::new().stack_size(limits::EXECUTOR_STACK_BYTES);
-    let measured = own.spawn(|| measure().map_err(|error| error.to_string()))?.join();
-    measured.map_err(|_| "the measuring thread panicked")??;
-    Ok(ExitCode::SUCCESS)
+    measured(measure)
 }
 
 fn measure() -> Result<(), Box<dyn Error>> {
@@ -96,10 +88,17 @@ fn measure() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What is at hand, and the ONNX Runtime that comes with the models.
+/// What is at hand and starts, and the ONNX Runtime that comes with the models.
 fn backends(models: &Models) -> Vec<AtHand> {
     let mut all = at_hand();
-    let is_onnxruntime = |one: &AtHand| matches!(one.options.backend, BackendOptions::Onnxruntime { .. });
+    all.retain(|AtHand { name, options }| match Sandbox::new(options.clone()) {
+        Ok(_) => true,
+        Err(error) => {
+            println!("{name} is left out: {error}");
+            false
+        }
+    });
+    let is_onnxruntime = |one: &AtHand| one.options.backend.is_native();
     let found = find::find(find::Wanted::Library).into_iter().map(|found| found.path).next();
     let library = found.or_else(|| models.path("libonnxruntime.so").canonicalize().ok());
     let like = all.first().map(|tract| tract.options.clone()).unwrap_or_default();

@@ -76,6 +76,18 @@ pub mod nn {
             Self::ALL.get(usize::try_from(code).ok()?).copied()
         }
 
+        /// A stable word, as declarations of models have it.
+        pub const fn word(self) -> &'static str {
+            match self {
+                Self::F16 => "f16",
+                Self::F32 => "f32",
+                Self::F64 => "f64",
+                Self::U8 => "u8",
+                Self::I32 => "i32",
+                Self::I64 => "i64",
+            }
+        }
+
         /// Bytes of one element.
         pub const fn element_bytes(self) -> usize {
             match self {

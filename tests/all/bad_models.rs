@@ -8,16 +8,15 @@
 use std::collections::BTreeSet;
 
 use host::sandbox::{
-    BackendOptions, Isolation, Response, Sandbox, SandboxOptions,
+    BackendOptions, Response, Sandbox,
     onnx::{Attribute, FLOAT, INT64, Model, f32s, i64s, tensor},
 };
 use registry::{id::ModelHash, receipt::Outcome};
 use support::models::Models;
 
 use crate::{
-    EXE,
     nn::{answers, declaring, run, script},
-    sandbox::SANDBOX,
+    sandbox::{SANDBOX, jailed},
 };
 
 /// What has to be in the table.
@@ -321,16 +320,7 @@ fn mistaken() -> Vec<Row> {
 
 /// The sandboxes that the table runs in, each with the column that it looks into.
 fn sandboxes() -> Vec<(&'static str, usize, Sandbox)> {
-    let process = |backend| {
-        let options = SandboxOptions {
-            backend,
-            isolation: Isolation::Process,
-            program: Some(EXE.into()),
-            slots_max: 1,
-            ..SandboxOptions::default()
-        };
-        Sandbox::new(options).expect("it starts")
-    };
+    let process = |backend| Sandbox::new(jailed(backend)).expect("it starts");
     let mut sandboxes =
         vec![("tract in a thread", 0, SANDBOX.clone()), ("tract in a process", 0, process(BackendOptions::Tract))];
     let further = Models::or_skip().map(|models| models.backends()).unwrap_or_default();

@@ -7,7 +7,7 @@ use host::{
     client::answers::{HostAnswer, JobAnswer, ReceiptAnswer},
     gateway::wire::{InputRequest, JobRequest},
     net::wire::{Done, Order, ToCoordinator},
-    sandbox::{CpuClass, Isolation, Request, Response, SandboxOptions, Sandboxes},
+    sandbox::{BackendOptions, CpuClass, Request, Response, SandboxOptions, Sandboxes},
     testing::skipped,
 };
 use registry::{
@@ -19,7 +19,7 @@ use registry::{
 };
 use support::{Cluster, Conduct};
 
-use crate::{EXE, digits, hostile::Peer};
+use crate::{EXE, digits, hostile::Peer, sandbox::jailed};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -186,12 +186,7 @@ fn two_engines_of_one_host_each_run_what_is_theirs() {
     if CpuClass::detect() == CpuClass::Generic {
         return skipped("this processor has one class of kernels only", "QUORATE_REQUIRE_AVX2");
     }
-    let isolated = SandboxOptions {
-        isolation: Isolation::Process,
-        program: Some(EXE.into()),
-        slots_max: 1,
-        ..SandboxOptions::default()
-    };
+    let isolated = jailed(BackendOptions::Tract);
     let generic = SandboxOptions { cpu_class: Some(CpuClass::Generic), ..isolated.clone() };
     let missing = SandboxOptions { program: Some(Path::new("/nowhere/quorate").into()), ..generic.clone() };
     let sandboxes = Sandboxes::with(isolated, vec![missing, generic]).unwrap();

@@ -13,7 +13,7 @@ use host::{
     client::answers::{HostAnswer, ReceiptAnswer},
     gateway::wire::JobRequest,
     sandbox::{
-        BackendOptions, HostFault, Isolation, ProviderKind, Request, Response, Sandbox, SandboxOptions, find,
+        BackendOptions, HostFault, ProviderKind, Request, Response, Sandbox, find,
         onnx::{FLOAT, Model},
     },
     testing::skipped,
@@ -26,7 +26,7 @@ use registry::{
 use serde_json::Value;
 use support::{Cluster, Conduct, cli, cli_with_libraries};
 
-use crate::{EXE, digits};
+use crate::{EXE, digits, sandbox::jailed};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -48,15 +48,8 @@ fn configuration(dir: &Path, text: &str) -> PathBuf {
 }
 
 /// A host's sandbox with this backend.
-fn jailed(backend: BackendOptions) -> Sandbox {
-    let options = SandboxOptions {
-        backend,
-        isolation: Isolation::Process,
-        program: Some(EXE.into()),
-        slots_max: 1,
-        ..SandboxOptions::default()
-    };
-    Sandbox::new(options).expect("it starts")
+fn started(backend: BackendOptions) -> Sandbox {
+    Sandbox::new(jailed(backend)).expect("it starts")
 }
 
 #[tokio::test]
@@ -229,7 +222,7 @@ fn backends() -> Vec<BackendOptions> {
 #[test]
 fn an_inference_that_outlives_its_deadline_is_killed_there() {
     for backend in backends() {
-        let sandbox = jailed(backend);
+        let sandbox = started(backend);
         let request = long(&sandbox, 3_000);
         let Response::Fault(fault) = sandbox.run(request) else { panic!("it ended in time") };
         assert!(matches!(fault, HostFault::Deadline { wall_ms_max: 3_000 }), "{fault}");
@@ -250,7 +243,7 @@ fn ticks(process: u32) -> Option<u64> {
 fn a_library_that_dies_while_it_infers_is_a_fault_of_that_task_alone() {
     use rustix::process::{Pid, Signal, kill_process};
     for backend in backends() {
-        let sandbox = jailed(backend);
+        let sandbox = started(backend);
         let request = long(&sandbox, 600_000);
         let fault = std::thread::scope(|threads| {
             let running = threads.spawn(|| sandbox.run(request));

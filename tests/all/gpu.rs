@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use host::{
     client::answers::{HostAnswer, ReceiptAnswer},
     gateway::wire::JobRequest,
-    sandbox::{Isolation, ProviderKind, Request, Response, Sandbox, SandboxOptions, find},
+    sandbox::{ProviderKind, Request, Response, Sandbox, find},
     testing::skipped,
 };
 use registry::{
@@ -26,6 +26,7 @@ use support::{Cluster, Conduct, cli, cli_with_libraries, models::Models};
 use crate::{
     EXE, digits,
     models::{self, Extent, Terms},
+    sandbox::jailed,
 };
 
 /// A model of `tools/install-models` with the suite that holds a sandbox against the model's own package.
@@ -47,14 +48,7 @@ const SCORE_MAX: f64 = 1e-3;
 /// A jailed sandbox that infers by this provider, or why there is none.
 fn start(kind: ProviderKind) -> Result<Sandbox, String> {
     let backend = find::backend(kind, None, None).map_err(|absent| absent.to_string())?;
-    let options = SandboxOptions {
-        backend,
-        isolation: Isolation::Process,
-        program: Some(EXE.into()),
-        slots_max: 1,
-        ..SandboxOptions::default()
-    };
-    Sandbox::new(options).map_err(|error| error.to_string())
+    Sandbox::new(jailed(backend)).map_err(|error| error.to_string())
 }
 
 /// The same for a test that cannot do without.

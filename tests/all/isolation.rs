@@ -19,7 +19,9 @@ use std::{
 use host::{
     clock::Stopwatch,
     fuzzing::campaign::{self, Oracles},
-    sandbox::{CancelToken, Finished, HostFault, Isolation, Request, Response, Sandbox, SandboxError, SandboxOptions},
+    sandbox::{
+        BackendOptions, CancelToken, Finished, HostFault, Request, Response, Sandbox, SandboxError, SandboxOptions,
+    },
 };
 use registry::{
     id::{ModelHash, ModuleHash},
@@ -31,7 +33,7 @@ use rustix::{
 };
 use tasks::TaskModule;
 
-use crate::{EXE, PROBE};
+use crate::{EXE, PROBE, sandbox::jailed};
 
 /// Time for anything that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -189,12 +191,7 @@ fn a_driver_has_what_it_needs_and_the_rest_is_stopped() {
 
 /// Sandbox processes of the program under test.
 fn options() -> SandboxOptions {
-    SandboxOptions {
-        isolation: Isolation::Process,
-        program: Some(EXE.into()),
-        slots_max: 2,
-        ..SandboxOptions::default()
-    }
+    SandboxOptions { slots_max: 2, ..jailed(BackendOptions::Tract) }
 }
 
 fn sandbox() -> Sandbox {

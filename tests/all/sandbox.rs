@@ -2,13 +2,15 @@
 
 use std::sync::LazyLock;
 
-use host::sandbox::{Finished, HostFault, Request, Response, Sandbox, SandboxOptions};
+use host::sandbox::{BackendOptions, Finished, HostFault, Isolation, Request, Response, Sandbox, SandboxOptions};
 use registry::{
     id::{ModelHash, ModuleHash},
     job::Limits,
     receipt::{Outcome, Trap},
 };
 use tasks::TaskModule;
+
+use crate::EXE;
 
 /// One for all tests of this binary.
 pub(crate) static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
@@ -17,6 +19,17 @@ pub(crate) static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| {
     sandbox.load_model(ModelHash::of(model), model).expect("the digit classifier loads");
     sandbox
 });
+
+/// A sandbox in one jailed process of the program under test, which infers with this.
+pub(crate) fn jailed(backend: BackendOptions) -> SandboxOptions {
+    SandboxOptions {
+        backend,
+        isolation: Isolation::Process,
+        program: Some(EXE.into()),
+        slots_max: 1,
+        ..SandboxOptions::default()
+    }
+}
 
 /// A request to a task of ours.
 fn request(task: &TaskModule, stdin: &[u8], args: &[&str]) -> Request {

@@ -17,7 +17,7 @@ use registry::{
 };
 use support::models::Models;
 
-use crate::EXE;
+use crate::{EXE, sandbox::jailed};
 
 /// Rows and columns of the weights of a model: 256 kB, so that nothing else counts.
 const SIDE: u32 = 256;
@@ -272,14 +272,7 @@ fn quantized_models_take_batches_of_any_size_on_every_backend() {
     };
     let backends = Models::or_skip().map_or_else(|| vec![("tract", Default::default())], |models| models.backends());
     for (name, backend) in backends {
-        let options = SandboxOptions {
-            isolation: Isolation::Process,
-            program: Some(EXE.into()),
-            slots_max: 1,
-            memory_bytes_max: host::limits::MEMORY_BYTES_MAX,
-            backend,
-            ..SandboxOptions::default()
-        };
+        let options = SandboxOptions { memory_bytes_max: host::limits::MEMORY_BYTES_MAX, ..jailed(backend) };
         for (what, file) in [("QLinearMatMul", quantized()), ("MatMulInteger", integers())] {
             let at_hand = AtHand { name: name.to_owned(), options: options.clone() };
             let asked = Asked::start(at_hand, &file).unwrap_or_else(|error| panic!("{what} on {name}: {error}"));

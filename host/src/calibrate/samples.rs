@@ -146,7 +146,7 @@ fn checked(sample: Sample, model: &ModelInfo) -> Result<Sample, SampleError> {
         return Err(misfit("*", format!("{} tensors", sample.inputs.len()), expected));
     }
     for (input, decl) in sample.inputs.iter().zip(&model.inputs) {
-        let element = input.element_type().map_or("?", element_word);
+        let element = input.element_type().map_or("?", TensorType::word);
         let fits = |(dim, own): (&Option<u32>, &u32)| dim.is_none_or(|dim| dim == *own);
         let shape = decl
             .dims
@@ -167,17 +167,6 @@ fn shown(decl: &TensorDecl) -> String {
         |dims| format!("[{}]", dims.iter().map(dim).collect::<Vec<_>>().join(", ")),
     );
     format!("{} {dims}", decl.element.as_deref().unwrap_or("of any type"))
-}
-
-fn element_word(element: TensorType) -> &'static str {
-    match element {
-        TensorType::F16 => "f16",
-        TensorType::F32 => "f32",
-        TensorType::F64 => "f64",
-        TensorType::U8 => "u8",
-        TensorType::I32 => "i32",
-        TensorType::I64 => "i64",
-    }
 }
 
 /// What random tensors are like.
@@ -224,7 +213,7 @@ pub fn random(model: &ModelInfo, random: Random) -> Result<Vec<Sample>, SampleEr
 
 fn random_tensor(decl: &TensorDecl, random: Random, next: &mut impl FnMut() -> f64) -> Result<NnTensor, SampleError> {
     let open = || SampleError::Open { input: decl.name.clone(), declared: shown(decl) };
-    let element = TensorType::ALL.into_iter().find(|element| decl.element.as_deref() == Some(element_word(*element)));
+    let element = TensorType::ALL.into_iter().find(|element| decl.element.as_deref() == Some(element.word()));
     let element = element.ok_or_else(open)?;
     let dims: Vec<u32> =
         decl.dims.as_ref().ok_or_else(open)?.iter().map(|dim| dim.unwrap_or(random.open_dim)).collect();

@@ -89,11 +89,11 @@ mod guest {
             }
             ["input", context, index, kind, dims, numbers] => {
                 let dims = dims.split('x').map(number).collect::<Result<Vec<_>, _>>()?;
-                opened.context(context)?.input(number(index)?, kind, &dims, numbers)?
+                input(opened.context(context)?, number(index)?, kind, &dims, numbers)?
             }
             ["compute", context] => opened.context(context)?.compute(),
             ["output", context, index, kind, count] => {
-                let output = opened.context(context)?.output(number(index)?, kind, number(count)?)?;
+                let output = output(opened.context(context)?, number(index)?, kind, number(count)?)?;
                 return Ok(output.map_or_else(|error| name(&error), |numbers| format!("ok {numbers}")));
             }
             ["sdk", file, kind, numbers] => return sdk(&read(&[file])?.concat(), kind, &list(numbers)?),
@@ -133,79 +133,57 @@ mod guest {
             Ok(())
         }
 
-        fn context(&mut self, at: &str) -> Result<&mut GraphExecutionContext<'static>, String> {
+        fn context(&mut self, at: &str) -> Result<&mut Inferring, String> {
             Ok(self.contexts.get_mut(number(at)?).ok_or("no such context")?)
         }
     }
 
-    /// Inputs and outputs by the name of their type; the outer error is one of the script.
-    trait Typed {
-        fn input(
-            &mut self,
-            index: usize,
-            kind: &str,
-            dims: &[usize],
-            numbers: &str,
-        ) -> Result<Result<(), Error>, String>;
-        fn output(&self, index: usize, kind: &str, count: usize) -> Result<Result<String, Error>, String>;
+    type Inferring = GraphExecutionContext<'static>;
+
+    /// Sets an input by the name of its type; the outer error is one of the script.
+    fn input(
+        context: &mut Inferring,
+        index: usize,
+        kind: &str,
+        dims: &[usize],
+        numbers: &str,
+    ) -> Result<Result<(), Error>, String> {
+        Ok(match kind {
+            "f16" => {
+                let halves: Vec<u16> = list(numbers)?.into_iter().map(|number: f32| F16::from(number).0).collect();
+                context.set_input(index, TensorType::F16, dims, halves)
+            }
+            "f32" => context.set_input(index, TensorType::F32, dims, list::<f32>(numbers)?),
+            "f64" => context.set_input(index, TensorType::F64, dims, list::<f64>(numbers)?),
+            "u8" => context.set_input(index, TensorType::U8, dims, list::<u8>(numbers)?),
+            "i32" => context.set_input(index, TensorType::I32, dims, list::<i32>(numbers)?),
+            "i64" => context.set_input(index, TensorType::I64, dims, list::<i64>(numbers)?),
+            _ => return Err(format!("no such type: {kind}")),
+        })
     }
 
-    impl Typed for GraphExecutionContext<'static> {
-        fn input(
-            &mut self,
-            index: usize,
-            kind: &str,
-            dims: &[usize],
-            numbers: &str,
-        ) -> Result<Result<(), Error>, String> {
-            Ok(match kind {
-                "f16" => {
-                    let halves: Vec<u16> = list(numbers)?.into_iter().map(|number: f32| F16::from(number).0).collect();
-                    self.set_input(index, TensorType::F16, dims, halves)
-                }
-                "f32" => self.set_input(index, TensorType::F32, dims, list::<f32>(numbers)?),
-                "f64" => self.set_input(index, TensorType::F64, dims, list::<f64>(numbers)?),
-                "u8" => self.set_input(index, TensorType::U8, dims, list::<u8>(numbers)?),
-                "i32" => self.set_input(index, TensorType::I32, dims, list::<i32>(numbers)?),
-                "i64" => self.set_input(index, TensorType::I64, dims, list::<i64>(numbers)?),
-                _ => return Err(format!("no such type: {kind}")),
-            })
-        }
-
-        fn output(&self, index: usize, kind: &str, count: usize) -> Result<Result<String, Error>, String> {
-            Ok(match kind {
-                "f16" => self.numbers(index, count, |half: &u16| f32::from(F16(*half))),
-                "f32" => self.numbers(index, count, f32::clone),
-                "f64" => self.numbers(index, count, f64::clone),
-                "u8" => self.numbers(index, count, u8::clone),
-                "i32" => self.numbers(index, count, i32::clone),
-                "i64" => self.numbers(index, count, i64::clone),
-                _ => return Err(format!("no such type: {kind}")),
-            })
-        }
+    /// The numbers of an output by the name of its type; the outer error is one of the script.
+    fn output(context: &Inferring, index: usize, kind: &str, count: usize) -> Result<Result<String, Error>, String> {
+        Ok(match kind {
+            "f16" => numbers(context, index, count, |half: &u16| f32::from(F16(*half))),
+            "f32" => numbers(context, index, count, f32::clone),
+            "f64" => numbers(context, index, count, f64::clone),
+            "u8" => numbers(context, index, count, u8::clone),
+            "i32" => numbers(context, index, count, i32::clone),
+            "i64" => numbers(context, index, count, i64::clone),
+            _ => return Err(format!("no such type: {kind}")),
+        })
     }
 
-    /// The numbers of an output.
-    trait Numbers {
-        fn numbers<T: Default + Clone, S: Display>(
-            &self,
-            index: usize,
-            count: usize,
-            show: impl Fn(&T) -> S,
-        ) -> Result<String, Error>;
-    }
-
-    impl Numbers for GraphExecutionContext<'static> {
-        fn numbers<T: Default + Clone, S: Display>(
-            &self,
-            index: usize,
-            count: usize,
-            show: impl Fn(&T) -> S,
-        ) -> Result<String, Error> {
-            let mut room = vec![T::default(); count];
-            let found = self.get_output(index, &mut room)? / size_of::<T>();
-            Ok(joined(&room.iter().take(found).map(show).collect::<Vec<_>>()))
-        }
+    fn numbers<T: Default + Clone, S: Display>(
+        context: &Inferring,
+        index: usize,
+        count: usize,
+        show: impl Fn(&T) -> S,
+    ) -> Result<String, Error> {
+        let mut room = vec![T::default(); count];
+        let found = context.get_output(index, &mut room)? / size_of::<T>();
+        Ok(joined(&room.iter().take(found).map(show).collect::<Vec<_>>()))
     }
 
     fn number(word: &str) -> Result<usize, String> {

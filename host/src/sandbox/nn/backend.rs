@@ -7,7 +7,7 @@ use registry::{device::Device, job::Class};
 use serde::{Deserialize, Serialize};
 use wasmtime::Engine;
 
-pub(in crate::sandbox) use super::tensor::{BackendError, Signature, Tensor, signature, word};
+pub(in crate::sandbox) use super::tensor::{BackendError, Signature, Tensor, signature};
 use super::{TensorDecl, onnxruntime::library::SILENCE, referee::OwnModule};
 #[cfg(target_os = "linux")]
 use crate::sandbox::jail::Drivers;

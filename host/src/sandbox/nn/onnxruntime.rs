@@ -52,7 +52,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use self::library::Library;
 use super::{
     TensorDecl,
-    backend::{Allowance, Backend, BackendError, Graph, Provider, Signature, Tensor, draw, signature, word},
+    backend::{Allowance, Backend, BackendError, Graph, Provider, Signature, Tensor, draw, signature},
 };
 use crate::limits;
 
@@ -268,7 +268,7 @@ fn declare(outlet: &Outlet) -> Result<TensorDecl, BackendError> {
     let element = from_ort(outlet.dtype())?;
     let dims = outlet.dtype().tensor_shape().map(|shape| shape.iter().map(|dim| u32::try_from(*dim).ok()).collect());
     let name = outlet.name().chars().take(200).collect();
-    Ok(TensorDecl { name, element: Some(word(element).to_owned()), dims })
+    Ok(TensorDecl { name, element: Some(element.word().to_owned()), dims })
 }
 
 /// A model and its session.

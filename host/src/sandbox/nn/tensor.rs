@@ -32,24 +32,12 @@ impl Tensor {
 
     /// Whether type and shape are what the model declares.
     pub(in crate::sandbox) fn fits(&self, decl: &TensorDecl) -> bool {
-        let element = decl.element.as_deref().is_none_or(|element| element == word(self.element));
+        let element = decl.element.as_deref().is_none_or(|element| element == self.element.word());
         let dims = decl.dims.as_ref().is_none_or(|dims| {
             let fits = |(dim, own): (&Option<u32>, &u32)| dim.is_none_or(|dim| dim == *own);
             dims.len() == self.dims.len() && dims.iter().zip(&self.dims).all(fits)
         });
         element && dims
-    }
-}
-
-/// The word for an element type.
-pub(in crate::sandbox) const fn word(element: TensorType) -> &'static str {
-    match element {
-        TensorType::F16 => "f16",
-        TensorType::F32 => "f32",
-        TensorType::F64 => "f64",
-        TensorType::U8 => "u8",
-        TensorType::I32 => "i32",
-        TensorType::I64 => "i64",
     }
 }
 

@@ -6,7 +6,7 @@
 
 use guest_sdk::abi::nn::TensorType;
 
-use crate::sandbox::nn::tensor::{BackendError, Signature, Tensor, TensorDecl, word};
+use crate::sandbox::nn::tensor::{BackendError, Signature, Tensor, TensorDecl};
 
 /// What the host asks.
 #[derive(Debug, PartialEq, Eq)]
@@ -235,7 +235,7 @@ impl Reader<'_> {
 
     fn decl(&mut self) -> Option<TensorDecl> {
         let (name, element) = (self.text()?, self.text()?);
-        let known = TensorType::ALL.into_iter().map(word).find(|word| *word == element);
+        let known = TensorType::ALL.into_iter().map(TensorType::word).find(|word| *word == element);
         if known.is_none() && !element.is_empty() {
             return None;
         }

@@ -21,7 +21,7 @@ use super::{
     bounded::{self, TooMuch, Unknown},
     tanh,
 };
-use crate::sandbox::nn::tensor::{BackendError, Signature, Tensor, TensorDecl, word};
+use crate::sandbox::nn::tensor::{BackendError, Signature, Tensor, TensorDecl};
 
 /// A model as its file has it, and what it declares.
 pub(in crate::sandbox) struct Parsed {
@@ -138,7 +138,7 @@ fn declare(model: &InferenceModel, at: usize, input: bool) -> Result<TensorDecl,
     let outlets = if input { &model.inputs } else { &model.outputs };
     let outlet = *outlets.get(at).ok_or_else(|| broken("no such input or output"))?;
     let fact = model.outlet_fact(outlet).map_err(failed)?;
-    let element = fact.datum_type.concretize().map(from_tract).transpose()?.map(|element| word(element).to_owned());
+    let element = fact.datum_type.concretize().map(from_tract).transpose()?.map(|element| element.word().to_owned());
     let dims = fact.shape.rank().concretize().map(|_| {
         let dim = |dim: &DimFact| dim.concretize()?.to_i64().ok()?.try_into().ok();
         fact.shape.dims().map(dim).collect()

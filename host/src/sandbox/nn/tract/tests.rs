@@ -4,7 +4,7 @@ use guest_sdk::abi::nn::TensorType;
 
 use super::{
     super::{
-        backend::{BackendError, word},
+        backend::BackendError,
         guarded,
         onnx::{
             Attribute::{Body, Constant, Int, Ints, Text},
@@ -323,8 +323,8 @@ fn typed(element: TensorType, onnx: i32, operator: &str, one: &[u8], two: &[u8],
         dims: vec![u32::try_from(data.len() / element.element_bytes()).unwrap()],
         data: data.to_vec(),
     };
-    assert_eq!(graph.inputs()[0].element.as_deref(), Some(word(element)));
-    assert_eq!(graph.outputs()[0].element.as_deref(), Some(word(element)));
+    assert_eq!(graph.inputs()[0].element.as_deref(), Some(element.word()));
+    assert_eq!(graph.outputs()[0].element.as_deref(), Some(element.word()));
     let inputs = [of(one), of(two)];
     graph.open(&signature(&inputs), &mut u64::MAX.clone()).unwrap();
     assert_eq!(graph.run(&inputs, &mut u64::MAX.clone()).unwrap(), vec![of(expected)], "{element:?} {operator}");
