@@ -401,7 +401,9 @@ fn end(state: &mut State, id: JobId, phase: Phase, now: Millis, effects: &mut Ve
     effects.push(Effect::Notify { job: id, notice: Notice::Ended { phase: job.phase.verb().to_owned() } });
     state.ended_shards += u64::from(job.shard_count());
     let alone: Vec<_> = job.shards().filter_map(|(key, shard)| Some((shard.sole_witness()?, id, key))).collect();
-    alone.iter().for_each(|alone| drop(state.unchecked.remove(alone)));
+    for alone in alone {
+        state.unchecked.remove(&alone);
+    }
     for assignment in open {
         if let Some(open) = settle::close(state, assignment) {
             effects.push(Effect::Revoke { node: open.node, assignment });

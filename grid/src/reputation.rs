@@ -101,7 +101,9 @@ impl Reputation {
     /// The operator was caught: it has shown nothing.
     pub fn forget(&mut self, operator: OperatorId) {
         self.standings.retain(|(_, known), _| *known != operator);
-        self.qualified.values_mut().for_each(|qualified| drop(qualified.remove(&operator)));
+        for qualified in self.qualified.values_mut() {
+            qualified.remove(&operator);
+        }
     }
 }
 

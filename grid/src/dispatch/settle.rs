@@ -234,7 +234,14 @@ fn witness(cast: &Cast) -> Option<Witness> {
 }
 
 /// Holds a node's vote against the accepted result: credit, or evidence and suspension.
-fn compare(state: &mut State, id: JobId, key: ShardKey, node: NodeId, now: Millis, effects: &mut Vec<Effect>) {
+pub(super) fn compare(
+    state: &mut State,
+    id: JobId,
+    key: ShardKey,
+    node: NodeId,
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
     let Some(job) = state.jobs.get(&id) else { return };
     let Some(shard) = job.shard(key) else { return };
     let Some((truth, _)) = &shard.accepted else { return };

@@ -9,7 +9,7 @@
 //!
 //! A map's results can be withdrawn until the last of them is accepted. What was delivered by then stays delivered.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use registry::{
     audit::{self, Drawn, PPM},
@@ -30,6 +30,7 @@ use crate::{
     engines::EngineAsk,
     fleet,
     flow::Millis,
+    place,
 };
 
 /// How newcomers come to standing.
@@ -41,12 +42,14 @@ pub(super) struct Qualification {
     allowance: u64,
     /// The newcomer that was given a probe last.
     cursor: Option<NodeId>,
+    /// Results that were withdrawn since a newcomer said otherwise, by newcomer.
+    disputes: BTreeMap<OperatorId, (JobId, ShardKey)>,
 }
 
 impl Qualification {
     pub(super) fn new(config: &AuditConfig) -> Self {
         let allowance = u64::from(config.qualification_first) * u64::from(PPM);
-        Self { recent: VecDeque::new(), allowance, cursor: None }
+        Self { recent: VecDeque::new(), allowance, cursor: None, disputes: BTreeMap::new() }
     }
 
     /// One more result stands.
@@ -157,7 +160,8 @@ fn next_probe(state: &State) -> Option<(JobId, Placed)> {
     let Config { candidates_max, scan_max, .. } = state.config;
     let nodes = fleet::after(&state.newcomers, state.qualification.cursor).take(candidates_max);
     nodes.filter(|node| state.fleet.is_roomy(*node)).find_map(|node| {
-        let host = state.fleet.get(node)?;
+        // One at a time: whoever lies about the first shall not have lied about ten.
+        let host = state.fleet.get(node).filter(|host| host.in_flight == 0 && !disputes(state, host.operator))?;
         state.qualification.recent.iter().rev().take(scan_max).find_map(|(id, key)| {
             let job = state.jobs.get(id).filter(|job| job.phase == Phase::Mapping)?;
             let shard = job.shard(*key).filter(|shard| shard.accepted.is_some())?;
@@ -169,11 +173,20 @@ fn next_probe(state: &State) -> Option<(JobId, Placed)> {
     })
 }
 
+/// Whether it is not known yet who is right, the newcomer or whom it contradicted.
+fn disputes(state: &State, newcomer: OperatorId) -> bool {
+    let disputed = state.qualification.disputes.get(&newcomer).and_then(|(id, key)| {
+        let job = state.jobs.get(id).filter(|job| !job.phase.is_ended())?;
+        job.shard(*key)
+    });
+    disputed.is_some_and(|shard| shard.accepted.is_none())
+}
+
 /// A newcomer has repeated a result.
 pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, effects: &mut Vec<Effect>) {
     let (id, key) = (open.job, open.shard);
     let Some(job) = state.jobs.get_mut(&id) else { return };
-    let (class, is_mapping) = (job.spec.class, job.phase == Phase::Mapping);
+    let class = job.spec.class;
     let Some(shard) = job.shard_mut(key) else { return };
     let alone = shard.sole_witness();
     let says = cast.commitment();
@@ -190,14 +203,41 @@ pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, ef
         }
         // The result was withdrawn meanwhile: a vote like any other.
         None => settle::judge(state, id, key, now, effects),
-        Some(false) if is_mapping => {
-            let agreeing = shard.casts.iter().filter(|cast| cast.commitment() != says).count();
-            shard.quorum = u8::try_from(agreeing + 1).unwrap_or(u8::MAX).max(2);
-            withdraw(state, id, key, effects);
-            settle::judge(state, id, key, now, effects);
-        }
-        Some(false) => {}
+        Some(false) => contradicted(state, open, now, effects),
     }
+}
+
+/// A newcomer says otherwise than a result that stands. Either it is blamed, or the result is withdrawn until it is known who is to be
+/// blamed; where nobody is there who could tell, the result stands as it did.
+fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<Effect>) {
+    let (id, key) = (open.job, open.shard);
+    let Some(job) = state.jobs.get(&id) else { return };
+    let Some(shard) = job.shard(key) else { return };
+    let truth = shard.accepted.as_ref().map(|(commitment, _)| *commitment);
+    let agreeing = shard.casts.iter().filter(|cast| Some(cast.commitment()) == truth);
+    let agreeing: BTreeSet<OperatorId> = agreeing.map(Cast::operator).collect();
+    let referees = &state.config.vouched;
+    let is_checked = agreeing.len() > 1;
+    if is_checked && (referees.is_empty() || !referees.is_disjoint(&agreeing)) {
+        settle::compare(state, id, key, open.node, now, effects);
+        return;
+    }
+    let operators = shard.operators();
+    let told = if is_checked {
+        place::any_of(referees, &schedule::need(state, job, shard, &operators), &state.fleet)
+    } else {
+        shard.engine.is_some_and(|engine| state.fleet.has_other_operator(engine, &operators))
+    };
+    if !told || job.phase != Phase::Mapping {
+        return;
+    }
+    withdraw(state, id, key, effects);
+    if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
+        // One more than agree by now has to.
+        shard.quorum = u8::try_from(agreeing.len() + 1).unwrap_or(u8::MAX);
+    }
+    state.qualification.disputes.insert(open.operator, (id, key));
+    settle::judge(state, id, key, now, effects);
 }
 
 /// A map's result does not stand any more.
@@ -217,6 +257,7 @@ fn withdraw(state: &mut State, id: JobId, key: ShardKey, effects: &mut Vec<Effec
 /// The operator was caught: nothing stands on its word alone, where that can still be mended.
 pub(super) fn void(state: &mut State, operator: OperatorId, now: Millis, effects: &mut Vec<Effect>) {
     state.reputation.forget(operator);
+    state.qualification.disputes.remove(&operator);
     sort_all_of(state, operator);
     let first = (operator, JobId([0; 32]), ShardKey { stage: Stage::Map, index: 0 });
     let alone = state.unchecked.range(first..).take_while(|(other, ..)| *other == operator);

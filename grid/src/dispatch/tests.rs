@@ -16,6 +16,7 @@ use super::*;
 use crate::engines::Engines;
 use crate::plan::Cutter;
 
+mod audit;
 mod devices;
 
 const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
@@ -26,6 +27,8 @@ enum Conduct {
     Honest,
     /// Signs an output of its own.
     Liar,
+    /// Signs what all of them sign in place of the truth.
+    Colluder,
     /// Never answers.
     Silent,
     /// Answers that it cannot.
@@ -48,6 +51,10 @@ impl Host {
     }
 }
 
+fn operator_key(index: u8) -> SecretKey {
+    SecretKey::from_bytes(&[index + 100; 32])
+}
+
 /// What a host says that models ran on.
 fn device(host: &Host, assignment: &Assignment, spec: &JobSpec) -> Option<Device> {
     let truth = host.engines.get(assignment.engine)?.device.clone().filter(|_| !spec.models.is_empty())?;
@@ -57,6 +64,7 @@ fn device(host: &Host, assignment: &Assignment, spec: &JobSpec) -> Option<Device
 
 /// The machine, its journal, and the world around it.
 struct World {
+    config: Config,
     state: State,
     journal: Vec<(Millis, Event)>,
     now: Millis,
@@ -72,15 +80,20 @@ struct World {
 
 impl World {
     fn new(conducts: &[Conduct], seed: u64) -> Self {
+        Self::with(Config::default(), conducts, seed)
+    }
+
+    fn with(config: Config, conducts: &[Conduct], seed: u64) -> Self {
         let hosts = conducts.iter().zip(1u8..).map(|(conduct, index)| Host {
             key: SecretKey::from_bytes(&[index; 32]),
-            operator: SecretKey::from_bytes(&[index + 100; 32]),
+            operator: operator_key(index),
             conduct: *conduct,
             engines: Engines::plain(ENGINE, ENGINE),
             inbox: VecDeque::new(),
         });
         let mut world = Self {
-            state: State::new(Config::default()),
+            state: State::new(config.clone()),
+            config,
             journal: Vec::new(),
             now: 1_000,
             hosts: hosts.collect(),
@@ -169,8 +182,10 @@ impl World {
             return;
         }
         let mut stdout = Self::truth(&assignment);
-        if host.conduct == Conduct::Liar {
-            stdout.push(index as u8);
+        match host.conduct {
+            Conduct::Liar => stdout.push(index as u8),
+            Conduct::Colluder => stdout.push(255),
+            Conduct::Honest | Conduct::Silent | Conduct::Faulty | Conduct::Downgrading => {}
         }
         let output = Output { stdout: BlobHash::of(&stdout), stdout_bytes: stdout.len() as u64, files: Vec::new() };
         let spec = &self.specs[&assignment.job];
@@ -258,7 +273,7 @@ impl World {
     }
 
     fn check_replay(&self) {
-        let mut replayed = State::new(Config::default());
+        let mut replayed = State::new(self.config.clone());
         for (now, event) in &self.journal {
             let bytes = canon::encode(event);
             on_event(&mut replayed, canon::decode(&bytes, bytes.len()).unwrap(), *now);
