@@ -11,11 +11,13 @@
 //! - [`job`]: what a submitter asks for, and the task, one pure function call, that a host runs.
 //! - [`membership`]: an operator's certificate for its machine; the ticket that leads to a grid.
 //! - [`receipt`]: what a host signs about one execution, and evidence against a host that signed a wrong one.
+//! - [`credits`]: money. [`price`]: a host's prices, and the bill that follows from them and a receipt.
 //! - `store` (feature): blobs on disk and between peers, over iroh-blobs.
 //!
 //! Without the feature `store` the crate has no I/O and no async runtime: an auditor needs nothing more to check receipts.
 
 pub mod canon;
+pub mod credits;
 pub mod device;
 pub mod id;
 pub mod job;
@@ -23,6 +25,7 @@ pub mod manifest;
 pub mod membership;
 pub mod name;
 pub mod preimage;
+pub mod price;
 pub mod receipt;
 pub mod sign;
 #[cfg(feature = "store")]
