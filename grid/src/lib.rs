@@ -9,6 +9,7 @@
 //! - [`place`]: which host runs a shard, and why the others do not.
 //! - [`verify`]: when results are believed.
 //! - [`aggregate`]: how the shards' outputs become the job's result.
+//! - [`ledger`]: who has which credits, and why: verdicts become payments.
 //! - [`dispatch`]: the event machine, the only parent that calls the others.
 //!
 //! The stages are leaves and never import each other. The crate has no clock, no network and no disk, so that the same
@@ -20,6 +21,7 @@ pub mod dispatch;
 pub mod engines;
 pub mod fleet;
 pub mod flow;
+pub mod ledger;
 pub mod place;
 pub mod plan;
 pub mod verify;

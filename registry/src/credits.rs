@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub const MICRO_PER_CREDIT: u64 = 1_000_000;
 /// Micro-credits that any amount or account may have: 10^12 credits.
 pub const CREDITS_MICRO_MAX: u64 = 1_000_000_000_000_000_000;
+const _: () = assert!(CREDITS_MICRO_MAX < i64::MAX as u64 / 2, "two amounts add up inside 64 bits");
 /// Digits after the point.
 const DIGITS: usize = 6;
 /// Millionths in the whole.

@@ -4,7 +4,8 @@
 //! clock of a host is in it. Time is fuel, at the rate of the guest's own virtual clock ([`FUEL_PER_SECOND`]); memory is the
 //! task's limit, which a host has to set aside whatever the task takes of it; output is what the receipt's output hashes to.
 //! How a receipt's fuel divides between the guest's operations and its inferences is not in it, so a task that inferred at
-//! all has its device for the whole of its virtual time.
+//! all has its device for the whole of its virtual time. Which device that was is the host's word, which dispatch holds against
+//! what the host offered.
 //!
 //! Each line of a bill is rounded up to a whole micro-credit, and the total is the sum of the lines: a host never works for a
 //! fraction that nobody pays, and a requester pays less than four micro-credits more than the exact product. Products are
