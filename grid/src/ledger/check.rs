@@ -18,7 +18,7 @@ use super::{
 use crate::flow::Millis;
 
 /// Postings and payments up to which a debug build checks everything after each change.
-const CHECKED_MAX: u64 = 256;
+const CHECKED_MAX: u64 = 64;
 
 /// An invariant that does not hold: a broken ledger, never a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +95,14 @@ pub enum Violation {
         balance: Credits,
         /// As computed.
         computed: Credits,
+    },
+    /// A slashed operator has something to lose again.
+    #[error("operator {operator} was slashed and has {at_risk} credits at risk")]
+    Struck {
+        /// Which one.
+        operator: OperatorId,
+        /// What it has.
+        at_risk: Credits,
     },
     /// What has a date, or whose it is, is not what is unsettled.
     #[error("the {what} are not those that are unsettled")]
@@ -263,6 +271,10 @@ impl Ledger {
         }
         if let Some((account, computed)) = computed.into_iter().find(|(_, amount)| !amount.is_zero()) {
             return Err(Violation::AtRisk { account, balance: Credits::ZERO, computed });
+        }
+        let at_risk = self.struck.keys().map(|operator| (*operator, self.at_risk(*operator)));
+        if let Some((operator, at_risk)) = at_risk.into_iter().find(|(_, at_risk)| !at_risk.is_zero()) {
+            return Err(Violation::Struck { operator, at_risk });
         }
         let indices = [(due == self.due, "dates"), (unsettled == self.unsettled, "operators' payments")];
         match indices.into_iter().find(|(holds, _)| !holds) {

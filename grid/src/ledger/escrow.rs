@@ -208,8 +208,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// A job has ended, whatever came of it: nothing is ordered for it any more, and what is not held goes back. What is
-    /// still held follows as it is released, or paid.
+    /// A job has ended, whatever came of it, and its audits are in: nothing is ordered for it any more, and what is not held
+    /// goes back. What is still held follows as it is released, or paid. Until then its reserve can pay for an audit whose
+    /// auditor was lost.
     ///
     /// # Errors
     /// When there is no such job, or it has ended before.

@@ -132,7 +132,8 @@ impl Ledger {
             .fold(Credits::ZERO, |sum, part| sum.plus(part).unwrap_or(Credits::MAX))
     }
 
-    /// Takes from a convicted operator all that it can lose, for good: it is paid no more and may not stake again.
+    /// Takes from a convicted operator all that it can lose, for good: it is paid no more and may not stake again. Its
+    /// orders keep their holds until they are released.
     ///
     /// # Errors
     /// When it was slashed before, or convicts itself; this changes nothing.
