@@ -11,6 +11,7 @@
 //! - [`audit`]: how often an operator's results are run again.
 //! - [`verify`]: when results are believed.
 //! - [`aggregate`]: how the shards' outputs become the job's result.
+//! - [`ledger`]: who has which credits, and why: verdicts become payments.
 //! - [`dispatch`]: the event machine, the only parent that calls the others.
 //!
 //! The stages are leaves and never import each other. The crate has no clock, no network and no disk, so that the same
@@ -23,6 +24,7 @@ pub mod dispatch;
 pub mod engines;
 pub mod fleet;
 pub mod flow;
+pub mod ledger;
 pub mod place;
 pub mod plan;
 pub mod reputation;
