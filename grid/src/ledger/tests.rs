@@ -125,7 +125,7 @@ impl Ran {
 /// Two hosts beyond every other say what is true, and the liar something else.
 pub(super) fn evidence(lie: Ran) -> Record {
     let truth = |host| Ran { host, wrote: 0, assignment: 90, ..lie }.witness();
-    let accepted = Accepted { quorum: 2, witnesses: vec![truth(90), truth(91)] };
+    let accepted = Accepted { quorum: 2, witnesses: vec![truth(90), truth(91)], drawn: None };
     Record::Evidence(Evidence { accepted, accused: lie.witness() })
 }
 
