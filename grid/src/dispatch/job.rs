@@ -121,7 +121,7 @@ impl Cast {
 
     pub(super) fn commitment(&self) -> Commitment {
         match self {
-            Self::Receipt { receipt, .. } => receipt.receipt().execution.commitment(),
+            Self::Receipt { receipt, .. } => receipt.commitment(),
             Self::Summary { commitment, .. } => *commitment,
         }
     }
