@@ -12,6 +12,7 @@
 //! - [`verify`]: when results are believed.
 //! - [`aggregate`]: how the shards' outputs become the job's result.
 //! - [`dispatch`]: the event machine, the only parent that calls the others.
+//! - [`sim`]: that machine in a made-up world on virtual time, with every adversary.
 //!
 //! The stages are leaves and never import each other. The crate has no clock, no network and no disk, so that the same
 //! code decides in the field, when a journal is replayed, and in a simulation.
@@ -26,4 +27,5 @@ pub mod flow;
 pub mod place;
 pub mod plan;
 pub mod reputation;
+pub mod sim;
 pub mod verify;
