@@ -24,6 +24,7 @@ use grid::{
     flow::{Assignment, AssignmentId, Attested, Fault, Offer, Plan},
 };
 use registry::{
+    audit::Secret,
     canon,
     id::{BlobHash, JobId, ManifestHash, NodeId, OperatorId},
     job::{JobSpec, TaskTemplate},
@@ -66,6 +67,9 @@ pub enum SubmitError {
     /// The name's rules say no.
     #[error("{0}")]
     Name(#[from] NameError),
+    /// No secret can be made for what is audited.
+    #[error("system has no randomness: {0}; try again later")]
+    Random(getrandom::Error),
 }
 
 /// Why a coordinator cannot start.
@@ -140,7 +144,7 @@ type Question = Box<dyn FnOnce(&State) -> Answer + Send>;
 type Answer = Box<dyn FnOnce() + Send>;
 
 enum Command {
-    Submit { spec: Box<JobSpec>, plan: Plan, input: Option<Bytes>, reply: SubmitReply },
+    Submit { spec: Box<JobSpec>, plan: Plan, secret: Secret, input: Option<Bytes>, reply: SubmitReply },
     Cancel { job: JobId, reply: oneshot::Sender<bool> },
     HostUp { event: Box<Event>, node: NodeId, session: SessionId, outbox: mpsc::Sender<ToHost> },
     HostDown { node: NodeId, session: SessionId },
@@ -184,7 +188,9 @@ impl Coordinator {
     ) -> Result<(Self, tokio::task::JoinHandle<()>), StartError> {
         let names = replayed_names(&replay)?;
         let events = replay.entries.len() as u64;
-        let state = replayed_state(config, replay)?;
+        let state = replayed_state(&config, replay)?;
+        // What the journal decided with stays in it; from here on it is what the owner says now.
+        let configured = (*state.config() != config).then(|| Event::Configured { config: Box::new(config) });
         let (commands, inbox) = mpsc::channel(limits::COMMANDS_MAX);
         let notices = broadcast::Sender::new(limits::NOTICES_MAX);
         let this = Self {
@@ -196,7 +202,7 @@ impl Coordinator {
             sessions: Arc::default(),
         };
         let work = Loop::new(state, events, journal, store, commands, release::start(notices), metrics);
-        Ok((this, tokio::spawn(work.run(inbox))))
+        Ok((this, tokio::spawn(work.run(configured, inbox))))
     }
 
     async fn send(&self, command: Command) -> Result<(), Closed> {
@@ -209,9 +215,11 @@ impl Coordinator {
     /// When there is no room, or nothing can be written.
     pub async fn submit(&self, spec: JobSpec, plan: Plan) -> Result<JobId, SubmitError> {
         let (reply, answer) = oneshot::channel();
+        let secret = Secret::generate().map_err(SubmitError::Random)?;
         self.pin(spec.id(), spec.blobs().into_iter()).await;
         let input = self.cached_input(&spec).await;
-        self.send(Command::Submit { spec: Box::new(spec), plan, input, reply: SubmitReply::Taken(reply) }).await?;
+        self.send(Command::Submit { spec: Box::new(spec), plan, secret, input, reply: SubmitReply::Taken(reply) })
+            .await?;
         answer.await.map_err(|_| Closed)?
     }
 
@@ -221,9 +229,11 @@ impl Coordinator {
     /// When there is no room, or nothing can be written.
     pub async fn submit_and_wait(&self, spec: JobSpec, plan: Plan) -> Result<JobView, SubmitError> {
         let (reply, answer) = oneshot::channel();
+        let secret = Secret::generate().map_err(SubmitError::Random)?;
         self.pin(spec.id(), spec.blobs().into_iter()).await;
         let input = self.cached_input(&spec).await;
-        self.send(Command::Submit { spec: Box::new(spec), plan, input, reply: SubmitReply::Ended(reply) }).await?;
+        self.send(Command::Submit { spec: Box::new(spec), plan, secret, input, reply: SubmitReply::Ended(reply) })
+            .await?;
         answer.await.map_err(|_| Closed)?
     }
 
@@ -425,11 +435,11 @@ fn replayed_names(replay: &Replay) -> Result<Index, StartError> {
     Ok(names)
 }
 
-fn replayed_state(config: Config, replay: Replay) -> Result<State, StartError> {
+fn replayed_state(config: &Config, replay: Replay) -> Result<State, StartError> {
     let damaged = |what| move |source| StartError::Damaged { what, source };
     let mut state = match replay.snapshot {
         Some(bytes) => canon::decode(&bytes, usize::MAX).map_err(damaged("snapshot"))?,
-        None => State::new(config),
+        None => State::new(config.clone()),
     };
     for (now, bytes) in replay.entries {
         let event = canon::decode(&bytes, limits::EVENT_BYTES_MAX).map_err(damaged("event"))?;

@@ -33,6 +33,7 @@ use crate::{
     clock::{self, Stopwatch},
     gateway::wire::{InputRequest, JobRequest},
     launch::{LaunchError, Process},
+    node::{NodeError, operator_of},
 };
 
 /// What the module calls its model.
@@ -47,8 +48,8 @@ pub struct Options {
     pub liars: u32,
     /// Shards that the 1,797 digits are cut into, about.
     pub shards: u32,
-    /// Operators that have to agree.
-    pub quorum: u8,
+    /// How results are checked.
+    pub policy: Policy,
     /// Where everything is kept; a directory of its own under the system's temporary one when absent.
     pub dir: Option<PathBuf>,
     /// Whether a progress bar is drawn.
@@ -61,6 +62,9 @@ pub enum DemoError {
     /// A process is not there.
     #[error("{0}")]
     Launch(#[from] LaunchError),
+    /// An operator's key.
+    #[error("{0}")]
+    Operator(#[from] NodeError),
     /// The coordinator says no.
     #[error("{0}")]
     Client(#[from] ClientError),
@@ -108,10 +112,11 @@ struct Grid {
 /// # Errors
 /// When a process does not start, or the job does not come to a result.
 pub async fn run(options: &Options) -> Result<Report, DemoError> {
-    if options.hosts < u32::from(options.quorum) || options.liars > options.hosts {
-        let Options { hosts, liars, quorum, .. } = options;
+    if options.hosts < u32::from(options.policy.operators()) || options.liars > options.hosts {
+        let Options { hosts, liars, policy, .. } = options;
+        let operators = policy.operators();
         return Err(DemoError::Options(format!(
-            "{hosts} hosts, {liars} of them lying, cannot form a quorum of {quorum}: use more --hosts"
+            "{hosts} hosts, {liars} of them lying, are too few for policy {policy}, which may need {operators} operators: use more --hosts"
         )));
     }
     let watch = Stopwatch::start();
@@ -131,11 +136,16 @@ pub async fn run(options: &Options) -> Result<Report, DemoError> {
 
 async fn start(options: &Options, dir: &Path) -> Result<Grid, DemoError> {
     let exe = std::env::current_exe().map_err(|source| DemoError::File { path: "quorate".into(), source })?;
-    let mut coordinator = Process::coordinator(&exe, &dir.join("coordinator"), &[])?;
+    // Whoever runs a grid answers for the hosts that it knows; the liars are strangers.
+    let name = |index: u32| format!("host-{}", index + 1);
+    let known = (options.liars..options.hosts).map(|index| operator_of(&dir.join(name(index))));
+    let known: Vec<String> = known.map(|operator| Ok(operator?.to_string())).collect::<Result<_, NodeError>>()?;
+    let vouched: Vec<&str> = known.iter().flat_map(|operator| ["--vouch", operator]).collect();
+    let mut coordinator = Process::coordinator(&exe, &dir.join("coordinator"), &vouched)?;
     let client = coordinator.client().await?;
     let mut hosts = Vec::new();
     for index in 0..options.hosts {
-        let name = format!("host-{}", index + 1);
+        let name = name(index);
         let conduct = if index < options.liars { "liar" } else { "honest" };
         let args = ["--slots", "1", "--conduct", conduct];
         hosts.push(Process::host(&exe, &name, &dir.join(&name), coordinator.dir(), &args)?);
@@ -185,7 +195,7 @@ async fn submit(client: &Client, options: &Options, module: &Name) -> Result<Job
         module: module.to_string(),
         input: InputRequest::Blob(pixels.hash),
         split: Split::Lines(lines_per_shard(options.shards)),
-        policy: Policy::Quorum(options.quorum),
+        policy: options.policy,
         ..JobRequest::default()
     };
     Ok(client.submit(&request).await?.id)
@@ -214,6 +224,7 @@ async fn follow(client: &Client, job: JobId, progress: bool) -> Result<(), DemoE
         }
         match event.json()? {
             Notice::Accepted { .. } => bar.inc(1),
+            Notice::Withdrawn { .. } => bar.set_position(bar.position().saturating_sub(1)),
             Notice::Ended { .. } => break,
             Notice::Planned { .. } | Notice::Faulted { .. } | Notice::Caught { .. } => {}
         }

@@ -250,6 +250,7 @@ const TABLES: &str = "
         id INTEGER PRIMARY KEY, job BLOB NOT NULL, stage INTEGER NOT NULL, shard INTEGER NOT NULL,
         shards INTEGER NOT NULL, accused BLOB, body BLOB NOT NULL);
     CREATE INDEX IF NOT EXISTS record_job ON record (job);
+    CREATE UNIQUE INDEX IF NOT EXISTS record_accepted ON record (job, stage, shard) WHERE accused IS NULL;
     CREATE TABLE IF NOT EXISTS name (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
 ";
 
@@ -372,7 +373,8 @@ fn keep(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
             connection.prepare_cached(sql)?.execute(params![job.as_bytes(), hash.as_bytes(), body.as_ref()])?;
         }
         Row::Record(job, record) => {
-            let sql = "INSERT INTO record (job, stage, shard, shards, accused, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            // What is accepted now takes the place of what was withdrawn.
+            let sql = "INSERT OR REPLACE INTO record (job, stage, shard, shards, accused, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
             let stage = u8::from(record.shard.stage == Stage::Reduce);
             let accused = record.accused.as_ref().map(|node| node.as_bytes().as_slice());
             let ShardInfo { index, count, .. } = record.shard;

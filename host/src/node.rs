@@ -66,6 +66,8 @@ pub struct UpOptions {
     pub advertise: Vec<SocketAddr>,
     /// Hosts to start on this machine.
     pub hosts: u32,
+    /// Operators that its owner answers for, beside those of these hosts and of the configuration.
+    pub vouch: Vec<OperatorId>,
     /// Tasks that each of these runs at a time.
     pub slots: Option<u32>,
     /// The configuration file.
@@ -211,7 +213,12 @@ pub async fn up(options: UpOptions, ready: impl FnOnce(&Value)) -> Result<(), No
     let on_commit = Box::new(move |events, time: Duration| commits.journal_committed(events, time.as_secs_f64()));
     let (journal, replay) = Journal::open(&dir.join(JOURNAL_FILE), on_commit)?;
     let endpoint = endpoint::bind(&key, options.net_listen, EndpointOptions::default()).await?;
-    let (coordinator, _) = Coordinator::start(config.grid.clone(), journal, replay, store.clone(), metrics.clone())?;
+    let mut grid = config.grid.clone();
+    grid.vouched.extend(&options.vouch);
+    for index in 1..=options.hosts {
+        grid.vouched.insert(operator_of(&local_host_dir(dir, index))?);
+    }
+    let (coordinator, _) = Coordinator::start(grid, journal, replay, store.clone(), metrics.clone())?;
     let hosts = server::start(endpoint.clone(), coordinator.clone(), store.clone());
     let ticket = Ticket {
         addrs: if options.advertise.is_empty() { endpoint::addrs(&endpoint) } else { options.advertise.clone() },
@@ -253,6 +260,20 @@ pub async fn up(options: UpOptions, ready: impl FnOnce(&Value)) -> Result<(), No
     Ok(())
 }
 
+/// The data directory of a host that a coordinator starts.
+fn local_host_dir(coordinator: &Path, index: u32) -> PathBuf {
+    coordinator.join("hosts").join(format!("host-{index}"))
+}
+
+/// Who will answer for the host with this data directory, unless it is started with another operator's key.
+///
+/// # Errors
+/// When the directory cannot be made, or its key cannot be read.
+pub fn operator_of(dir: &Path) -> Result<OperatorId, NodeError> {
+    make_dir(dir)?;
+    Ok(OperatorId(keys::load_or_create(&dir.join(OPERATOR_KEY_FILE))?.public()))
+}
+
 /// Starts hosts on this machine that join this coordinator, each of an operator of its own.
 fn local_hosts(options: &UpOptions) -> Result<Vec<Process>, NodeError> {
     let exe = std::env::current_exe().map_err(file(Path::new("quorate")))?;
@@ -262,9 +283,8 @@ fn local_hosts(options: &UpOptions) -> Result<Vec<Process>, NodeError> {
     let mut args = vec!["--slots", &slots];
     args.extend(config.iter().flat_map(|path| ["--config", path]));
     let start = |index| {
-        let name = format!("host-{index}");
-        let dir = options.data_dir.join("hosts").join(&name);
-        Ok(Process::host(&exe, &name, &dir, &options.data_dir, &args)?)
+        let dir = local_host_dir(&options.data_dir, index);
+        Ok(Process::host(&exe, &format!("host-{index}"), &dir, &options.data_dir, &args)?)
     };
     (1..=options.hosts).map(start).collect()
 }

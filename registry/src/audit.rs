@@ -9,6 +9,8 @@
 //!
 //! What this does not show: that a coordinator threw a receipt away and asked for another one.
 
+mod check;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -18,12 +20,15 @@ use crate::{
     id::{JobId, NodeId, ReceiptId, SecretHash},
 };
 
+pub use self::check::{AuditError, Audited, check};
+
 /// A whole in parts per million.
 pub const PPM: u32 = 1_000_000;
 
 /// What decides which results of a job are audited. Kept until the job has ended.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Secret(#[serde(with = "serde_bytes")] [u8; 32]);
+#[serde(from = "SecretHash", into = "SecretHash")]
+pub struct Secret([u8; 32]);
 
 impl Secret {
     /// A secret of the operating system's randomness.
@@ -49,6 +54,19 @@ impl Secret {
     /// What commits to it.
     pub fn hash(&self) -> SecretHash {
         SecretHash(canon::hash("quorate/secret/1", self))
+    }
+}
+
+/// As ids are written: hexadecimal for people, a byte string on the wire.
+impl From<Secret> for SecretHash {
+    fn from(secret: Secret) -> Self {
+        Self(secret.0)
+    }
+}
+
+impl From<SecretHash> for Secret {
+    fn from(written: SecretHash) -> Self {
+        Self(written.0)
     }
 }
 

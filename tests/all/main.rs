@@ -22,11 +22,13 @@
 //! - `models`: example tasks over real models, held against what the models' own Python packages say.
 //! - `operators`: the ONNX project's operator test vectors on every backend.
 //! - `referee`: tract inside the sandbox: one result everywhere, fuel that is exact, bounds; and tract's own kernels by class.
+//! - `audit`: results that are accepted on one operator's word, and what is drawn against that.
 //! - `sessions`: models in memory, within their bound; batches of any size, and quantized models.
 //! - `digits`: the main job's input, and what is true about it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
+mod audit;
 mod bad_input;
 mod bad_models;
 mod bombs;

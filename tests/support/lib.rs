@@ -21,6 +21,7 @@ use host::{
     clock::Stopwatch,
     gateway::wire::JobRequest,
     launch::{Process, TICKET_FILE},
+    node::operator_of,
     sandbox::find::{self, Wanted},
 };
 use registry::{id::JobId, membership::Ticket};
@@ -41,12 +42,18 @@ pub enum Conduct {
 pub struct Cluster {
     dir: tempfile::TempDir,
     exe: PathBuf,
+    /// The coordinator's own arguments.
+    up: Vec<String>,
     coordinator: Process,
     net_listen: String,
     /// In the order in which they were started; killed ones stay in place.
     pub hosts: Vec<Process>,
     /// A client of the coordinator.
     pub client: Client,
+}
+
+fn host_name(number: usize) -> String {
+    format!("host-{number}")
 }
 
 impl Cluster {
@@ -57,15 +64,29 @@ impl Cluster {
 
     /// The same with further arguments for the coordinator and for every host.
     pub async fn start_with(exe: impl AsRef<Path>, hosts: &[Conduct], up: &[&str], node: &[&str]) -> Self {
-        let exe = exe.as_ref();
         let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::start_in(dir, exe.as_ref(), hosts, up, node).await
+    }
+
+    /// The same, in a grid whose owner answers for the honest hosts: the liars are strangers.
+    pub async fn start_vouched(exe: impl AsRef<Path>, hosts: &[Conduct]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let known = hosts.iter().zip(1..).filter(|(conduct, _)| **conduct == Conduct::Honest);
+        let operator = |index| operator_of(&dir.path().join(host_name(index))).expect("an operator's key").to_string();
+        let known: Vec<String> = known.map(|(_, index)| operator(index)).collect();
+        let up: Vec<&str> = known.iter().flat_map(|operator| ["--vouch", operator]).collect();
+        Self::start_in(dir, exe.as_ref(), hosts, &up, &["--slots", "1"]).await
+    }
+
+    async fn start_in(dir: tempfile::TempDir, exe: &Path, hosts: &[Conduct], up: &[&str], node: &[&str]) -> Self {
         let mut coordinator =
             Process::coordinator(exe, &dir.path().join("coordinator"), up).expect("a coordinator starts");
         let client = coordinator.client().await.expect("the coordinator listens");
         let ticket = std::fs::read_to_string(coordinator.dir().join(TICKET_FILE)).expect("a ticket");
         let ticket: Ticket = ticket.parse().expect("a well-formed ticket");
         let net_listen = ticket.addrs[0].to_string();
-        let mut cluster = Self { dir, exe: exe.to_owned(), coordinator, net_listen, hosts: Vec::new(), client };
+        let (exe, up) = (exe.to_owned(), up.iter().map(|arg| (*arg).to_owned()).collect());
+        let mut cluster = Self { dir, exe, up, coordinator, net_listen, hosts: Vec::new(), client };
         for conduct in hosts {
             cluster.add_host(*conduct, node);
         }
@@ -75,7 +96,7 @@ impl Cluster {
 
     /// Starts one more host.
     pub fn add_host(&mut self, conduct: Conduct, args: &[&str]) {
-        let name = format!("host-{}", self.hosts.len() + 1);
+        let name = host_name(self.hosts.len() + 1);
         let conduct = match conduct {
             Conduct::Honest => "honest",
             Conduct::Liar => "liar",
@@ -182,7 +203,8 @@ impl Cluster {
     /// Starts the coordinator again, on its data and its address for hosts.
     pub async fn restart_coordinator(&mut self) {
         let dir = self.coordinator.dir().to_owned();
-        self.coordinator = Process::coordinator_at(&self.exe, &dir, &self.net_listen, &[]).expect("it starts again");
+        let up: Vec<&str> = self.up.iter().map(String::as_str).collect();
+        self.coordinator = Process::coordinator_at(&self.exe, &dir, &self.net_listen, &up).expect("it starts again");
         self.client = self.coordinator.client().await.expect("it listens again");
     }
 

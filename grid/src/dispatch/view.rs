@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use registry::{
+    audit::Secret,
     device::Device,
-    id::{Commitment, EngineFingerprint, JobId, NodeId, OperatorId},
-    job::{Class, ShardInfo, Stage},
+    id::{Commitment, EngineFingerprint, JobId, NodeId, OperatorId, SecretHash},
+    job::{Class, Policy, ShardInfo, Stage},
 };
 use serde::Serialize;
 
@@ -15,10 +16,12 @@ use super::{
     schedule,
 };
 use crate::{
+    config::Config,
     engines::{EngineAsk, Engines},
     fleet::{Host, Record, Suspension},
     flow::{AssignmentId, Fault, Millis},
     place,
+    reputation::Standing,
 };
 
 /// A job at a glance.
@@ -42,6 +45,13 @@ pub struct JobView {
     pub submitted_ms: Millis,
     /// When it ended.
     pub ended_ms: Option<Millis>,
+    /// How its results are checked.
+    pub policy: Policy,
+    /// What commits to the secret that decides which of them are audited.
+    pub secret_hash: SecretHash,
+    /// That secret, once the job has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
     /// What has to change before anything of it is run, when no host that is there can; left out of lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
@@ -69,6 +79,12 @@ pub struct HostView {
     /// How it did.
     #[serde(flatten)]
     pub record: Record,
+    /// Whether its operator's results may be accepted alone, in class `exact`.
+    pub qualified: bool,
+    /// Whether the grid's owner answers for its operator.
+    pub vouched: bool,
+    /// What its operator has shown in class `exact`.
+    pub standing: Standing,
     /// Why it gets no more work, if so.
     pub suspended: Option<Suspension>,
 }
@@ -162,8 +178,12 @@ impl State {
             Phase::Failed { reason } => Some(reason.clone()),
             _ => None,
         };
+        let (secret_hash, secret) = job.secret();
         Some(JobView {
             id,
+            policy: job.spec.policy,
+            secret_hash,
+            secret,
             phase: job.phase.verb(),
             reason,
             shards: job.shard_count(),
@@ -192,7 +212,7 @@ impl State {
 
     /// Every host that ever joined.
     pub fn host_views(&self) -> Vec<HostView> {
-        self.fleet.hosts().map(|(node, host)| host_view(node, host)).collect()
+        self.fleet.hosts().map(|(node, host)| host_view(self, node, host)).collect()
     }
 
     /// A host, if it ever joined.
@@ -203,6 +223,11 @@ impl State {
     /// The most distinct operators that any one engine has connected that suits: the largest quorum that can be reached now.
     pub fn operators_max(&self, ask: &EngineAsk) -> usize {
         self.fleet.operators_max(ask)
+    }
+
+    /// The parameters that decide now.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Executions under way.
@@ -371,8 +396,11 @@ fn device(state: &State, node: NodeId, engine: EngineFingerprint) -> Option<Devi
     state.fleet.get(node)?.offer.engines.get(engine)?.device.clone()
 }
 
-fn host_view(node: NodeId, host: &Host) -> HostView {
+fn host_view(state: &State, node: NodeId, host: &Host) -> HostView {
     HostView {
+        qualified: state.reputation.qualified(Class::Exact).contains(&host.operator),
+        vouched: state.config.vouched.contains(&host.operator),
+        standing: state.reputation.standing(host.operator, Class::Exact),
         node,
         operator: host.operator,
         connected: host.connected,

@@ -20,8 +20,8 @@ pub struct DemoArgs {
     /// Shards of the job, about.
     #[arg(long, value_name = "N", default_value_t = 36)]
     pub shards: u32,
-    /// How results are checked: quorum:K, where hosts of K distinct operators must agree.
-    #[arg(long, value_name = "POLICY", default_value = "quorum:2", value_parser = policy)]
+    /// How results are checked: audit, quorum:K, where hosts of K distinct operators must agree, or none.
+    #[arg(long, value_name = "POLICY", default_value = "audit")]
     pub policy: Policy,
     /// Keep everything that it writes in this directory.
     #[arg(long, value_name = "DIR")]
@@ -31,31 +31,23 @@ pub struct DemoArgs {
     pub json: bool,
 }
 
-/// `quorum` or `quorum:K`.
-fn policy(text: &str) -> Result<Policy, String> {
-    let quorum = match text.split_once(':') {
-        None if text == "quorum" => Some(2),
-        Some(("quorum", number)) => number.parse().ok(),
-        _ => None,
-    };
-    quorum.map(Policy::Quorum).ok_or_else(|| "expected quorum or quorum:K".to_owned())
-}
-
 pub(super) async fn run(args: DemoArgs) -> Outcome {
-    let Policy::Quorum(quorum) = args.policy;
     let options = demo::Options {
         hosts: args.hosts,
         liars: args.liars,
         shards: args.shards,
-        quorum,
+        policy: args.policy,
         dir: args.keep,
         progress: !args.json,
     };
     if !args.json {
-        let demo::Options { hosts, liars, quorum, .. } = &options;
-        output::note(&format!(
-            "a coordinator and {hosts} hosts on this machine, {liars} of them lying; {quorum} operators have to agree on each result\n"
-        ));
+        let demo::Options { hosts, liars, policy, .. } = &options;
+        let checked = match policy {
+            Policy::None => "results are believed".to_owned(),
+            Policy::Quorum(quorum) => format!("{quorum} operators have to agree on each result"),
+            Policy::Audit => "results of known hosts are audited at random, strangers repeat some first".to_owned(),
+        };
+        output::note(&format!("a coordinator and {hosts} hosts on this machine, {liars} of them lying; {checked}\n"));
     }
     let report = demo::run(&options).await?;
     if args.json {

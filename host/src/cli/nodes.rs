@@ -22,8 +22,20 @@ pub(super) async fn run(args: NodesArgs) -> Outcome {
     if hosts.is_empty() {
         output::note("no host has joined: start one with `quorate node --join TICKET`, or `quorate up --hosts 4`");
     }
-    let head =
-        ["node", "operator", "state", "slots", "busy", "task", "confirmed", "contradicted", "faults", "infers on", ""];
+    let head = [
+        "node",
+        "operator",
+        "state",
+        "standing",
+        "slots",
+        "busy",
+        "task",
+        "confirmed",
+        "contradicted",
+        "faults",
+        "infers on",
+        "",
+    ];
     output::table(&head, &hosts.iter().map(row).collect::<Vec<_>>())?;
     Ok(Exit::Ok)
 }
@@ -41,6 +53,7 @@ fn row(host: &HostAnswer) -> Vec<String> {
         host.node.short(),
         host.operator.short(),
         state.to_owned(),
+        standing(host).to_owned(),
         host.slots.to_string(),
         host.in_flight.to_string(),
         output::span_ms(host.task_us / 1000),
@@ -50,6 +63,15 @@ fn row(host: &HostAnswer) -> Vec<String> {
         devices(host),
         caught,
     ]
+}
+
+/// Whether results are accepted on its operator's word.
+fn standing(host: &HostAnswer) -> &'static str {
+    match (host.vouched, host.qualified) {
+        (true, _) => "vouched",
+        (false, true) => "qualified",
+        (false, false) => "newcomer",
+    }
 }
 
 /// Each device with what was measured of it.

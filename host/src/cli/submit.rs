@@ -46,9 +46,13 @@ pub(super) struct SubmitArgs {
     /// Run the module once more, in stage `reduce`, over all outputs.
     #[arg(long)]
     reduce: bool,
-    /// Hosts of distinct operators that must agree; 1 believes the first.
-    #[arg(long, value_name = "K", default_value_t = 2)]
-    quorum: u8,
+    /// How results are checked: audit (one execution, and another operator's where it is drawn afterwards), quorum:K (K
+    /// operators must agree) or none.
+    #[arg(long, value_name = "POLICY", default_value = "audit")]
+    policy: Policy,
+    /// Hosts of distinct operators that must agree: the same as --policy quorum:K.
+    #[arg(long, value_name = "K", conflicts_with = "policy")]
+    quorum: Option<u8>,
     /// An argument for the module; may be given again.
     #[arg(long = "arg", value_name = "TEXT", allow_hyphen_values = true)]
     args: Vec<String>,
@@ -164,7 +168,7 @@ async fn request(client: &Client, args: &SubmitArgs) -> Result<JobRequest, CliEr
         input: input(client, args).await?,
         split: args.split.clone(),
         reduce: if args.reduce { Reduce::Task } else { Reduce::Concat },
-        policy: Policy::Quorum(args.quorum),
+        policy: args.quorum.map_or(args.policy, Policy::Quorum),
         class: args.class,
         profile: args.profile,
         device: args.device,
@@ -262,6 +266,9 @@ mod tests {
             open: 0,
             submitted_ms: 0,
             ended_ms: Some(1),
+            policy: None,
+            secret_hash: None,
+            secret: None,
             waits: None,
             devices: BTreeMap::new(),
             outcomes: Some(outcomes.iter().map(|(word, tasks)| ((*word).to_owned(), *tasks)).collect()),

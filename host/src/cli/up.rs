@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
+use registry::id::OperatorId;
 
 use super::{Exit, Outcome, paths};
 use crate::node::UpOptions;
@@ -25,6 +26,10 @@ pub struct UpArgs {
     /// Hosts to start on this machine, a process and an operator each.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub hosts: u32,
+    /// An operator that you answer for, by its key in hexadecimal digits; may be given again. Its results may be accepted alone from
+    /// the start, and it decides where others' results differ. Those of --hosts are such operators.
+    #[arg(long, value_name = "OPERATOR")]
+    pub vouch: Vec<OperatorId>,
     /// A configuration file, for the hosts on this machine too; unknown keys are refused.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -40,7 +45,7 @@ pub struct UpArgs {
 }
 
 pub(super) async fn run(args: UpArgs) -> Outcome {
-    let UpArgs { data_dir, listen, net_listen, advertise, hosts, config, slots, json, tethered } = args;
-    let options = UpOptions { data_dir, listen, net_listen, advertise, hosts, slots, config, tethered };
+    let UpArgs { data_dir, listen, net_listen, advertise, hosts, vouch, config, slots, json, tethered } = args;
+    let options = UpOptions { data_dir, listen, net_listen, advertise, hosts, vouch, slots, config, tethered };
     Ok(crate::node::up(options, super::node::announcer(json)).await.map(|()| Exit::Ok)?)
 }

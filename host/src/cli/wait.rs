@@ -84,6 +84,7 @@ async fn follow(client: &Client, id: JobId, bar: &ProgressBar, tries: &mut u32) 
             Notice::Accepted { shard, .. } if shard.stage == Stage::Map => {
                 bar.set_position((bar.position() + 1).min(shard.count.into()));
             }
+            Notice::Withdrawn { .. } => bar.set_position(bar.position().saturating_sub(1)),
             Notice::Accepted { .. } => {}
             Notice::Faulted { .. } => faults += 1,
             Notice::Caught { .. } => caught += 1,

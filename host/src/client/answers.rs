@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use grid::flow::Fault;
 use registry::{
+    audit::Secret,
     device::Device,
-    id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId},
-    job::{Class, Profile, ShardInfo},
+    id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId, SecretHash},
+    job::{Class, Policy, Profile, ShardInfo},
 };
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,15 @@ pub struct JobAnswer {
     pub submitted_ms: u64,
     /// When it ended.
     pub ended_ms: Option<u64>,
+    /// How its results are checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+    /// What commits to the secret that decides which of them are audited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_hash: Option<SecretHash>,
+    /// That secret, once the job has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
     /// What has to change before anything of it is run, when no host that is there can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
@@ -77,6 +87,12 @@ pub struct HostAnswer {
     pub contradicted: u64,
     /// Executions that gave no result.
     pub faults: u64,
+    /// Whether its operator's results may be accepted alone.
+    #[serde(default)]
+    pub qualified: bool,
+    /// Whether the grid's owner answers for its operator.
+    #[serde(default)]
+    pub vouched: bool,
     /// What it runs tasks on.
     #[serde(default)]
     pub engines: Vec<EngineAnswer>,

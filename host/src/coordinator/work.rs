@@ -81,7 +81,8 @@ impl Loop {
         }
     }
 
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+    pub(super) async fn run(mut self, configured: Option<Event>, mut inbox: mpsc::Receiver<Command>) {
+        configured.into_iter().for_each(|event| self.happened(event));
         self.happened(Event::Restarted);
         self.finish_round();
         let mut commands = Vec::with_capacity(ROUND_MAX);
@@ -112,7 +113,7 @@ impl Loop {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Submit { spec, plan, input, reply } => {
+            Command::Submit { spec, plan, secret, input, reply } => {
                 let id = spec.id();
                 if let Some(refusal) = self.refuses(id) {
                     refuse(reply, refusal);
@@ -123,7 +124,7 @@ impl Loop {
                 }
                 let known = self.state.job(id).is_some();
                 if !known {
-                    self.happened(Event::Submitted { spec, plan });
+                    self.happened(Event::Submitted { spec, plan, secret });
                 }
                 self.reply_to(id, reply);
             }

@@ -95,6 +95,7 @@ impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Busy { .. } => Self::later(StatusCode::TOO_MANY_REQUESTS, "busy", error),
+            SubmitError::Random(_) => Self::later(StatusCode::SERVICE_UNAVAILABLE, "random", error),
             SubmitError::Journal => Self::later(StatusCode::SERVICE_UNAVAILABLE, "journal", error),
             SubmitError::Closed(closed) => closed.into(),
             SubmitError::Name(error) => error.into(),

@@ -100,6 +100,7 @@ fn word(notice: &Notice) -> &'static str {
     match notice {
         Notice::Planned { .. } => "planned",
         Notice::Accepted { .. } => "accepted",
+        Notice::Withdrawn { .. } => "withdrawn",
         Notice::Faulted { .. } => "faulted",
         Notice::Caught { .. } => "caught",
         Notice::Ended { .. } => "ended",

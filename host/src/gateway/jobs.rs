@@ -70,7 +70,9 @@ pub(super) async fn submit(
     }
     let (shards, nonce) = (plan.shards.len(), spec.nonce);
     let id = inner.coordinator.submit(spec, plan).await?;
-    Ok((StatusCode::CREATED, Json(Submitted { id, shards, nonce })).into_response())
+    let secret_hash = inner.coordinator.ask_now(move |state| state.job(id).map(|job| job.secret().0)).await?;
+    let secret_hash = secret_hash.ok_or_else(|| ApiError::not_found("unknown_job", "job is not known any more"))?;
+    Ok((StatusCode::CREATED, Json(Submitted { id, shards, nonce, secret_hash })).into_response())
 }
 
 fn parse(body: &[u8]) -> Result<JobRequest, ApiError> {

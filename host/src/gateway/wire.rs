@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use registry::{
     canon::Bytes,
     device::DeviceAsk,
-    id::{BlobHash, JobId, ManifestHash, ModelHash},
+    id::{BlobHash, JobId, ManifestHash, ModelHash, SecretHash},
     job::{Class, JobInput, Limits, Policy, Profile, Reduce, Split},
     name::Name,
     tolerance::Tolerance,
@@ -154,6 +154,8 @@ pub struct Submitted {
     pub shards: usize,
     /// The nonce that it has: to send the same job again.
     pub nonce: u64,
+    /// What commits to the secret that decides which of its results are audited: to be kept for `quorate job verify`.
+    pub secret_hash: SecretHash,
 }
 
 /// A blob was taken.

@@ -17,7 +17,7 @@ use super::{
     Metrics, SECONDS,
     family::{BlobMetrics, OTHER, Words, counter, gauge, level},
     register,
-    words::{DEVICES, EVENTS, FAULTS, METHODS, OUTCOMES, PHASES, ROUTES, STATUSES},
+    words::{ACCEPTANCES, DEVICES, EVENTS, FAULTS, METHODS, OUTCOMES, PHASES, ROUTES, STATUSES},
 };
 
 /// Upper bounds of the events in one commit.
@@ -33,6 +33,8 @@ pub struct CoordinatorMetrics {
     assignments: IntCounter,
     revocations: IntCounter,
     shards_accepted: IntCounter,
+    shards_withdrawn: IntCounter,
+    acceptances: Words,
     hosts_caught: IntCounter,
     receipts: Words,
     receipts_inferred: Words,
@@ -104,6 +106,13 @@ impl CoordinatorMetrics {
             assignments: counter(of, "quorate_assignments_total", "Executions that were ordered."),
             revocations: counter(of, "quorate_revocations_total", "Executions that were called off."),
             shards_accepted: counter(of, "quorate_shards_accepted_total", "Shards whose result stands."),
+            shards_withdrawn: counter(of, "quorate_shards_withdrawn_total", "Results that did not stand for long."),
+            acceptances: words(
+                "quorate_acceptances_total",
+                "Results that were accepted: on one operator's word, after an audit, or by a quorum.",
+                "by",
+                ACCEPTANCES,
+            ),
             hosts_caught: counter(of, "quorate_hosts_caught_total", "Contradictions that hosts were caught in."),
             receipts: words("quorate_receipts_total", "Receipts that came in.", "outcome", OUTCOMES),
             receipts_inferred: words(
@@ -142,6 +151,7 @@ impl CoordinatorMetrics {
     pub fn observe_event(&self, event: &Event) {
         self.events.count(match event {
             Event::Submitted { .. } => "submitted",
+            Event::Configured { .. } => "configured",
             Event::HostUp { .. } => "host_up",
             Event::HostDown { .. } => "host_down",
             Event::Receipt { .. } => "receipt",
@@ -168,7 +178,14 @@ impl CoordinatorMetrics {
         match effect {
             Effect::Assign { .. } => self.assignments.inc(),
             Effect::Revoke { .. } => self.revocations.inc(),
-            Effect::Keep { record: Record::Accepted(_), .. } => self.records.count("accepted"),
+            Effect::Keep { record: Record::Accepted(accepted), .. } => {
+                self.records.count("accepted");
+                self.acceptances.count(match (accepted.drawn, accepted.quorum) {
+                    (_, 1) => "word",
+                    (Some(_), _) => "audit",
+                    (None, _) => "quorum",
+                });
+            }
             Effect::Keep { record: Record::Evidence(_), .. } => self.records.count("evidence"),
             Effect::Notify { notice, .. } => self.observe_notice(notice),
             Effect::Acknowledge { .. } | Effect::Concat { .. } | Effect::Forget { .. } => {}
@@ -182,6 +199,7 @@ impl CoordinatorMetrics {
                 self.shards_accepted.inc();
                 self.shard_executions.observe(f64::from(*executions));
             }
+            Notice::Withdrawn { .. } => self.shards_withdrawn.inc(),
             Notice::Faulted { fault, .. } => self.faults.count(&fault.word),
             Notice::Caught { .. } => self.hosts_caught.inc(),
             Notice::Ended { phase } => self.jobs_ended.count(phase),

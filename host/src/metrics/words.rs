@@ -27,8 +27,11 @@ pub(super) const ROUTES: &[&str] = &[
 ];
 pub(super) const METHODS: &[(&str, &str)] = &[("GET", "get"), ("HEAD", "head"), ("POST", "post"), ("DELETE", "delete")];
 pub(super) const STATUSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// How results come to be accepted.
+pub(super) const ACCEPTANCES: &[&str] = &["word", "audit", "quorum"];
 pub(super) const EVENTS: &[&str] = &[
     "submitted",
+    "configured",
     "host_up",
     "host_down",
     "receipt",

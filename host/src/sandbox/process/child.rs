@@ -6,7 +6,7 @@ use std::{collections::VecDeque, os::fd::BorrowedFd, path::PathBuf, process::Exi
 use bytes::Bytes;
 use registry::id::ModelHash;
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{RecvFlags, recv},
     stdio::stdin,
@@ -44,6 +44,45 @@ impl Wait for Forever {
                 Err(errno) => return Err(errno.into()),
             }
         }
+    }
+}
+
+/// Waits as long, and gives what the allocator keeps of earlier work back to the system when nothing comes for a while. While one
+/// task follows the other it is kept: large tensors come and go many times a second, and memory from the system has to be
+/// cleared each time.
+#[derive(Default)]
+struct WhileIdle {
+    /// Something was done since it was given back.
+    keeps: bool,
+}
+
+impl Wait for WhileIdle {
+    fn wait(&mut self, socket: BorrowedFd<'_>, event: PollFlags) -> Result<(), WireError> {
+        if std::mem::take(&mut self.keeps) {
+            match poll(&mut [PollFd::from_borrowed_fd(socket, event)], Some(&IDLE)) {
+                Ok(0) => give_back(),
+                Ok(_) => {
+                    self.keeps = true;
+                    return Ok(());
+                }
+                Err(Errno::INTR) => self.keeps = true,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Forever.wait(socket, event)
+    }
+}
+
+/// From then on a process is idle.
+const IDLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// Gives memory that nothing is in back to the system.
+fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[allow(unsafe_code, reason = "the allocator has no safe form of it")]
+    // SAFETY: It takes no pointer and may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
@@ -143,8 +182,10 @@ fn answer(answer: &Answer, body: &[&[u8]]) -> Result<(), WireError> {
 }
 
 fn serve_asks(sandbox: &ThreadSandbox, reader: &mut Reader) -> Result<(), WireError> {
+    let mut wait = WhileIdle::default();
     loop {
-        let (ask, body) = reader.receive(stdin(), BOUNDS, &mut Forever)?;
+        let (ask, body) = reader.receive(stdin(), BOUNDS, &mut wait)?;
+        wait.keeps = true;
         match ask {
             Ask::Module { info } => answer(&Answer::Module { loaded: sandbox.load_code(info, &body) }, &[])?,
             Ask::Model { hash } => {

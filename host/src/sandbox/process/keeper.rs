@@ -31,8 +31,9 @@ use crate::{
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// What the process is called in lists of processes.
 const OWN_NAME: &str = "quorate";
-/// From this size on memory is taken from the system, and given back to it, for each allocation by itself.
-const MMAP_THRESHOLD_BYTES: &str = "1048576";
+/// From this size on memory is taken from the system, and given back to it, for each allocation by itself. The largest that the
+/// allocator takes: what is smaller it keeps until the process is idle.
+const MMAP_THRESHOLD_BYTES: &str = "33554432";
 
 /// The thread.
 pub(super) struct Keeper {
