@@ -191,6 +191,7 @@ pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, ef
     let alone = shard.sole_witness();
     let says = cast.commitment();
     shard.casts.push(cast);
+    shard.probers.push(open.operator);
     match shard.accepted.as_ref().map(|(truth, _)| *truth == says) {
         Some(true) => {
             confirm(state, open.operator, class, now);
@@ -201,7 +202,7 @@ pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, ef
                 confirm(state, operator, class, now);
             }
         }
-        // The result was withdrawn meanwhile: a vote like any other.
+        // The result was withdrawn meanwhile: it is held against what stands in the end.
         None => settle::judge(state, id, key, now, effects),
         Some(false) => contradicted(state, open, now, effects),
     }
@@ -222,7 +223,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
         settle::compare(state, id, key, open.node, now, effects);
         return;
     }
-    let operators = shard.operators();
+    let (operators, supporters) = (shard.operators(), shard.supporters());
     let told = if is_checked {
         place::any_of(referees, &schedule::need(state, job, shard, &operators), &state.fleet)
     } else {
@@ -233,8 +234,8 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
     }
     withdraw(state, id, key, effects);
     if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
-        // One more than agree by now has to.
-        shard.quorum = u8::try_from(agreeing.len() + 1).unwrap_or(u8::MAX);
+        // One more than agree by now has to, and newcomers do not count.
+        shard.quorum = u8::try_from(supporters + 1).unwrap_or(u8::MAX).max(2);
     }
     state.qualification.disputes.insert(open.operator, (id, key));
     settle::judge(state, id, key, now, effects);
