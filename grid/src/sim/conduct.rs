@@ -11,7 +11,7 @@ use super::{
 use crate::flow::Millis;
 
 /// Longest that who waits for another of its ring holds back an answer: then another host has been asked, if one ever is.
-const PATIENCE_MS: Millis = 6_000;
+const PATIENCE_MS: Millis = 12_000;
 const LOOK_AGAIN_MS: Millis = 250;
 const RARELY_PPM: u32 = 20_000;
 

@@ -251,7 +251,8 @@ impl World<'_> {
         };
         let done = self.now + after_ms.max(1);
         if let Some(given) = self.given.get_mut(ticket) {
-            (given.next, given.task_us) = (next, (done - began_ms) * 1_000);
+            // Who waited or did nothing says that it worked.
+            (given.next, given.task_us) = (next, task_ms * 1_000);
         }
         self.queue.at(done, Happening::Done(ticket));
     }
