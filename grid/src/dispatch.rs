@@ -16,8 +16,10 @@
 //! - `standing`: audits are drawn, newcomers show what they are worth, who is caught loses what stood on its word alone.
 //! - `timers`: leases, stragglers, back-offs, deadlines, lost hosts.
 //! - `view`: what may be asked of the machine.
+//! - `sane`: what holds of it at every time.
 
 mod job;
+mod sane;
 mod schedule;
 mod settle;
 mod standing;
@@ -31,7 +33,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use registry::{
     audit::Secret,
     id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId},
-    job::JobSpec,
+    job::{Class, JobSpec},
     membership::NodeCert,
     receipt::{Output, Record},
     sign::Signed,
@@ -42,13 +44,14 @@ use self::job::ShardKey;
 use self::standing::Qualification;
 pub use self::{
     job::{Job, Phase},
-    view::{ExecutionView, HostView, JobView, ShardView, Why},
+    sane::Insane,
+    view::{ExecutionView, HostView, JobView, Purpose, ShardView, Why},
 };
 use crate::{
     config::Config,
     fleet::Fleet,
     flow::{Assignment, AssignmentId, Attested, Fault, Millis, Offer, Part, Plan},
-    reputation::Reputation,
+    reputation::{Reputation, Standing},
 };
 
 /// What happened.
@@ -328,6 +331,15 @@ impl State {
             ended_shards: 0,
             assignments: 0,
         }
+    }
+
+    /// A machine of a grid whose operators have shown something already.
+    pub fn with_standings(config: Config, standings: impl IntoIterator<Item = (OperatorId, Class, Standing)>) -> Self {
+        let mut state = Self::new(config);
+        for (operator, class, standing) in standings {
+            state.reputation.bring(&state.config.audit, operator, class, standing);
+        }
+        state
     }
 
     /// When the next [`Event::Tick`] is due.

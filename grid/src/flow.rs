@@ -71,6 +71,8 @@ pub struct Assignment {
 pub struct Attested {
     signed: Signed<Receipt>,
     receipt: Box<Receipt>,
+    /// What it commits to: compared many times, hashed once.
+    commitment: Commitment,
 }
 
 impl Attested {
@@ -83,12 +85,27 @@ impl Attested {
         if signer != node.0 || receipt.node != node {
             return Err(SignatureError::Key);
         }
-        Ok(Self { signed, receipt: Box::new(receipt) })
+        Ok(Self::of(signed, receipt))
+    }
+
+    fn of(signed: Signed<Receipt>, receipt: Receipt) -> Self {
+        Self { signed, commitment: receipt.execution.commitment(), receipt: Box::new(receipt) }
+    }
+
+    /// A receipt that nobody signed, for [`sim`](crate::sim) and nothing else: whoever asks for its signature is refused, and it
+    /// does not read back from a journal, so that it cannot get into a grid.
+    pub(crate) fn simulated(receipt: Receipt) -> Self {
+        Self::of(Signed::nothing(), receipt)
     }
 
     /// What it says.
     pub fn receipt(&self) -> &Receipt {
         &self.receipt
+    }
+
+    /// What it commits to.
+    pub fn commitment(&self) -> Commitment {
+        self.commitment
     }
 
     /// As it was signed.
@@ -108,7 +125,8 @@ impl TryFrom<Signed<Receipt>> for Attested {
     type Error = SignatureError;
 
     fn try_from(signed: Signed<Receipt>) -> Result<Self, SignatureError> {
-        Ok(Self { receipt: Box::new(signed.peek()?), signed })
+        let receipt = signed.peek()?;
+        Ok(Self::of(signed, receipt))
     }
 }
 

@@ -13,6 +13,7 @@
 //! - [`aggregate`]: how the shards' outputs become the job's result.
 //! - [`ledger`]: who has which credits, and why: verdicts become payments.
 //! - [`dispatch`]: the event machine, the only parent that calls the others.
+//! - [`sim`]: that machine in a made-up world on virtual time, with every adversary.
 //!
 //! The stages are leaves and never import each other. The crate has no clock, no network and no disk, so that the same
 //! code decides in the field, when a journal is replayed, and in a simulation.
@@ -28,4 +29,5 @@ pub mod ledger;
 pub mod place;
 pub mod plan;
 pub mod reputation;
+pub mod sim;
 pub mod verify;

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{audit::AuditConfig, flow::Millis};
 
+const CLASSES: [Class; 3] = [Class::Exact, Class::Homogeneous, Class::Tolerant];
+
 /// What an operator has shown in one class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
@@ -59,7 +61,7 @@ impl Reputation {
 
     /// The grid's owner answers for these operators, where it did for those before.
     pub fn vouch(&mut self, config: &AuditConfig, before: &BTreeSet<OperatorId>, vouched: &BTreeSet<OperatorId>) {
-        for class in [Class::Exact, Class::Homogeneous, Class::Tolerant] {
+        for class in CLASSES {
             let standings = &self.standings;
             let qualified = self.qualified.entry(class).or_default();
             qualified.retain(|operator| {
@@ -98,9 +100,19 @@ impl Reputation {
         }
     }
 
+    /// The operator comes with what it has shown elsewhere or before.
+    pub fn bring(&mut self, config: &AuditConfig, operator: OperatorId, class: Class, standing: Standing) {
+        self.standings.insert((class, operator), standing);
+        if standing.checked_micro >= config.newcomer_micro {
+            self.qualified.entry(class).or_default().insert(operator);
+        }
+    }
+
     /// The operator was caught: it has shown nothing.
     pub fn forget(&mut self, operator: OperatorId) {
-        self.standings.retain(|(_, known), _| *known != operator);
+        for class in CLASSES {
+            self.standings.remove(&(class, operator));
+        }
         for qualified in self.qualified.values_mut() {
             qualified.remove(&operator);
         }

@@ -102,6 +102,13 @@ impl<T: Statement> Signed<T> {
         }
     }
 
+    /// Nothing, signed by nobody: it neither opens nor reads back. It stands where a simulation, whose hosts have no keys, has to
+    /// put something signed.
+    pub fn nothing() -> Self {
+        let (payload, signer, signature) = (Bytes::default(), Bytes::default(), Bytes::default());
+        Self { payload, signer, signature, kind: PhantomData }
+    }
+
     /// The statement and its signer's public key, when the signature holds.
     ///
     /// # Errors
@@ -195,6 +202,13 @@ mod tests {
         let bytes = canon::encode(&Signed::seal(&note, &key));
         let order: Signed<Order> = canon::decode(&bytes, 1000).unwrap();
         assert!(matches!(order.open(), Err(SignatureError::Mismatch { domain: "test/order/1" })));
+    }
+
+    #[test]
+    fn nothing_is_believed_of_nobody() {
+        let nothing = Signed::<Note>::nothing();
+        assert!(matches!(nothing.open(), Err(SignatureError::Key)));
+        assert!(matches!(nothing.peek(), Err(SignatureError::Payload { .. })));
     }
 
     #[test]

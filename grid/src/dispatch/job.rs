@@ -121,7 +121,7 @@ impl Cast {
 
     pub(super) fn commitment(&self) -> Commitment {
         match self {
-            Self::Receipt { receipt, .. } => receipt.receipt().execution.commitment(),
+            Self::Receipt { receipt, .. } => receipt.commitment(),
             Self::Summary { commitment, .. } => *commitment,
         }
     }
@@ -145,6 +145,9 @@ pub(super) struct Shard {
     /// Executions under way by newcomers that repeat its accepted result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) probes: Vec<(AssignmentId, OperatorId)>,
+    /// Whose receipts came of those: they decide nothing by themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) probers: Vec<OperatorId>,
     /// Executions that were ordered.
     pub(super) attempts: u32,
     /// Executions under way, with the operators that have them.
@@ -173,6 +176,7 @@ impl Shard {
             drawn: None,
             auditor: None,
             probes: Vec::new(),
+            probers: Vec::new(),
             attempts: 0,
             open: Vec::new(),
             straggling: 0,
@@ -186,7 +190,8 @@ impl Shard {
         }
     }
 
-    fn votes(&self, config: &Config) -> Vec<Vote> {
+    /// Every comparable result, by whomever.
+    fn results(&self, config: &Config) -> Vec<Vote> {
         let comparable = self.casts.iter().filter(|cast| Some(cast.engine()) == self.engine);
         let vote = |cast: &Cast| {
             let operator = cast.operator();
@@ -195,13 +200,32 @@ impl Shard {
         comparable.map(vote).collect()
     }
 
+    /// What counts of that. Newcomers decide nothing: however many of them say the same, it counts only as what a referee, once
+    /// one has voted, agrees or disagrees with.
+    fn votes(&self, config: &Config) -> Vec<Vote> {
+        let mut votes = self.results(config);
+        if !self.probers.is_empty() && !votes.iter().any(|vote| vote.referee) {
+            votes.retain(|vote| !self.probers.contains(&vote.operator));
+        }
+        votes
+    }
+
     pub(super) fn verdict(&self, config: &Config) -> Verdict {
-        verify::judge(self.quorum, config.replicas_max, &self.votes(config))
+        // What newcomers have signed uses up none of the executions that a dispute may cost.
+        let besides = u8::try_from(self.probers.len()).unwrap_or(u8::MAX);
+        verify::judge(self.quorum, config.replicas_max.saturating_add(besides), &self.votes(config))
+    }
+
+    /// Operators that stand for the accepted result, without those that only repeated it.
+    pub(super) fn supporters(&self) -> usize {
+        let Some((truth, _)) = &self.accepted else { return 0 };
+        let agreeing = self.casts.iter().filter(|cast| cast.commitment() == *truth).map(Cast::operator);
+        agreeing.filter(|operator| !self.probers.contains(operator)).count()
     }
 
     /// Whether its results differ so far.
     pub(super) fn is_disputed(&self, config: &Config) -> bool {
-        self.casts.len() > 1 && verify::is_disputed(&self.votes(config))
+        self.casts.len() > 1 && verify::is_disputed(&self.results(config))
     }
 
     /// Executions to order now, besides those under way.
@@ -250,6 +274,7 @@ impl Shard {
         (self.accepted, self.engine, self.drawn, self.auditor) = (None, None, None, None);
         self.quorum = quorum;
         self.casts.clear();
+        self.probers.clear();
     }
 }
 

@@ -205,6 +205,7 @@ pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, ef
         refereed(state, open, now, effects);
         return;
     }
+    shard.probers.push(open.operator);
     match shard.accepted.as_ref().map(|(truth, _)| *truth == says) {
         Some(true) => {
             confirm(state, open.operator, class, now);
@@ -215,7 +216,7 @@ pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, ef
                 confirm(state, operator, class, now);
             }
         }
-        // The result was withdrawn meanwhile: a vote like any other.
+        // The result was withdrawn meanwhile: it is held against what stands in the end.
         None => settle::judge(state, id, key, now, effects),
         Some(false) => contradicted(state, open, now, effects),
     }
@@ -236,7 +237,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
         settle::compare(state, id, key, open.node, now, effects);
         return;
     }
-    let operators = shard.operators();
+    let (operators, supporters) = (shard.operators(), shard.supporters());
     let need = schedule::need(state, job, shard, &operators);
     if job.phase == Phase::Mapping {
         let told = if is_checked {
@@ -245,7 +246,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
             shard.engine.is_some_and(|engine| state.fleet.has_other_operator(engine, &operators))
         };
         if told {
-            reopen(state, open, agreeing.len(), now, effects);
+            reopen(state, open, supporters, now, effects);
         }
         return;
     }
@@ -257,12 +258,12 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
     }
 }
 
-/// The result is withdrawn, and one operator more than agree by now has to.
-fn reopen(state: &mut State, open: &Open, agreeing: usize, now: Millis, effects: &mut Vec<Effect>) {
+/// The result is withdrawn, and one operator more than agree by now has to, where newcomers do not count.
+fn reopen(state: &mut State, open: &Open, supporters: usize, now: Millis, effects: &mut Vec<Effect>) {
     let (id, key) = (open.job, open.shard);
     withdraw(state, id, key, effects);
     if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
-        shard.quorum = u8::try_from(agreeing + 1).unwrap_or(u8::MAX);
+        shard.quorum = u8::try_from(supporters + 1).unwrap_or(u8::MAX).max(2);
     }
     state.qualification.disputes.insert(open.operator, (id, key));
     settle::judge(state, id, key, now, effects);

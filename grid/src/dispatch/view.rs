@@ -122,6 +122,22 @@ pub struct ShardView {
     pub executions: Vec<ExecutionView>,
 }
 
+/// What an execution is for. Its host cannot tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// The policy asks for it before anything is known.
+    Work,
+    /// It repeats a result that was drawn for an audit, or one that only newcomers have signed.
+    Audit,
+    /// A newcomer repeats a result that stands.
+    Qualification,
+    /// Results differ.
+    Dispute,
+    /// An earlier execution is slow, gave no result, or is not believed any more.
+    Again,
+}
+
 /// Why a shard is where it is.
 #[derive(Debug, Clone, Serialize)]
 pub struct Why {
@@ -223,6 +239,32 @@ impl State {
     /// about it changes anything.
     pub fn open_job(&self, node: NodeId, id: AssignmentId) -> Option<JobId> {
         self.open.get(&id).filter(|open| open.node == node).map(|open| open.job)
+    }
+
+    /// What an execution under way is for, as things are now.
+    pub fn purpose(&self, id: AssignmentId) -> Option<Purpose> {
+        let open = self.open.get(&id)?;
+        let job = self.jobs.get(&open.job)?;
+        let shard = job.shard(open.shard)?;
+        let given = shard.open.len() + shard.casts.len();
+        Some(if open.probe {
+            Purpose::Qualification
+        } else if shard.is_disputed(&self.config) {
+            Purpose::Dispute
+        } else if given > usize::from(shard.quorum) {
+            Purpose::Again
+        } else if given > usize::from(job.spec.policy.quorum()) {
+            Purpose::Audit
+        } else if usize::try_from(shard.attempts).is_ok_and(|all| all > given) {
+            Purpose::Again
+        } else {
+            Purpose::Work
+        })
+    }
+
+    /// Whether the operator's results may be accepted alone.
+    pub fn is_qualified(&self, operator: OperatorId, class: Class) -> bool {
+        self.reputation.qualified(class).contains(&operator)
     }
 
     /// Jobs that have not ended.

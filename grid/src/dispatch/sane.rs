@@ -1,0 +1,88 @@
+//! What holds of a state at every time, derived anew from its parts: for simulations and tests, since it walks all of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use registry::{
+    id::{JobId, NodeId, OperatorId},
+    job::{Class, Stage},
+};
+
+use super::{State, job::ShardKey};
+
+/// A rule that a state breaks: a defect of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{rule}: {detail}")]
+pub struct Insane {
+    /// What should hold.
+    pub rule: &'static str,
+    /// Where it does not.
+    pub detail: String,
+}
+
+impl State {
+    /// Derives what can be derived, and compares it with what is kept.
+    ///
+    /// # Errors
+    /// Names the first rule that is broken.
+    pub fn check(&self) -> Result<(), Insane> {
+        self.check_open()?;
+        self.check_shards()?;
+        self.check_newcomers()?;
+        let shards = self.ended.iter().filter_map(|id| self.jobs.get(id)).map(|job| u64::from(job.shard_count())).sum();
+        holds("shards of ended jobs are counted", &self.ended_shards, &shards)
+    }
+
+    /// Executions under way: of connected halves that agree, and each with its timer.
+    fn check_open(&self) -> Result<(), Insane> {
+        let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for (id, open) in &self.open {
+            *held.entry(open.node).or_default() += 1;
+            holds("an open execution is its host's", &self.open_of.contains(&(open.node, *id)), &true)?;
+            holds("an open execution has its timer", &self.timers.contains(&open.timer), &true)?;
+            let shard = self.jobs.get(&open.job).and_then(|job| job.shard(open.shard));
+            let list = shard.map(|shard| if open.probe { &shard.probes } else { &shard.open });
+            let known = list.is_some_and(|list| list.contains(&(*id, open.operator)));
+            holds("an open execution is its shard's", &known, &true)?;
+        }
+        holds("hosts have the executions that are open", &self.open_of.len(), &self.open.len())?;
+        for (node, host) in self.fleet.hosts() {
+            let counted = held.get(&node).copied().unwrap_or(0);
+            holds("a host's executions are counted", &(node, host.in_flight), &(node, counted))?;
+        }
+        Ok(())
+    }
+
+    fn check_shards(&self) -> Result<(), Insane> {
+        let mut unchecked: BTreeSet<(OperatorId, JobId, ShardKey)> = BTreeSet::new();
+        for (id, job) in self.jobs.iter().filter(|(_, job)| !job.phase.is_ended()) {
+            let accepted = job.shards().filter(|(key, shard)| key.stage == Stage::Map && shard.accepted.is_some());
+            holds("accepted shards are counted", &job.accepted_count(), &(accepted.count() as u32))?;
+            let waits = job.is_queued();
+            holds("a job with queued shards has its turn", &(!waits || self.turn.contains(id)), &true)?;
+            for (key, shard) in job.shards() {
+                if shard.accepted.is_some() {
+                    holds("nothing is open of an accepted shard", &(id, key, shard.open.len()), &(id, key, 0))?;
+                }
+                unchecked.extend(shard.sole_witness().map(|operator| (operator, *id, key)));
+            }
+        }
+        holds("results that one operator stands for are known", &self.unchecked, &unchecked)
+    }
+
+    fn check_newcomers(&self) -> Result<(), Insane> {
+        let qualified = self.reputation.qualified(Class::Exact);
+        let newcomers = self
+            .fleet
+            .hosts()
+            .filter(|(_, host)| host.connected && host.suspended.is_none() && !qualified.contains(&host.operator));
+        holds("newcomers are known", &self.newcomers, &newcomers.map(|(node, _)| node).collect())
+    }
+}
+
+fn holds<T: PartialEq + std::fmt::Debug>(rule: &'static str, kept: &T, derived: &T) -> Result<(), Insane> {
+    if kept == derived {
+        return Ok(());
+    }
+    let shown = |value: &T| format!("{value:?}").chars().take(400).collect::<String>();
+    Err(Insane { rule, detail: format!("{} is kept where {} was derived", shown(kept), shown(derived)) })
+}

@@ -1,0 +1,410 @@
+//! What hosts do with assignments: they queue, run as many at a time as they have slots, sign, and send until they are heard.
+
+use std::collections::VecDeque;
+
+use registry::{
+    id::{BlobHash, EngineFingerprint, JobId, NodeId, TaskId},
+    job::{Class, ShardInfo},
+    receipt::{Execution, Outcome, Receipt},
+};
+
+use super::{
+    Adversary, Options,
+    check::Broken,
+    conduct::{self, Moment, Move},
+    random::{Random, mix},
+    work::{self, Answer},
+    world::{Happening, World, number_of},
+};
+use crate::{
+    dispatch::Event,
+    engines::Engines,
+    flow::{Assignment, AssignmentId, Attested, Fault, Millis, Offer},
+};
+
+const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
+const OLDER_ENGINE: EngineFingerprint = EngineFingerprint([8; 32]);
+const PORTABLE: EngineFingerprint = EngineFingerprint([7; 32]);
+/// Assignments that a host takes besides those that run.
+const QUEUE_MAX: u32 = 8;
+/// How much sooner an answer is there that nobody works for.
+const IDLE_FACTOR: u64 = 10;
+
+/// One machine.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) node: NodeId,
+    pub(super) operator: u32,
+    engine: EngineFingerprint,
+    slots: u32,
+    /// Time that it takes for a task, compared with an average host's.
+    slowness: u64,
+    fault_ppm: u32,
+    running: u32,
+    waiting: VecDeque<Ticket>,
+    /// Everything that it was given and is not rid of.
+    pub(super) holds: Vec<Ticket>,
+    /// Which connection to the coordinator this is.
+    pub(super) epoch: u32,
+    /// The connection stands.
+    pub(super) is_online: bool,
+    pub(super) is_cut: bool,
+    pub(super) is_away: bool,
+    /// It belonged to somebody who was caught.
+    pub(super) is_gone: bool,
+}
+
+impl Host {
+    pub(super) fn new(options: &Options, node: NodeId, operator: u32, lies: bool, random: &mut Random) -> Self {
+        let trouble = &options.trouble;
+        let is_slow = !lies && random.happens(trouble.slow_ppm);
+        let is_flaky = !lies && random.happens(trouble.flaky_ppm);
+        let is_older = options.adversary == Adversary::VersionSkew && random.happens(options.liars_ppm);
+        Self {
+            node,
+            operator,
+            engine: if is_older { OLDER_ENGINE } else { ENGINE },
+            slots: options.slots,
+            slowness: if is_slow { trouble.slow_factor } else { 1 },
+            fault_ppm: if is_flaky { trouble.flaky_fault_ppm } else { 0 },
+            running: 0,
+            waiting: VecDeque::new(),
+            holds: Vec::new(),
+            epoch: 0,
+            is_online: false,
+            is_cut: false,
+            is_away: false,
+            is_gone: false,
+        }
+    }
+
+    /// Tasks that it does while an average host does a million.
+    pub(super) fn power_ppm(&self) -> u64 {
+        u64::from(self.slots) * 1_000_000 / self.slowness
+    }
+
+    pub(super) fn offer(&self) -> Offer {
+        let engines = Engines::plain(self.engine, PORTABLE);
+        Offer { slots: self.slots, queue_max: QUEUE_MAX, memory_bytes_max: 1 << 30, engines }
+    }
+}
+
+/// Where something lies in a [`Slab`]; nothing that came later answers to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket {
+    slot: u32,
+    generation: u32,
+}
+
+/// Things that come and go, without a search.
+#[derive(Debug)]
+pub(super) struct Slab<T> {
+    slots: Vec<(u32, Option<T>)>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Slab<T> {
+    fn insert(&mut self, value: T) -> Ticket {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push((0, None));
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        let (generation, place) = &mut self.slots[slot as usize];
+        *place = Some(value);
+        Ticket { slot, generation: *generation }
+    }
+
+    fn remove(&mut self, ticket: Ticket) -> Option<T> {
+        let (generation, place) = self.slots.get_mut(ticket.slot as usize)?;
+        let value = if *generation == ticket.generation { place.take() } else { None };
+        if value.is_some() {
+            *generation = generation.wrapping_add(1);
+            self.free.push(ticket.slot);
+        }
+        value
+    }
+
+    pub(super) fn get(&self, ticket: Ticket) -> Option<&T> {
+        let (generation, place) = self.slots.get(ticket.slot as usize)?;
+        if *generation == ticket.generation { place.as_ref() } else { None }
+    }
+
+    fn get_mut(&mut self, ticket: Ticket) -> Option<&mut T> {
+        let (generation, place) = self.slots.get_mut(ticket.slot as usize)?;
+        if *generation == ticket.generation { place.as_mut() } else { None }
+    }
+}
+
+/// Where an assignment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// On its way to the host.
+    Sent,
+    /// Waiting there for a slot.
+    Waiting,
+    /// In a slot since then.
+    Running(Millis),
+    /// Held, in no slot, and never answered.
+    Withheld,
+    /// Answered: the host keeps it until it is acknowledged.
+    Signed(Answer),
+    /// It could not be run.
+    Failed,
+}
+
+/// An assignment that a host was given.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) id: AssignmentId,
+    host: u32,
+    number: u32,
+    job: JobId,
+    shard: ShardInfo,
+    task: TaskId,
+    engine: EngineFingerprint,
+    pub(super) stage: Stage,
+    /// What its execution gives.
+    next: Stage,
+    began_ms: Millis,
+    task_us: u64,
+}
+
+impl World<'_> {
+    /// The coordinator gives an assignment to a host.
+    pub(super) fn assign(&mut self, node: NodeId, assignment: &Assignment) {
+        self.tally.ordered(self.state.purpose(assignment.id));
+        self.tally.note(1, assignment.id.0);
+        let (host, now) = (number_of(&node.0), self.now);
+        let Some(number) = self.jobs.number(assignment.job) else { return };
+        let Some(task) = self.jobs.task_mut(number, assignment.shard.index) else { return };
+        task.ordered_ms.get_or_insert(now);
+        let task = task.id;
+        if !self.hosts[host as usize].is_online {
+            return;
+        }
+        let Assignment { id, job, shard, engine, .. } = *assignment;
+        let (stage, next) = (Stage::Sent, Stage::Failed);
+        let given = Given { id, host, number, job, shard, task, engine, stage, next, began_ms: now, task_us: 0 };
+        let ticket = self.given.insert(given);
+        self.hosts[host as usize].holds.push(ticket);
+        let when = now + self.delay();
+        self.queue.at(when, Happening::Arrive(ticket));
+    }
+
+    pub(super) fn arrive(&mut self, ticket: Ticket) {
+        let Some(given) = self.given.get_mut(ticket) else { return };
+        given.stage = Stage::Waiting;
+        let host = given.host;
+        self.hosts[host as usize].waiting.push_back(ticket);
+        self.fill(host);
+    }
+
+    /// Starts what waits at a host, as far as it has slots.
+    fn fill(&mut self, host: u32) {
+        while self.hosts[host as usize].running < self.hosts[host as usize].slots {
+            let Some(ticket) = self.hosts[host as usize].waiting.pop_front() else { return };
+            let Some(given) = self.given.get_mut(ticket) else { continue };
+            (given.stage, given.began_ms) = (Stage::Running(self.now), self.now);
+            let (number, shard) = (given.number, given.shard.index);
+            self.hosts[host as usize].running += 1;
+            if self.is_liars(host)
+                && let Some(task) = self.jobs.task_mut(number, shard)
+            {
+                task.ring_holders = task.ring_holders.saturating_add(1);
+            }
+            self.proceed(ticket);
+        }
+    }
+
+    fn is_liars(&self, host: u32) -> bool {
+        self.operators[self.hosts[host as usize].operator as usize].lies
+    }
+
+    /// Decides what a host does with a task that it has in a slot.
+    pub(super) fn proceed(&mut self, ticket: Ticket) {
+        let Some(given) = self.given.get(ticket) else { return };
+        let (host, number, shard, began_ms) = (given.host, given.number, given.shard.index, given.began_ms);
+        let decided = self.decide(host, number, shard, began_ms);
+        match decided {
+            Move::Wait(again_ms) => return self.queue.at(self.now + again_ms, Happening::Look(ticket)),
+            Move::Withhold => return self.withhold(ticket),
+            Move::Run | Move::Err | Move::Sign(_) => {}
+        }
+        let machine = &self.hosts[host as usize];
+        let chance = &mut self.chance.hosts;
+        let task_ms = (self.options.task_ms * machine.slowness * chance.between(500, 1_500) / 1_000).max(1);
+        let fails = chance.happens(machine.fault_ppm);
+        if chance.happens(self.options.trouble.crash_ppm) {
+            self.queue.at(self.now + chance.below(task_ms), Happening::Crash(host));
+        }
+        let (next, after_ms) = match decided {
+            _ if fails => (Stage::Failed, task_ms / 2),
+            Move::Err => (Stage::Signed(Answer::unique(&mut self.chance.liars)), task_ms),
+            Move::Sign(answer) => (Stage::Signed(answer), task_ms / IDLE_FACTOR),
+            Move::Run | Move::Wait(_) | Move::Withhold => (Stage::Signed(self.truth(number)), task_ms),
+        };
+        let done = self.now + after_ms.max(1);
+        if let Some(given) = self.given.get_mut(ticket) {
+            // Who waited or did nothing says that it worked.
+            (given.next, given.task_us) = (next, task_ms * 1_000);
+        }
+        self.queue.at(done, Happening::Done(ticket));
+    }
+
+    /// What comes of running a task of the job.
+    fn truth(&mut self, number: u32) -> Answer {
+        let is_unsteady = self.jobs.get(number).is_some_and(|work| work.is_unsteady);
+        if is_unsteady { Answer::unique(&mut self.chance.work) } else { Answer::TRUTH }
+    }
+
+    fn decide(&mut self, host: u32, number: u32, shard: u32, began_ms: Millis) -> Move {
+        let operator = self.hosts[host as usize].operator;
+        let (lies, done) = (self.operators[operator as usize].lies, self.operators[operator as usize].done);
+        if !lies {
+            return Move::Run;
+        }
+        let now = self.now;
+        let Some(task) = self.jobs.task_mut(number, shard) else { return Move::Run };
+        let moment = Moment {
+            task,
+            done,
+            standing_tasks: self.standing_tasks,
+            confirms: operator % 2 == 1,
+            waited_ms: now - began_ms,
+        };
+        let decided = conduct::decide(self.options.adversary, &moment, &mut self.chance.liars);
+        match decided {
+            Move::Run | Move::Err => task.ring_is_honest = true,
+            Move::Sign(Answer::RING) => task.ring_lies = true,
+            Move::Sign(_) | Move::Wait(_) | Move::Withhold => {}
+        }
+        if matches!(decided, Move::Err | Move::Sign(_)) && decided != Move::Sign(Answer::TRUTH) {
+            self.operators[operator as usize].first_lie_ms.get_or_insert(now);
+        }
+        decided
+    }
+
+    fn withhold(&mut self, ticket: Ticket) {
+        let Some(given) = self.given.get_mut(ticket) else { return };
+        given.stage = Stage::Withheld;
+        let (host, number, shard) = (given.host, given.number, given.shard.index);
+        self.leave_slot(host, number, shard);
+        self.fill(host);
+    }
+
+    fn leave_slot(&mut self, host: u32, number: u32, shard: u32) {
+        self.hosts[host as usize].running -= 1;
+        if self.is_liars(host)
+            && let Some(task) = self.jobs.task_mut(number, shard)
+        {
+            task.ring_holders = task.ring_holders.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn done(&mut self, ticket: Ticket) {
+        let Some(given) = self.given.get_mut(ticket) else { return };
+        given.stage = given.next;
+        let (host, number, shard, stage) = (given.host, given.number, given.shard.index, given.stage);
+        self.leave_slot(host, number, shard);
+        if let Stage::Signed(answer) = stage {
+            let operator = self.hosts[host as usize].operator;
+            let done = &mut self.operators[operator as usize].done;
+            *done = done.saturating_add(1);
+            if let Some(task) = self.jobs.task_mut(number, shard) {
+                task.leaked.get_or_insert(answer);
+            }
+        }
+        self.send(host, ticket);
+        self.fill(host);
+    }
+
+    /// Sends a host's answer, if it has a connection; otherwise it is sent when it has one again.
+    pub(super) fn send(&mut self, host: u32, ticket: Ticket) {
+        let Host { is_online, epoch, .. } = self.hosts[host as usize];
+        if is_online {
+            let when = self.now + self.delay();
+            self.queue.at(when, Happening::Receive(ticket, epoch));
+        }
+    }
+
+    pub(super) fn receive(&mut self, ticket: Ticket, epoch: u32) -> Result<(), Broken> {
+        let Some(given) = self.given.get(ticket) else { return Ok(()) };
+        let (host, id, task_us) = (given.host, given.id, given.task_us);
+        let Host { node, operator, is_online, .. } = self.hosts[host as usize];
+        if !is_online || self.hosts[host as usize].epoch != epoch {
+            return Ok(());
+        }
+        let Stage::Signed(answer) = given.stage else {
+            let fault = Fault::new("host_fault", "the host could not run it");
+            self.remove(host, ticket);
+            return self.feed(Event::Faulted { node, assignment: id, fault });
+        };
+        let output = work::output(given.number, given.shard.index, answer);
+        let (number, shard) = (given.number, given.shard.index);
+        let receipt = self.receipt(given, answer, output.hash());
+        if self.state.open_job(node, id).is_some()
+            && let Some(task) = self.jobs.task_mut(number, shard)
+        {
+            task.votes.push((operator, answer));
+        }
+        self.tally.receipts += 1;
+        self.tally.note(2, id.0);
+        self.feed(Event::Receipt { node, receipt: Attested::simulated(receipt), output, task_us })
+    }
+
+    fn receipt(&self, given: &Given, answer: Answer, output: BlobHash) -> Receipt {
+        let host = &self.hosts[given.host as usize];
+        let execution = Execution {
+            task: given.task,
+            module: work::module(),
+            class: Class::Exact,
+            engine: given.engine,
+            outcome: Outcome::Ok,
+            fuel_used: 10,
+            output,
+            nn_root: None,
+            segment_root: None,
+        };
+        let operator = self.operators[host.operator as usize].id;
+        let (job, shard, node, nonce) = (given.job, given.shard, host.node, given.id.0);
+        let (device, nn_record) = (None, None);
+        let plain = Receipt { job, shard, execution, device, node, operator, nonce, price_micro: 0, nn_record };
+        if self.options.adversary == Adversary::SeedGrinder && answer == Answer::RING { grind(plain) } else { plain }
+    }
+
+    /// The host is rid of an assignment: it was acknowledged, or is not wanted any more.
+    pub(super) fn drop_assignment(&mut self, host: u32, id: AssignmentId) {
+        let held = &self.hosts[host as usize].holds;
+        let ticket = held.iter().copied().find(|ticket| self.given.get(*ticket).is_some_and(|given| given.id == id));
+        if let Some(ticket) = ticket {
+            self.remove(host, ticket);
+            self.fill(host);
+        }
+    }
+
+    pub(super) fn remove(&mut self, host: u32, ticket: Ticket) {
+        self.hosts[host as usize].holds.retain(|held| *held != ticket);
+        let Some(given) = self.given.remove(ticket) else { return };
+        match given.stage {
+            Stage::Running(_) => self.leave_slot(host, given.number, given.shard.index),
+            Stage::Waiting => self.hosts[host as usize].waiting.retain(|waits| *waits != ticket),
+            Stage::Sent | Stage::Withheld | Stage::Signed(_) | Stage::Failed => {}
+        }
+    }
+}
+
+/// Of some receipts that say the same the one that looks least like being drawn, for who does not know the secret.
+fn grind(receipt: Receipt) -> Receipt {
+    let guess = |receipt: &Receipt| {
+        let [a, b, c, d, e, f, g, h, ..] = receipt.id().0;
+        mix(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+    };
+    let tries = (0..4).map(|price_micro| Receipt { price_micro, ..receipt.clone() });
+    tries.max_by_key(guess).unwrap_or(receipt)
+}

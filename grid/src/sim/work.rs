@@ -1,0 +1,170 @@
+//! Jobs and tasks as the world knows them: what is true of each, who signed what, and what the liars know.
+//!
+//! Nothing is executed. An output is named by its job, its shard and an [`Answer`], so that the truth is a function of the task and
+//! what a grid accepted can be read off the output's hash.
+
+use std::collections::BTreeMap;
+
+use registry::{
+    audit::Secret,
+    id::{BlobHash, JobId, ModuleHash, TaskId},
+    job::{JobSpec, Limits, Policy, ShardInfo, Stage, task_id},
+    receipt::Output,
+};
+
+use super::random::{Random, mix};
+use crate::flow::{Millis, Plan, PlannedShard, Slice};
+
+/// What a host signs in the end about a task; 0 is the truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Answer(u32);
+
+impl Answer {
+    pub(super) const TRUTH: Self = Self(0);
+    /// The lie that all of the ring sign.
+    pub(super) const RING: Self = Self(1);
+    /// What who does not run a task writes.
+    pub(super) const EMPTY: Self = Self(2);
+
+    /// What nobody else signs.
+    pub(super) fn unique(random: &mut Random) -> Self {
+        Self(3 + random.below(u64::from(u32::MAX - 3)) as u32)
+    }
+}
+
+/// A shard.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) id: TaskId,
+    /// Whether the liars gain much by a lie about it.
+    pub(super) is_dear: bool,
+    /// Hosts of the ring that have it and have not answered.
+    pub(super) ring_holders: u8,
+    /// One of the ring has decided to lie about it.
+    pub(super) ring_lies: bool,
+    /// One of the ring has decided to be honest.
+    pub(super) ring_is_honest: bool,
+    /// What was signed first, for who copies.
+    pub(super) leaked: Option<Answer>,
+    /// Who signed what, by operator, as far as it reached the coordinator.
+    pub(super) votes: Vec<(u32, Answer)>,
+    /// When it was first given to a host.
+    pub(super) ordered_ms: Option<Millis>,
+    /// What stands, and since when.
+    pub(super) stands: Option<(Answer, Millis)>,
+}
+
+/// A job.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) id: JobId,
+    pub(super) secret: Secret,
+    pub(super) submitted_ms: Millis,
+    /// Its module writes something else each time.
+    pub(super) is_unsteady: bool,
+    pub(super) tasks: Vec<Task>,
+}
+
+/// The module of all jobs.
+pub(super) fn module() -> ModuleHash {
+    ModuleHash([7; 32])
+}
+
+/// A job with so many tasks as it is submitted, and as the world knows it.
+pub(super) fn submit(
+    number: u32,
+    tasks: u32,
+    policy: Policy,
+    now: Millis,
+    random: &mut Random,
+) -> (JobSpec, Plan, Work) {
+    let limits = Limits { wall_ms_max: 60_000, ..Limits::default() };
+    let spec = JobSpec {
+        policy,
+        limits,
+        attempts_max: 50,
+        deadline_ms: 24 * 3_600_000,
+        ..JobSpec::new(module(), number.into())
+    };
+    let template = spec.template().hash();
+    let planned = (0..tasks).map(|shard| PlannedShard {
+        slice: Slice { blob: None, start: shard.into(), end: u64::from(shard) + 1 },
+        input: input(number, shard),
+    });
+    let plan = Plan { shards: planned.collect() };
+    let mut secret = [0; 32];
+    secret[..8].copy_from_slice(&random.next().to_le_bytes());
+    let (id, secret) = (spec.id(), Secret::from_bytes(secret));
+    let mut work = Work { id, secret, submitted_ms: now, is_unsteady: false, tasks: Vec::new() };
+    let tasks = plan.shards.iter().zip(0..).map(|(planned, index)| Task {
+        id: task_id(template, ShardInfo { stage: Stage::Map, index, count: tasks }, planned.input),
+        is_dear: mix(u64::from(number) << 32 | u64::from(index)) % 100 == 0,
+        ring_holders: 0,
+        ring_lies: false,
+        ring_is_honest: false,
+        leaked: None,
+        votes: Vec::new(),
+        ordered_ms: None,
+        stands: None,
+    });
+    work.tasks = tasks.collect();
+    (spec, plan, work)
+}
+
+fn named(kind: u8, number: u32, shard: u32, answer: Answer) -> BlobHash {
+    let mut bytes = [kind; 32];
+    bytes[..4].copy_from_slice(&number.to_le_bytes());
+    bytes[4..8].copy_from_slice(&shard.to_le_bytes());
+    bytes[8..12].copy_from_slice(&answer.0.to_le_bytes());
+    BlobHash(bytes)
+}
+
+fn input(number: u32, shard: u32) -> BlobHash {
+    named(0x11, number, shard, Answer::TRUTH)
+}
+
+/// What a host writes that answers so.
+pub(super) fn output(number: u32, shard: u32, answer: Answer) -> Output {
+    Output { stdout: named(0x22, number, shard, answer), stdout_bytes: 64, files: Vec::new() }
+}
+
+/// What whoever wrote this output answered.
+pub(super) fn answered(output: &Output) -> Answer {
+    let [_, _, _, _, _, _, _, _, a, b, c, d, ..] = output.stdout.0;
+    Answer(u32::from_le_bytes([a, b, c, d]))
+}
+
+/// Unfinished jobs, by number.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    works: BTreeMap<u32, Work>,
+    numbers: BTreeMap<JobId, u32>,
+}
+
+impl Jobs {
+    pub(super) fn insert(&mut self, number: u32, work: Work) {
+        self.numbers.insert(work.id, number);
+        self.works.insert(number, work);
+    }
+
+    pub(super) fn remove(&mut self, id: JobId) -> Option<Work> {
+        let number = self.numbers.remove(&id)?;
+        self.works.remove(&number)
+    }
+
+    pub(super) fn number(&self, id: JobId) -> Option<u32> {
+        self.numbers.get(&id).copied()
+    }
+
+    pub(super) fn get(&self, number: u32) -> Option<&Work> {
+        self.works.get(&number)
+    }
+
+    pub(super) fn task_mut(&mut self, number: u32, shard: u32) -> Option<&mut Task> {
+        self.works.get_mut(&number)?.tasks.get_mut(shard as usize)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.works.len()
+    }
+}

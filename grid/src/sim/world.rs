@@ -1,0 +1,410 @@
+//! The event loop: what happens next, what the machine says to it, and what follows from that in the world.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use registry::{
+    id::{NodeId, OperatorId},
+    job::{Class, Stage},
+    receipt::Record,
+};
+
+use super::{
+    Options, Report,
+    check::Broken,
+    hosts::{Given, Host, Slab, Ticket},
+    random::{Random, mix},
+    report::Tally,
+    work::{self, Jobs},
+};
+use crate::{
+    audit::TASK_MICRO,
+    config::Config,
+    dispatch::{Effect, Event, Notice, State, on_event},
+    flow::{AssignmentId, Millis},
+    reputation::Standing,
+};
+
+/// When a run begins: late enough that no age is cut off at zero.
+const START_MS: Millis = 1_000_000;
+
+/// What will happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Happening {
+    /// The next job is submitted.
+    Submit,
+    /// An assignment reaches its host.
+    Arrive(Ticket),
+    /// A host looks again at a task that it holds back.
+    Look(Ticket),
+    /// An execution ends.
+    Done(Ticket),
+    /// A host's answer reaches the coordinator, if the connection is still the same.
+    Receive(Ticket, u32),
+    /// A host hears that an assignment is not wanted any more.
+    Revoke(u32, AssignmentId),
+    /// A host's connection stands.
+    Join(u32, u32),
+    /// The coordinator notices that a host's connection is gone.
+    Lost(u32, u32),
+    /// A host crashes.
+    Crash(u32),
+    /// A host is there again.
+    Return(u32),
+    /// Somebody takes a host away.
+    Churn,
+    /// The network parts.
+    Cut,
+    /// It is one again.
+    Heal,
+    /// Who was caught comes back under a new name.
+    ReEnter(u32),
+}
+
+/// What will happen when, in order; at the same time first what was said first.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    heap: BinaryHeap<Reverse<(Millis, u64, Happening)>>,
+    said: u64,
+}
+
+impl Queue {
+    pub(super) fn at(&mut self, when: Millis, what: Happening) {
+        self.said += 1;
+        self.heap.push(Reverse((when, self.said, what)));
+    }
+
+    fn next(&self) -> Option<Millis> {
+        self.heap.peek().map(|Reverse((when, ..))| *when)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+}
+
+/// Who answers for hosts. Its balance in the ledger belongs here, once there is one.
+#[derive(Debug)]
+pub(super) struct Operator {
+    pub(super) id: OperatorId,
+    /// Whether it is of the adversary's.
+    pub(super) lies: bool,
+    /// Tasks that its hosts have done.
+    pub(super) done: u32,
+    /// Its hosts.
+    pub(super) hosts: Vec<u32>,
+    /// When it first signed what is wrong.
+    pub(super) first_lie_ms: Option<Millis>,
+    /// Wrong results that were delivered and that it signed first.
+    pub(super) wrong: u64,
+    pub(super) caught_ms: Option<Millis>,
+}
+
+/// Streams of chance, so that what one concern draws does not shift the others.
+#[derive(Debug)]
+pub(super) struct Chance {
+    pub(super) network: Random,
+    pub(super) hosts: Random,
+    pub(super) liars: Random,
+    pub(super) work: Random,
+}
+
+/// Everything that is simulated.
+pub(super) struct World<'a> {
+    pub(super) options: &'a Options,
+    pub(super) state: State,
+    pub(super) now: Millis,
+    pub(super) queue: Queue,
+    pub(super) hosts: Vec<Host>,
+    pub(super) operators: Vec<Operator>,
+    pub(super) jobs: Jobs,
+    pub(super) given: Slab<Given>,
+    pub(super) chance: Chance,
+    pub(super) tally: Tally,
+    /// Tasks after which an operator has standing, as far as it can tell.
+    pub(super) standing_tasks: u32,
+    job_numbers: u32,
+    submitted: u32,
+    /// Time from one job to the next.
+    job_every_ms: Millis,
+    open_jobs_max: usize,
+}
+
+/// A key that tells nothing, with the number of whom it belongs to at its end.
+fn key(kind: u64, seed: u64, number: u32) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (word, at) in bytes.chunks_exact_mut(8).zip(0..) {
+        word.copy_from_slice(&mix(seed ^ mix(kind << 40 | u64::from(number) << 4 | at)).to_le_bytes());
+    }
+    bytes[28..].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+pub(super) fn number_of(key: &[u8; 32]) -> u32 {
+    let [.., a, b, c, d] = key;
+    u32::from_le_bytes([*a, *b, *c, *d])
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(options: &'a Options) -> Self {
+        let random = Random::new(options.seed);
+        let [network, hosts, liars, work] = [1, 2, 3, 4].map(|concern| random.fork(concern));
+        let newcomer_tasks = options.config.audit.newcomer_micro / TASK_MICRO;
+        let mut world = Self {
+            options,
+            state: State::new(Config::default()),
+            now: START_MS,
+            queue: Queue::default(),
+            hosts: Vec::new(),
+            operators: Vec::new(),
+            jobs: Jobs::default(),
+            given: Slab::default(),
+            chance: Chance { network, hosts, liars, work },
+            tally: Tally::new(START_MS),
+            // Beyond it, since not every task of a newcomer is known to have been counted.
+            standing_tasks: u32::try_from(newcomer_tasks * 5 / 4).unwrap_or(u32::MAX),
+            job_numbers: 0,
+            submitted: 0,
+            job_every_ms: 1,
+            open_jobs_max: 0,
+        };
+        world.people();
+        world
+    }
+
+    /// Who is there at the start, with what they have shown so far.
+    fn people(&mut self) {
+        let options = self.options;
+        let lying = u64::from(options.operators) * u64::from(options.liars_ppm) / 1_000_000;
+        let lying = if options.adversary.lies() { u32::try_from(lying).unwrap_or(0) } else { 0 };
+        let first_liar = options.operators.saturating_sub(lying).max(options.vouched);
+        let mut standings = Vec::new();
+        for number in 0..options.operators {
+            let lies = number >= first_liar;
+            let is_new = number >= options.vouched && self.chance.hosts.happens(options.newcomers_ppm);
+            let is_known = if lies { options.liars_established } else { !is_new };
+            let times = if lies { options.adversary.multiplies() } else { 1 };
+            for _ in 0..times {
+                let operator = self.operator(lies);
+                if is_known && options.shown_tasks > 0 {
+                    self.operators[operator as usize].done = u32::MAX / 2;
+                    let checked_micro = options.shown_tasks * TASK_MICRO;
+                    let standing = Standing { checked_micro, at_ms: START_MS, confirmed: options.shown_tasks };
+                    standings.push((self.operators[operator as usize].id, Class::Exact, standing));
+                }
+                let hosts = options.hosts / options.operators + u32::from(number < options.hosts % options.operators);
+                (0..hosts).for_each(|_| self.machine(operator));
+            }
+        }
+        let vouched = (0..options.vouched).map(|number| self.operators[number as usize].id).collect();
+        let config = Config { vouched, finished_jobs_max: 64, finished_shards_max: 20_000, ..options.config.clone() };
+        self.state = State::with_standings(config, standings);
+    }
+
+    /// A new name.
+    pub(super) fn operator(&mut self, lies: bool) -> u32 {
+        let number = u32::try_from(self.operators.len()).unwrap_or(u32::MAX);
+        let id = OperatorId(key(1, self.options.seed, number));
+        let (hosts, first_lie_ms, caught_ms) = (Vec::new(), None, None);
+        self.operators.push(Operator { id, lies, done: 0, hosts, first_lie_ms, wrong: 0, caught_ms });
+        number
+    }
+
+    pub(super) fn machine(&mut self, operator: u32) {
+        let number = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
+        let node = NodeId(key(2, self.options.seed, number));
+        let host =
+            Host::new(self.options, node, operator, self.operators[operator as usize].lies, &mut self.chance.hosts);
+        self.operators[operator as usize].hosts.push(number);
+        self.hosts.push(host);
+    }
+
+    pub(super) fn run(mut self) -> Result<Report, Broken> {
+        self.begin()?;
+        while self.submitted < self.options.tasks || self.state.open_jobs() > 0 {
+            self.step()?;
+        }
+        self.check_ended()?;
+        Ok(Report::of(self))
+    }
+
+    fn begin(&mut self) -> Result<(), Broken> {
+        for host in 0..self.hosts.len() {
+            self.join(u32::try_from(host).unwrap_or(u32::MAX))?;
+        }
+        let known = |host: &&Host| self.state.is_qualified(self.operators[host.operator as usize].id, Class::Exact);
+        let power: u64 = self.hosts.iter().filter(known).map(Host::power_ppm).sum();
+        let power = if power > 0 { power } else { self.hosts.iter().map(Host::power_ppm).sum() };
+        let Options { job_tasks, task_ms, load_ppm, slots, .. } = *self.options;
+        let asked = (u128::from(power) * u128::from(load_ppm) / 1_000_000).max(1);
+        let every = u128::from(job_tasks) * u128::from(task_ms) * 1_000_000 / asked;
+        self.job_every_ms = Millis::try_from(every).unwrap_or(Millis::MAX).max(1);
+        let at_once = self.hosts.len() as u64 * u64::from(slots) / u64::from(job_tasks);
+        self.open_jobs_max = usize::try_from(3 * at_once + 4).unwrap_or(usize::MAX);
+        self.queue.at(self.now, Happening::Submit);
+        self.begin_trouble();
+        Ok(())
+    }
+
+    /// The next thing that happens, be it in the world or because time has passed.
+    fn step(&mut self) -> Result<(), Broken> {
+        let next = self.queue.next();
+        self.tally.events += 1;
+        match self.state.next_timer() {
+            Some(due) if next.is_none_or(|next| due <= next) => {
+                self.now = self.now.max(due);
+                self.feed(Event::Tick)?;
+            }
+            _ => {
+                let Some(Reverse((when, _, what))) = self.queue.heap.pop() else {
+                    return Err(self.broken("every job ends", "nothing is due and jobs are open"));
+                };
+                self.now = self.now.max(when);
+                self.happen(what)?;
+            }
+        }
+        self.tally.peak(self.state.open_count(), self.queue.len(), self.jobs.len(), self.hosts.len());
+        let every = self.options.check_every_events;
+        if every > 0 && self.tally.events % every == 0 { self.check_all() } else { Ok(()) }
+    }
+
+    fn happen(&mut self, what: Happening) -> Result<(), Broken> {
+        match what {
+            Happening::Submit => return self.submit(),
+            Happening::Arrive(ticket) => self.arrive(ticket),
+            Happening::Look(ticket) => self.proceed(ticket),
+            Happening::Done(ticket) => self.done(ticket),
+            Happening::Receive(ticket, epoch) => return self.receive(ticket, epoch),
+            Happening::Revoke(host, assignment) => self.drop_assignment(host, assignment),
+            Happening::Join(host, epoch) if self.hosts[host as usize].epoch == epoch => return self.join(host),
+            Happening::Lost(host, epoch) if self.hosts[host as usize].epoch == epoch => {
+                let node = self.hosts[host as usize].node;
+                return self.feed(Event::HostDown { node });
+            }
+            Happening::Join(..) | Happening::Lost(..) => {}
+            Happening::Crash(host) => self.leave(host, self.options.trouble.restart_ms, self.options.network.notice_ms),
+            Happening::Return(host) => self.come_back(host),
+            Happening::Churn => self.churn(),
+            Happening::Cut => self.cut(),
+            Happening::Heal => self.heal(),
+            Happening::ReEnter(operator) => return self.re_enter(operator),
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self) -> Result<(), Broken> {
+        if self.jobs.len() >= self.open_jobs_max {
+            self.queue.at(self.now + self.job_every_ms.div_ceil(4), Happening::Submit);
+            return Ok(());
+        }
+        let tasks = self.options.job_tasks.min(self.options.tasks - self.submitted);
+        self.submitted += tasks;
+        let number = self.job_numbers;
+        self.job_numbers += 1;
+        let (spec, plan, mut work) = work::submit(number, tasks, self.options.policy, self.now, &mut self.chance.work);
+        let unsteady = self.options.adversary == super::Adversary::NondeterministicModule;
+        work.is_unsteady = unsteady && self.chance.work.happens(self.options.liars_ppm);
+        let secret = work.secret;
+        self.jobs.insert(number, work);
+        if self.submitted < self.options.tasks {
+            self.queue.at(self.now + self.job_every_ms, Happening::Submit);
+        }
+        self.feed(Event::Submitted { spec: Box::new(spec), plan, secret })
+    }
+
+    /// The machine takes an event; the world takes its effects.
+    pub(super) fn feed(&mut self, event: Event) -> Result<(), Broken> {
+        for effect in on_event(&mut self.state, event, self.now) {
+            match effect {
+                Effect::Assign { node, assignment } => self.assign(node, &assignment),
+                Effect::Revoke { node, assignment } => {
+                    let when = self.now + self.delay();
+                    self.tally.note(3, assignment.0);
+                    self.queue.at(when, Happening::Revoke(number_of(&node.0), assignment));
+                }
+                Effect::Acknowledge { node, assignment } => self.drop_assignment(number_of(&node.0), assignment),
+                Effect::Keep { job, shard, accused: None, record: Record::Accepted(record) } => {
+                    self.accepted(job, shard.index, &record)?
+                }
+                Effect::Keep { accused: Some(node), .. } => {
+                    self.check_accused(self.hosts[number_of(&node.0) as usize].operator)?
+                }
+                Effect::Notify { job, notice } => self.noticed(job, notice)?,
+                Effect::Keep { .. } | Effect::Concat { .. } | Effect::Forget { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn accepted(
+        &mut self,
+        job: registry::id::JobId,
+        shard: u32,
+        record: &registry::receipt::Accepted,
+    ) -> Result<(), Broken> {
+        let output = self.state.job(job).and_then(|job| job.work(Stage::Map, shard)).and_then(|(_, output)| output);
+        // Withdrawn by the same event: what follows says so.
+        let Some(answer) = output.map(work::answered) else { return Ok(()) };
+        let Some(number) = self.jobs.number(job) else { return Ok(()) };
+        if let Some(work) = self.jobs.get(number) {
+            self.check_accepted(work, shard, answer, record)?;
+        }
+        self.tally.note(4, u64::from(number) << 32 | u64::from(shard));
+        if let Some(task) = self.jobs.task_mut(number, shard) {
+            task.stands = Some((answer, self.now));
+        }
+        Ok(())
+    }
+
+    fn noticed(&mut self, job: registry::id::JobId, notice: Notice) -> Result<(), Broken> {
+        match notice {
+            Notice::Withdrawn { shard } => {
+                let number = self.jobs.number(job);
+                if let Some(task) = number.and_then(|number| self.jobs.task_mut(number, shard.index)) {
+                    let stood = task.stands.take();
+                    self.tally.withdrawn(stood.map(|(answer, _)| answer));
+                }
+            }
+            Notice::Faulted { .. } => self.tally.faults += 1,
+            Notice::Caught { operator, .. } => return self.caught(number_of(&operator.0)),
+            Notice::Ended { phase } => {
+                let Some(work) = self.jobs.remove(job) else {
+                    return Err(self.broken("a job ends once", format!("{job}")));
+                };
+                let is_whole = work.tasks.iter().all(|task| task.stands.is_some());
+                if phase == "done" && !is_whole {
+                    return Err(self.broken("a job that is done has all its results", format!("{job}")));
+                }
+                self.tally.ended(&work, &phase, &mut self.operators);
+            }
+            Notice::Planned { .. } | Notice::Accepted { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// An operator was caught: its hosts go, and come back under another name where that is free.
+    fn caught(&mut self, operator: u32) -> Result<(), Broken> {
+        self.check_accused(operator)?;
+        let now = self.now;
+        let caught = &mut self.operators[operator as usize];
+        if caught.caught_ms.is_some() {
+            return Ok(());
+        }
+        caught.caught_ms = Some(now);
+        self.tally.note(5, operator.into());
+        for host in caught.hosts.clone() {
+            self.expel(host);
+        }
+        if let Some(after) = self.options.re_entry_ms.filter(|_| self.options.adversary.comes_back()) {
+            self.queue.at(now + after, Happening::ReEnter(operator));
+        }
+        Ok(())
+    }
+
+    fn re_enter(&mut self, operator: u32) -> Result<(), Broken> {
+        let hosts = self.operators[operator as usize].hosts.len();
+        let (lies, first) = (self.operators[operator as usize].lies, self.hosts.len());
+        let operator = self.operator(lies);
+        (0..hosts).for_each(|_| self.machine(operator));
+        (first..first + hosts).try_for_each(|host| self.join(u32::try_from(host).unwrap_or(u32::MAX)))
+    }
+}
