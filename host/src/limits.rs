@@ -216,6 +216,8 @@ pub const NN_RECORD_BYTES_MAX: u64 = 64 << 20;
 pub const NN_RECORD_FILE_BYTES_MAX: usize = (64 << 20) + (64 << 10);
 /// Fuel for one inference, before its work.
 pub const NN_INFERENCE_FUEL: u64 = 10_000;
+/// Fuel for getting a model ready before any task infers with it.
+pub const NN_WARM_FUEL_MAX: u64 = 100_000_000_000;
 /// Fuel for loading a model that the task brings, for each byte of its file.
 pub const NN_LOAD_FUEL_PER_BYTE: u64 = 16;
 /// The same for each of its operators, whose shapes are inferred.

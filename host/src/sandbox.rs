@@ -565,6 +565,15 @@ impl ThreadSandbox {
         Ok(made.info())
     }
 
+    /// Gets a loaded model ready for the inference that its declarations let one expect: a row, if the number of rows is open, and
+    /// none at all if more is. What comes of it shows when a task infers.
+    fn warm_model(&self, hash: ModelHash) {
+        let Some(model) = self.shared.models.get(hash) else { return };
+        if nn::warm(&*model.graph) {
+            self.settle_models(None);
+        }
+    }
+
     /// What models run on, with the module that it may need.
     fn backend(&self) -> Result<&dyn Backend, LoadError> {
         let Shared { backend, engine, modules, .. } = &*self.shared;

@@ -99,6 +99,21 @@ fn the_second_task_pays_no_load() {
 }
 
 #[test]
+fn a_row_is_ready_for_before_any_task_infers() {
+    for isolation in [Isolation::Thread, Isolation::Process] {
+        let sandbox = sandbox(isolation, 1, 1 << 30);
+        let file = model(1);
+        let row = request(&sandbox, &[&file], inferences([1]));
+        let loaded = sandbox.model_stats();
+        let fuel = done(sandbox.run(row.clone())).fuel_used;
+        assert_eq!(sandbox.model_stats().bytes, loaded.bytes, "{isolation:?}: nothing was left to make");
+        done(sandbox.run(request(&sandbox, &[&file], inferences([4]))));
+        assert!(sandbox.model_stats().bytes > loaded.bytes, "{isolation:?}: another shape is another plan");
+        assert_eq!(done(sandbox.run(row)).fuel_used, fuel, "nobody pays more or less for what is there");
+    }
+}
+
+#[test]
 fn tasks_at_once_load_a_model_once_for_each_process() {
     for (isolation, sessions_max) in [(Isolation::Thread, 1), (Isolation::Process, 2)] {
         let sandbox = sandbox(isolation, 2, 1 << 30);

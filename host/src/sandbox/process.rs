@@ -279,7 +279,7 @@ impl Pool {
                     return Ok(Err(failed("models of running tasks have all the memory that there is for models")));
                 }
             }
-            let loaded = member.load_model(hash, &content, None)?;
+            let loaded = member.load_model(hash, &content, true, None)?;
             // With the shapes of its first inference.
             let session_bytes = member.bytes_of(hash).max(estimate);
             Ok(loaded.map(|info| HeldModel { held: Held { info, content }, session_bytes }))
@@ -414,7 +414,7 @@ impl Pool {
         }
         for (hash, model) in &needs.models {
             if !member.has_model(*hash) {
-                let loaded = member.load_model(*hash, &model.held.content, cancel)?;
+                let loaded = member.load_model(*hash, &model.held.content, false, cancel)?;
                 self.model_counts.made(&loaded);
                 if let Err(error) = loaded {
                     return Ok(Err(fault(error)));

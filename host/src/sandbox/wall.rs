@@ -227,7 +227,14 @@ impl Sandbox {
     /// When the bytes are not those of `hash`, or the backend cannot run the model.
     pub fn load_model(&self, hash: ModelHash, bytes: &[u8]) -> Result<ModelInfo, LoadError> {
         match &self.0 {
-            Wall::Thread(sandbox) => sandbox.load_model(hash, bytes),
+            Wall::Thread(sandbox) => {
+                let known = sandbox.has_model(hash);
+                let loaded = sandbox.load_model(hash, bytes)?;
+                if !known {
+                    sandbox.warm_model(hash);
+                }
+                Ok(loaded)
+            }
             #[cfg(target_os = "linux")]
             Wall::Process(pool) => pool.load_model(hash, bytes),
         }

@@ -188,8 +188,11 @@ fn serve_asks(sandbox: &ThreadSandbox, reader: &mut Reader) -> Result<(), WireEr
         wait.keeps = true;
         match ask {
             Ask::Module { info } => answer(&Answer::Module { loaded: sandbox.load_code(info, &body) }, &[])?,
-            Ask::Model { hash } => {
+            Ask::Model { hash, warm } => {
                 let loaded = load_model(sandbox, hash, body);
+                if warm && loaded.is_ok() {
+                    sandbox.warm_model(hash);
+                }
                 answer(&Answer::Model { loaded, sessions: sandbox.sessions() }, &[])?;
             }
             Ask::Shrink { bytes_max } => {

@@ -259,14 +259,15 @@ impl Member {
         Ok(loaded)
     }
 
-    /// Has it load a model.
+    /// Has it load a model, and get ready for an inference when no task waits for it.
     pub(super) fn load_model(
         &mut self,
         hash: ModelHash,
         content: &Content,
+        warm: bool,
         cancel: Option<&CancelToken>,
     ) -> Result<Result<ModelInfo, LoadError>, Broken> {
-        let Answer::Model { loaded, sessions } = self.load(&Ask::Model { hash }, content, cancel)? else {
+        let Answer::Model { loaded, sessions } = self.load(&Ask::Model { hash, warm }, content, cancel)? else {
             return Err(Broken::garbage("not about a model"));
         };
         if loaded.is_ok() {

@@ -48,7 +48,11 @@ pub(super) enum Ask {
     /// Load the module that is the body. [`Answer::Module`].
     Module { info: ModuleInfo },
     /// Load the model that is the body. [`Answer::Model`].
-    Model { hash: ModelHash },
+    Model {
+        hash: ModelHash,
+        /// Whether to get ready for an inference too: see [`ThreadSandbox::warm_model`](crate::sandbox::ThreadSandbox).
+        warm: bool,
+    },
     /// Have models hold no more memory than this. [`Answer::Shrunk`].
     Shrink { bytes_max: u64 },
     /// Time the inference backend. [`Answer::Measured`].
@@ -353,7 +357,7 @@ mod tests {
             let (ours, theirs) = pair().unwrap();
             let mut reader = Reader::new(true);
             // Two frames at once: the second is read from what the first left.
-            for ask in [Ask::Model { hash: ModelHash::of(b"") }, Ask::Cancel] {
+            for ask in [Ask::Model { hash: ModelHash::of(b""), warm: false }, Ask::Cancel] {
                 send(ours.as_fd(), &ask, &body, &mut Now).unwrap();
             }
             let (first, body): (Ask, _) = reader.receive(theirs.as_fd(), BOUNDS, &mut Now).unwrap();
