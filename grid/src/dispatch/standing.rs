@@ -109,7 +109,9 @@ pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
     let drawn = audit::draw(&secret, receipt, id);
     shard.drawn = Some(Drawn { receipt, rate_ppm });
     if drawn.audits(rate_ppm) {
-        shard.quorum = config.auditors.saturating_add(1);
+        // Who has it already was not drawn: a host could hold its answer back until an accomplice is asked in its place.
+        let before = u8::try_from(shard.open.len()).unwrap_or(u8::MAX);
+        shard.quorum = config.auditors.saturating_add(1).saturating_add(before);
         shard.auditor = Some(drawn.auditor());
     }
 }
