@@ -131,6 +131,11 @@ impl fmt::Display for Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Score(pub i64);
 
+impl Score {
+    /// An idle host that has the module and never failed: none is better.
+    pub const MAX: Self = Self(150);
+}
+
 /// How a host would run a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fit {
@@ -234,14 +239,39 @@ fn score(need: &Need<'_>, node: NodeId, host: &Host, window: u32) -> Score {
     Score(free + warm - failed_it - unreliable)
 }
 
-/// The best of the hosts with room, if any may run the shard, and its engine.
+/// The best of the hosts with room, if any may run the shard, and its engine. Where the search starts somewhere, the first that may:
+/// an auditor is who was drawn, and not who looks best.
 pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, EngineFingerprint)> {
+    let max = config.candidates_max;
+    match need.among {
+        // Few, and anywhere.
+        Among::Referees(operators) => {
+            let hosts = operators.iter().flat_map(|operator| fleet.hosts_of(*operator));
+            best(need, hosts.filter(|(node, _)| fleet.is_roomy(*node)).take(max), fleet, config)
+        }
+        Among::Qualified(_) => {
+            best(need, fleet.with_room(need.ask.device, Some(need.ask.class), need.start, max), fleet, config)
+        }
+        Among::All => best(need, fleet.with_room(need.ask.device, None, need.start, max), fleet, config),
+    }
+}
+
+fn best<'a>(
+    need: &Need<'_>,
+    hosts: impl Iterator<Item = (NodeId, &'a Host)>,
+    fleet: &Fleet,
+    config: &Config,
+) -> Option<(NodeId, EngineFingerprint)> {
+    let enough = if need.start.is_some() { Score(i64::MIN) } else { Score::MAX };
     let mut best: Option<(Fit, NodeId)> = None;
-    for (node, host) in fleet.with_room(need.ask.device, need.start, config.candidates_max) {
+    for (node, host) in hosts {
         if let Ok(fit) = consider(need, node, host, fleet, config)
             && best.is_none_or(|(highest, _)| fit.score > highest.score)
         {
             best = Some((fit, node));
+            if fit.score >= enough {
+                break;
+            }
         }
     }
     best.map(|(fit, node)| (node, fit.engine))
@@ -258,6 +288,7 @@ mod properties;
 #[cfg(test)]
 mod tests {
     use registry::{
+        job::Class,
         membership::NodeCert,
         sign::{SecretKey, Signed},
     };
@@ -356,6 +387,36 @@ mod tests {
         assert_eq!(pick(&need, &fleet, &Config::default()), None);
         fleet.down(NodeId([2; 32]), 0);
         assert_eq!(picked(&need, &fleet), Some(1));
+    }
+
+    #[test]
+    fn an_auditor_is_who_was_drawn_and_not_who_looks_best() {
+        let limits = Limits::default();
+        let mut fleet = fleet(&[(1, 1), (2, 2), (3, 3)]);
+        for node in [1, 2] {
+            fleet.record(NodeId([node; 32]), |record| (record.assigned, record.faults) = (10, 5));
+        }
+        assert_eq!(picked(&need(&limits), &fleet), Some(3));
+        let drawn = Need { start: Some(NodeId([1; 32])), ..need(&limits) };
+        assert_eq!(picked(&drawn, &fleet), Some(2));
+    }
+
+    #[test]
+    fn referees_and_hosts_with_standing_are_found_among_any_number_of_others() {
+        let limits = Limits::default();
+        let hosts: Vec<(u8, u8)> = (1..=200).map(|node| (node, node)).collect();
+        let mut fleet = fleet(&hosts);
+        let few = BTreeSet::from([OperatorId([150; 32])]);
+        let referees = Need { among: Among::Referees(&few), ..need(&limits) };
+        assert_eq!(picked(&referees, &fleet), Some(150));
+        let qualified = Need { among: Among::Qualified(&few), ..need(&limits) };
+        assert_eq!(picked(&qualified, &fleet), None, "nobody said that its results may be accepted alone");
+        fleet.trust(NodeId([150; 32]), BTreeSet::from([Class::Exact]));
+        assert_eq!(picked(&qualified, &fleet), Some(150));
+        fleet.take(NodeId([150; 32]));
+        assert_eq!((picked(&referees, &fleet), picked(&qualified, &fleet)), (None, None));
+        fleet.release(NodeId([150; 32]));
+        assert_eq!((picked(&qualified, &fleet), fleet.misplaced()), (Some(150), None));
     }
 
     #[test]

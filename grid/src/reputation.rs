@@ -88,6 +88,11 @@ impl Reputation {
         self.qualified.get(&class).unwrap_or(NOBODY)
     }
 
+    /// Classes in which the operator's results may be accepted alone.
+    pub fn classes(&self, operator: OperatorId) -> BTreeSet<Class> {
+        CLASSES.into_iter().filter(|class| self.qualified(*class).contains(&operator)).collect()
+    }
+
     /// A result of the operator was checked and held.
     pub fn confirm(&mut self, config: &AuditConfig, operator: OperatorId, class: Class, task_micro: u64, now: Millis) {
         let standing = self.standings.entry((class, operator)).or_default();

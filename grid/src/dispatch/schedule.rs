@@ -35,11 +35,17 @@ pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>
 /// What runs where, and on which of its engines.
 pub(super) type Placed = (ShardKey, NodeId, EngineFingerprint);
 
-/// The first queued shard of the job that fits a host with room.
+/// The first queued shard of the job that fits a host with room. Shards that nobody has had are all alike: where one of them fits
+/// nobody, none does.
 fn next_of(state: &State, id: JobId) -> Option<Placed> {
     let job = state.jobs.get(&id)?;
+    let mut alike = 0;
     job.queued(state.config.scan_max).find_map(|key| {
         let shard = job.shard(key)?;
+        alike += u32::from(shard.attempts == 0);
+        if shard.attempts == 0 && alike > 1 {
+            return None;
+        }
         let operators = shard.operators();
         let (node, engine) = place::pick(&need(state, job, shard, &operators), &state.fleet, &state.config)?;
         Some((key, node, engine))

@@ -64,7 +64,8 @@ impl Host {
             node,
             operator,
             engine: if is_older { OLDER_ENGINE } else { ENGINE },
-            slots: options.slots,
+            // Who only waits has room for more.
+            slots: if lies && options.adversary == Adversary::ColludeWhenSafe { 8 } else { 1 } * options.slots,
             slowness: if is_slow { trouble.slow_factor } else { 1 },
             fault_ppm: if is_flaky { trouble.flaky_fault_ppm } else { 0 },
             running: 0,
