@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engines::EngineAsk,
     flow::{Millis, Offer},
+    reputation::Classes,
 };
 
 /// Modules that a host is remembered to have at hand.
@@ -74,8 +75,8 @@ pub struct Host {
     /// How it did.
     pub record: Record,
     /// Classes in which its operator's results may be accepted alone.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub trusted: BTreeSet<Class>,
+    #[serde(default)]
+    pub trusted: Classes,
     /// Why it gets no more work, if so.
     pub suspended: Option<Suspension>,
 }
@@ -206,7 +207,7 @@ impl Fleet {
             task_us: UNKNOWN_TASK_US,
             warm: BTreeSet::new(),
             record: Record::default(),
-            trusted: BTreeSet::new(),
+            trusted: Classes::default(),
             suspended: None,
         });
         *host = Host { operator, cert, offer, connected: true, since_ms: now, suspended, ..host.clone() };
@@ -272,14 +273,14 @@ impl Fleet {
     }
 
     /// In these classes the results of a host's operator may be accepted alone.
-    pub fn trust(&mut self, node: NodeId, classes: BTreeSet<Class>) {
+    pub fn trust(&mut self, node: NodeId, classes: Classes) {
         let is_roomy = self.is_roomy(node);
         let Some(host) = self.hosts.get_mut(&node).filter(|host| host.trusted != classes) else { return };
-        for class in std::mem::replace(&mut host.trusted, classes) {
+        for class in std::mem::replace(&mut host.trusted, classes).iter() {
             self.room_trusted.entry(class).or_default().remove(&node);
         }
         for class in host.trusted.iter().filter(|_| is_roomy) {
-            self.room_trusted.entry(*class).or_default().insert(node);
+            self.room_trusted.entry(class).or_default().insert(node);
         }
     }
 
@@ -328,7 +329,7 @@ impl Fleet {
             self.room_gpu.remove(&node);
         }
         for class in host.trusted.iter().filter(|_| changed) {
-            let room = self.room_trusted.entry(*class).or_default();
+            let room = self.room_trusted.entry(class).or_default();
             if has_room {
                 room.insert(node)
             } else {
@@ -341,7 +342,7 @@ impl Fleet {
     pub fn misplaced(&self) -> Option<NodeId> {
         let kept = |node: NodeId, host: &Host, class: Class| {
             let room = self.room_trusted.get(&class).is_some_and(|room| room.contains(&node));
-            room == (self.room.contains(&node) && host.trusted.contains(&class))
+            room == (self.room.contains(&node) && host.trusted.contains(class))
         };
         let classes = [Class::Exact, Class::Homogeneous, Class::Tolerant];
         let is_kept = |(node, host): &(&NodeId, &Host)| {

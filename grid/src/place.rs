@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt};
 
 use registry::{
     id::{EngineFingerprint, ModuleHash, NodeId, OperatorId},
-    job::Limits,
+    job::{Class, Limits},
 };
 use serde::Serialize;
 
@@ -42,19 +42,19 @@ pub struct Need<'a> {
 pub enum Among<'a> {
     /// Anybody's.
     All,
-    /// Those of operators whose results may be accepted alone.
-    Qualified(&'a BTreeSet<OperatorId>),
+    /// Those of operators whose results may be accepted alone in the class that the shard asks for.
+    Qualified,
     /// Those of operators that the grid's owner answers for, since results differ.
     Referees(&'a BTreeSet<OperatorId>),
 }
 
 impl Among<'_> {
-    fn admits(&self, operator: OperatorId) -> Result<(), Reason> {
+    fn admits(&self, host: &Host, class: Class) -> Result<(), Reason> {
         match self {
             Among::All => Ok(()),
-            Among::Qualified(operators) if operators.contains(&operator) => Ok(()),
-            Among::Referees(operators) if operators.contains(&operator) => Ok(()),
-            Among::Qualified(_) => Err(Reason::Newcomer),
+            Among::Qualified if host.trusted.contains(class) => Ok(()),
+            Among::Referees(operators) if operators.contains(&host.operator) => Ok(()),
+            Among::Qualified => Err(Reason::Newcomer),
             Among::Referees(_) => Err(Reason::NoReferee),
         }
     }
@@ -170,7 +170,7 @@ pub fn consider(need: &Need<'_>, node: NodeId, host: &Host, fleet: &Fleet, confi
     if need.operators.contains(&host.operator) {
         return Err(Reason::SameOperator);
     }
-    need.among.admits(host.operator)?;
+    need.among.admits(host, need.ask.class)?;
     capable(need.limits, &need.ask, host)?;
     let engine = engine(need, host, fleet)?;
     let window = host.window(config.ahead_ms);
@@ -213,7 +213,7 @@ fn another_may(need: &Need<'_>, engine: EngineFingerprint, fleet: &Fleet) -> boo
             && host.offer.memory_bytes_max >= need.limits.memory_bytes_max
             && !need.faulted.contains(&node)
             && !need.operators.contains(&host.operator)
-            && need.among.admits(host.operator).is_ok()
+            && need.among.admits(host, need.ask.class).is_ok()
     })
 }
 
@@ -249,7 +249,7 @@ pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, 
             let hosts = operators.iter().flat_map(|operator| fleet.hosts_of(*operator));
             best(need, hosts.filter(|(node, _)| fleet.is_roomy(*node)).take(max), fleet, config)
         }
-        Among::Qualified(_) => {
+        Among::Qualified => {
             best(need, fleet.with_room(need.ask.device, Some(need.ask.class), need.start, max), fleet, config)
         }
         Among::All => best(need, fleet.with_room(need.ask.device, None, need.start, max), fleet, config),
@@ -288,13 +288,12 @@ mod properties;
 #[cfg(test)]
 mod tests {
     use registry::{
-        job::Class,
         membership::NodeCert,
         sign::{SecretKey, Signed},
     };
 
     use super::*;
-    use crate::{engines::Engines, flow::Offer};
+    use crate::{engines::Engines, flow::Offer, reputation::Classes};
 
     pub(super) const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
     const PORTABLE: EngineFingerprint = EngineFingerprint([8; 32]);
@@ -409,9 +408,9 @@ mod tests {
         let few = BTreeSet::from([OperatorId([150; 32])]);
         let referees = Need { among: Among::Referees(&few), ..need(&limits) };
         assert_eq!(picked(&referees, &fleet), Some(150));
-        let qualified = Need { among: Among::Qualified(&few), ..need(&limits) };
+        let qualified = Need { among: Among::Qualified, ..need(&limits) };
         assert_eq!(picked(&qualified, &fleet), None, "nobody said that its results may be accepted alone");
-        fleet.trust(NodeId([150; 32]), BTreeSet::from([Class::Exact]));
+        fleet.trust(NodeId([150; 32]), Classes::only(Class::Exact));
         assert_eq!(picked(&qualified, &fleet), Some(150));
         fleet.take(NodeId([150; 32]));
         assert_eq!((picked(&referees, &fleet), picked(&qualified, &fleet)), (None, None));

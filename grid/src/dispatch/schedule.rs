@@ -61,7 +61,7 @@ pub(super) fn need<'a>(state: &'a State, job: &'a Job, shard: &'a Shard, operato
     let among = if shard.is_disputed(&state.config) && place::any_of(referees, &need, &state.fleet) {
         Among::Referees(referees)
     } else if job.audits() && place::any_of(qualified, &need, &state.fleet) {
-        Among::Qualified(qualified)
+        Among::Qualified
     } else {
         Among::All
     };

@@ -76,7 +76,7 @@ pub(super) fn sort(state: &mut State, node: NodeId) {
     let Some(host) = state.fleet.get(node) else { return };
     let operator = host.operator;
     let trusted = state.reputation.classes(operator);
-    if host.connected && host.suspended.is_none() && !trusted.contains(&Class::Exact) {
+    if host.connected && host.suspended.is_none() && !trusted.contains(Class::Exact) {
         state.newcomers.insert(node);
     } else {
         state.newcomers.remove(&node);
