@@ -171,6 +171,15 @@ impl Fleet {
         around.filter_map(|node| Some((node, self.hosts.get(&node)?)))
     }
 
+    /// None of the next `max` hosts with room was of use: the next search starts behind them. Says whether there are others.
+    pub fn pass_over(&mut self, max: usize) -> bool {
+        let others = self.room.len() > max;
+        if others {
+            self.cursor = after(&self.room, self.cursor).take(max).last();
+        }
+        others
+    }
+
     /// Distinct operators with a connected host on this engine.
     pub fn operators(&self, engine: EngineFingerprint) -> usize {
         self.engines.get(&engine).map_or(0, BTreeMap::len)
