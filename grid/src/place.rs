@@ -14,6 +14,9 @@ use crate::{
     fleet::{Fleet, Host},
 };
 
+/// Of so many hosts that may run a shard the best is taken: hardly worse than the best of all, and a large fleet is not walked.
+const CHOICE: usize = 16;
+
 /// What a shard needs of its next host.
 #[derive(Debug, Clone, Copy)]
 pub struct Need<'a> {
@@ -262,16 +265,15 @@ fn best<'a>(
     fleet: &Fleet,
     config: &Config,
 ) -> Option<(NodeId, EngineFingerprint)> {
-    let enough = if need.start.is_some() { Score(i64::MIN) } else { Score::MAX };
+    let choice = if need.start.is_some() { 1 } else { CHOICE };
+    let fits = hosts.filter_map(|(node, host)| Some((consider(need, node, host, fleet, config).ok()?, node)));
     let mut best: Option<(Fit, NodeId)> = None;
-    for (node, host) in hosts {
-        if let Ok(fit) = consider(need, node, host, fleet, config)
-            && best.is_none_or(|(highest, _)| fit.score > highest.score)
-        {
+    for (fit, node) in fits.take(choice) {
+        if best.is_none_or(|(highest, _)| fit.score > highest.score) {
             best = Some((fit, node));
-            if fit.score >= enough {
-                break;
-            }
+        }
+        if fit.score == Score::MAX {
+            break;
         }
     }
     best.map(|(fit, node)| (node, fit.engine))
