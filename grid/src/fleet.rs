@@ -12,7 +12,7 @@ use std::{
 use registry::{
     device::{DeviceAsk, DeviceKind},
     id::{EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId},
-    job::ShardInfo,
+    job::{Class, ShardInfo},
     membership::NodeCert,
     sign::Signed,
 };
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engines::EngineAsk,
     flow::{Millis, Offer},
+    reputation::Classes,
 };
 
 /// Modules that a host is remembered to have at hand.
@@ -73,6 +74,9 @@ pub struct Host {
     pub warm: BTreeSet<ModuleHash>,
     /// How it did.
     pub record: Record,
+    /// Classes in which its operator's results may be accepted alone.
+    #[serde(default)]
+    pub trusted: Classes,
     /// Why it gets no more work, if so.
     pub suspended: Option<Suspension>,
 }
@@ -105,6 +109,9 @@ pub struct Fleet {
     room: BTreeSet<NodeId>,
     /// Those of them that have a GPU: few among many, and to be found all the same.
     room_gpu: BTreeSet<NodeId>,
+    /// Those whose operators' results may be accepted alone, by class: few among many newcomers, perhaps.
+    #[serde(default)]
+    room_trusted: BTreeMap<Class, BTreeSet<NodeId>>,
     /// Connected, unsuspended hosts by operator, by engine.
     engines: BTreeMap<EngineFingerprint, BTreeMap<OperatorId, u32>>,
     suspended: BTreeMap<OperatorId, Suspension>,
@@ -145,17 +152,32 @@ impl Fleet {
         nodes.filter_map(|node| Some((*node, self.hosts.get(node)?)))
     }
 
-    /// Hosts with room that may have such a device, `max` at most, starting after `start`, or after the one that was
-    /// [`Fleet::take`]n last.
+    /// Hosts with room that may have such a device, of operators that are trusted in the class where one is given. `max` at most,
+    /// starting after `start`, or after the one that was [`Fleet::take`]n last.
     pub fn with_room(
         &self,
         device: DeviceAsk,
+        trusted: Option<Class>,
         start: Option<NodeId>,
         max: usize,
     ) -> impl Iterator<Item = (NodeId, &Host)> {
-        let room = if device == DeviceAsk::Gpu { &self.room_gpu } else { &self.room };
+        const NOBODY: &BTreeSet<NodeId> = &BTreeSet::new();
+        let room = match (device, trusted) {
+            (DeviceAsk::Gpu, _) => &self.room_gpu,
+            (_, Some(class)) => self.room_trusted.get(&class).unwrap_or(NOBODY),
+            (_, None) => &self.room,
+        };
         let around = after(room, start.or(self.cursor)).take(max);
         around.filter_map(|node| Some((node, self.hosts.get(&node)?)))
+    }
+
+    /// None of the next `max` hosts with room was of use: the next search starts behind them. Says whether there are others.
+    pub fn pass_over(&mut self, max: usize) -> bool {
+        let others = self.room.len() > max;
+        if others {
+            self.cursor = after(&self.room, self.cursor).take(max).last();
+        }
+        others
     }
 
     /// Distinct operators with a connected host on this engine.
@@ -194,6 +216,7 @@ impl Fleet {
             task_us: UNKNOWN_TASK_US,
             warm: BTreeSet::new(),
             record: Record::default(),
+            trusted: Classes::default(),
             suspended: None,
         });
         *host = Host { operator, cert, offer, connected: true, since_ms: now, suspended, ..host.clone() };
@@ -258,6 +281,18 @@ impl Fleet {
         }
     }
 
+    /// In these classes the results of a host's operator may be accepted alone.
+    pub fn trust(&mut self, node: NodeId, classes: Classes) {
+        let is_roomy = self.is_roomy(node);
+        let Some(host) = self.hosts.get_mut(&node).filter(|host| host.trusted != classes) else { return };
+        for class in std::mem::replace(&mut host.trusted, classes).iter() {
+            self.room_trusted.entry(class).or_default().remove(&node);
+        }
+        for class in host.trusted.iter().filter(|_| is_roomy) {
+            self.room_trusted.entry(class).or_default().insert(node);
+        }
+    }
+
     /// Whether an operator was caught.
     pub fn is_suspended(&self, operator: OperatorId) -> bool {
         self.suspended.contains_key(&operator)
@@ -294,13 +329,37 @@ impl Fleet {
     }
 
     fn refresh(&mut self, node: NodeId) {
-        self.room.remove(&node);
-        self.room_gpu.remove(&node);
-        if let Some(host) = self.hosts.get(&node).filter(|host| host.has_room(self.ahead_ms)) {
-            self.room.insert(node);
-            if host.offer.engines.has(DeviceKind::Gpu) {
-                self.room_gpu.insert(node);
-            }
+        let Some(host) = self.hosts.get(&node) else { return };
+        let has_room = host.has_room(self.ahead_ms);
+        let changed = if has_room { self.room.insert(node) } else { self.room.remove(&node) };
+        if host.offer.engines.has(DeviceKind::Gpu) && has_room {
+            self.room_gpu.insert(node);
+        } else if !self.room_gpu.is_empty() {
+            self.room_gpu.remove(&node);
         }
+        for class in host.trusted.iter().filter(|_| changed) {
+            let room = self.room_trusted.entry(class).or_default();
+            if has_room {
+                room.insert(node)
+            } else {
+                room.remove(&node)
+            };
+        }
+    }
+
+    /// The first host whose room is not as it is kept, if any.
+    pub fn misplaced(&self) -> Option<NodeId> {
+        let kept = |node: NodeId, host: &Host, class: Class| {
+            let room = self.room_trusted.get(&class).is_some_and(|room| room.contains(&node));
+            room == (self.room.contains(&node) && host.trusted.contains(class))
+        };
+        let classes = [Class::Exact, Class::Homogeneous, Class::Tolerant];
+        let is_kept = |(node, host): &(&NodeId, &Host)| {
+            let has_room = host.has_room(self.ahead_ms);
+            self.room.contains(*node) == has_room
+                && self.room_gpu.contains(*node) == (has_room && host.offer.engines.has(DeviceKind::Gpu))
+                && classes.into_iter().all(|class| kept(**node, host, class))
+        };
+        self.hosts.iter().find(|host| !is_kept(host)).map(|(node, _)| *node)
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt};
 
 use registry::{
     id::{EngineFingerprint, ModuleHash, NodeId, OperatorId},
-    job::Limits,
+    job::{Class, Limits},
 };
 use serde::Serialize;
 
@@ -13,6 +13,9 @@ use crate::{
     engines::{EngineAsk, Lack},
     fleet::{Fleet, Host},
 };
+
+/// Of so many hosts that may run a shard the best is taken: hardly worse than the best of all, and a large fleet is not walked.
+const CHOICE: usize = 16;
 
 /// What a shard needs of its next host.
 #[derive(Debug, Clone, Copy)]
@@ -42,19 +45,19 @@ pub struct Need<'a> {
 pub enum Among<'a> {
     /// Anybody's.
     All,
-    /// Those of operators whose results may be accepted alone.
-    Qualified(&'a BTreeSet<OperatorId>),
+    /// Those of operators whose results may be accepted alone in the class that the shard asks for.
+    Qualified,
     /// Those of operators that the grid's owner answers for, since results differ.
     Referees(&'a BTreeSet<OperatorId>),
 }
 
 impl Among<'_> {
-    fn admits(&self, operator: OperatorId) -> Result<(), Reason> {
+    fn admits(&self, host: &Host, class: Class) -> Result<(), Reason> {
         match self {
             Among::All => Ok(()),
-            Among::Qualified(operators) if operators.contains(&operator) => Ok(()),
-            Among::Referees(operators) if operators.contains(&operator) => Ok(()),
-            Among::Qualified(_) => Err(Reason::Newcomer),
+            Among::Qualified if host.trusted.contains(class) => Ok(()),
+            Among::Referees(operators) if operators.contains(&host.operator) => Ok(()),
+            Among::Qualified => Err(Reason::Newcomer),
             Among::Referees(_) => Err(Reason::NoReferee),
         }
     }
@@ -131,6 +134,11 @@ impl fmt::Display for Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Score(pub i64);
 
+impl Score {
+    /// An idle host that has the module and never failed: none is better.
+    pub const MAX: Self = Self(150);
+}
+
 /// How a host would run a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fit {
@@ -165,7 +173,7 @@ pub fn consider(need: &Need<'_>, node: NodeId, host: &Host, fleet: &Fleet, confi
     if need.operators.contains(&host.operator) {
         return Err(Reason::SameOperator);
     }
-    need.among.admits(host.operator)?;
+    need.among.admits(host, need.ask.class)?;
     capable(need.limits, &need.ask, host)?;
     let engine = engine(need, host, fleet)?;
     let window = host.window(config.ahead_ms);
@@ -208,7 +216,7 @@ fn another_may(need: &Need<'_>, engine: EngineFingerprint, fleet: &Fleet) -> boo
             && host.offer.memory_bytes_max >= need.limits.memory_bytes_max
             && !need.faulted.contains(&node)
             && !need.operators.contains(&host.operator)
-            && need.among.admits(host.operator).is_ok()
+            && need.among.admits(host, need.ask.class).is_ok()
     })
 }
 
@@ -234,14 +242,38 @@ fn score(need: &Need<'_>, node: NodeId, host: &Host, window: u32) -> Score {
     Score(free + warm - failed_it - unreliable)
 }
 
-/// The best of the hosts with room, if any may run the shard, and its engine.
+/// The best of the hosts with room, if any may run the shard, and its engine. Where the search starts somewhere, the first that may:
+/// an auditor is who was drawn, and not who looks best.
 pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, EngineFingerprint)> {
+    let max = config.candidates_max;
+    match need.among {
+        // Few, and anywhere.
+        Among::Referees(operators) => {
+            let hosts = operators.iter().flat_map(|operator| fleet.hosts_of(*operator));
+            best(need, hosts.filter(|(node, _)| fleet.is_roomy(*node)).take(max), fleet, config)
+        }
+        Among::Qualified => {
+            best(need, fleet.with_room(need.ask.device, Some(need.ask.class), need.start, max), fleet, config)
+        }
+        Among::All => best(need, fleet.with_room(need.ask.device, None, need.start, max), fleet, config),
+    }
+}
+
+fn best<'a>(
+    need: &Need<'_>,
+    hosts: impl Iterator<Item = (NodeId, &'a Host)>,
+    fleet: &Fleet,
+    config: &Config,
+) -> Option<(NodeId, EngineFingerprint)> {
+    let choice = if need.start.is_some() { 1 } else { CHOICE };
+    let fits = hosts.filter_map(|(node, host)| Some((consider(need, node, host, fleet, config).ok()?, node)));
     let mut best: Option<(Fit, NodeId)> = None;
-    for (node, host) in fleet.with_room(need.ask.device, need.start, config.candidates_max) {
-        if let Ok(fit) = consider(need, node, host, fleet, config)
-            && best.is_none_or(|(highest, _)| fit.score > highest.score)
-        {
+    for (fit, node) in fits.take(choice) {
+        if best.is_none_or(|(highest, _)| fit.score > highest.score) {
             best = Some((fit, node));
+        }
+        if fit.score == Score::MAX {
+            break;
         }
     }
     best.map(|(fit, node)| (node, fit.engine))
@@ -263,7 +295,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{engines::Engines, flow::Offer};
+    use crate::{engines::Engines, flow::Offer, reputation::Classes};
 
     pub(super) const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
     const PORTABLE: EngineFingerprint = EngineFingerprint([8; 32]);
@@ -356,6 +388,36 @@ mod tests {
         assert_eq!(pick(&need, &fleet, &Config::default()), None);
         fleet.down(NodeId([2; 32]), 0);
         assert_eq!(picked(&need, &fleet), Some(1));
+    }
+
+    #[test]
+    fn an_auditor_is_who_was_drawn_and_not_who_looks_best() {
+        let limits = Limits::default();
+        let mut fleet = fleet(&[(1, 1), (2, 2), (3, 3)]);
+        for node in [1, 2] {
+            fleet.record(NodeId([node; 32]), |record| (record.assigned, record.faults) = (10, 5));
+        }
+        assert_eq!(picked(&need(&limits), &fleet), Some(3));
+        let drawn = Need { start: Some(NodeId([1; 32])), ..need(&limits) };
+        assert_eq!(picked(&drawn, &fleet), Some(2));
+    }
+
+    #[test]
+    fn referees_and_hosts_with_standing_are_found_among_any_number_of_others() {
+        let limits = Limits::default();
+        let hosts: Vec<(u8, u8)> = (1..=200).map(|node| (node, node)).collect();
+        let mut fleet = fleet(&hosts);
+        let few = BTreeSet::from([OperatorId([150; 32])]);
+        let referees = Need { among: Among::Referees(&few), ..need(&limits) };
+        assert_eq!(picked(&referees, &fleet), Some(150));
+        let qualified = Need { among: Among::Qualified, ..need(&limits) };
+        assert_eq!(picked(&qualified, &fleet), None, "nobody said that its results may be accepted alone");
+        fleet.trust(NodeId([150; 32]), Classes::only(Class::Exact));
+        assert_eq!(picked(&qualified, &fleet), Some(150));
+        fleet.take(NodeId([150; 32]));
+        assert_eq!((picked(&referees, &fleet), picked(&qualified, &fleet)), (None, None));
+        fleet.release(NodeId([150; 32]));
+        assert_eq!((picked(&qualified, &fleet), fleet.misplaced()), (Some(150), None));
     }
 
     #[test]

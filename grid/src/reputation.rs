@@ -16,6 +16,28 @@ use crate::{audit::AuditConfig, flow::Millis};
 
 const CLASSES: [Class; 3] = [Class::Exact, Class::Homogeneous, Class::Tolerant];
 
+/// Some of the classes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Classes([bool; 3]);
+
+impl Classes {
+    /// This class alone.
+    pub fn only(class: Class) -> Self {
+        Self(CLASSES.map(|other| other == class))
+    }
+
+    /// Whether the class is one of them.
+    pub fn contains(self, class: Class) -> bool {
+        CLASSES.into_iter().zip(self.0).any(|(other, is_in)| is_in && other == class)
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = Class> {
+        CLASSES.into_iter().zip(self.0).filter(|(_, is_in)| *is_in).map(|(class, _)| class)
+    }
+}
+
 /// What an operator has shown in one class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
@@ -86,6 +108,11 @@ impl Reputation {
     pub fn qualified(&self, class: Class) -> &BTreeSet<OperatorId> {
         const NOBODY: &BTreeSet<OperatorId> = &BTreeSet::new();
         self.qualified.get(&class).unwrap_or(NOBODY)
+    }
+
+    /// Classes in which the operator's results may be accepted alone.
+    pub fn classes(&self, operator: OperatorId) -> Classes {
+        Classes(CLASSES.map(|class| self.qualified(class).contains(&operator)))
     }
 
     /// A result of the operator was checked and held.

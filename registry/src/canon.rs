@@ -52,7 +52,10 @@ pub enum CanonError {
 /// When the type breaks the rules above in a way that CBOR cannot carry: a broken invariant of this program, since no
 /// input reaches the choice of types.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_cbor::to_vec(value).expect("types that are hashed or sent always encode")
+    // Room for most of what is hashed, which is done for each receipt several times.
+    let mut encoder = serde_cbor::Serializer::new(Vec::with_capacity(512));
+    value.serialize(&mut encoder).expect("types that are hashed or sent always encode");
+    encoder.into_inner()
 }
 
 /// The value whose canonical bytes these are.

@@ -3,7 +3,7 @@
 //! A hash names content and is BLAKE3; a key names who signed and is an ed25519 public key. Two ids of different kinds
 //! cannot be mixed up, because they are different types.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Ordering, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -21,8 +21,22 @@ pub struct ParseIdError {
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name(pub [u8; ID_BYTES]);
+
+        /// That of the bytes. Two ids nearly always differ in their first eight, which are compared as one number.
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                let head = |id: &Self| id.0.first_chunk().map(|head| u64::from_be_bytes(*head));
+                head(self).cmp(&head(other)).then_with(|| self.0.cmp(&other.0))
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl $name {
             /// The bytes.
@@ -194,6 +208,17 @@ mod tests {
         let id = BlobHash::of(b"digits");
         assert_eq!(id.to_string().parse::<BlobHash>().unwrap(), id);
         assert_eq!(serde_json::from_str::<BlobHash>(&serde_json::to_string(&id).unwrap()).unwrap(), id);
+    }
+
+    #[test]
+    fn ids_are_in_the_order_of_their_bytes() {
+        let [mut low, mut high] = [[7; ID_BYTES]; 2];
+        for at in 0..ID_BYTES {
+            (low[at], high[at]) = (1, 200);
+            assert_eq!(NodeId(low).cmp(&NodeId(high)), low.cmp(&high), "byte {at}");
+            assert!(NodeId(high) > NodeId(low) && NodeId(low) == NodeId(low));
+            (low[at], high[at]) = (7, 7);
+        }
     }
 
     #[test]

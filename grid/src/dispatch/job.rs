@@ -445,6 +445,11 @@ impl Job {
         Some((&shard.planned, shard.accepted.as_ref().map(|(_, output)| output)))
     }
 
+    /// The task of a shard.
+    pub fn task(&self, stage: Stage, index: u32) -> Option<TaskId> {
+        Some(self.shard(ShardKey { stage, index })?.task)
+    }
+
     /// The outputs of the map, in order, as far as they stand.
     pub fn map_parts(&self) -> Vec<Part> {
         self.parts(Stage::Map)

@@ -75,7 +75,12 @@ impl State {
             .fleet
             .hosts()
             .filter(|(_, host)| host.connected && host.suspended.is_none() && !qualified.contains(&host.operator));
-        holds("newcomers are known", &self.newcomers, &newcomers.map(|(node, _)| node).collect())
+        holds("newcomers are known", &self.newcomers, &newcomers.map(|(node, _)| node).collect())?;
+        for (node, host) in self.fleet.hosts() {
+            let trusted = self.reputation.classes(host.operator);
+            holds("hosts are trusted as their operators are", &(node, &host.trusted), &(node, &trusted))?;
+        }
+        holds("hosts with room are known", &self.fleet.misplaced(), &None)
     }
 }
 

@@ -15,12 +15,13 @@ use crate::{
 const SCAN_AGAIN_MS: Millis = 1_000;
 
 /// Gives out work until no host has room or no queued shard fits one that has. However many jobs wait for hosts that are
-/// not there, one event looks at `scan_jobs_max` of them at most; the others have their turn next.
+/// not there, one event looks at `scan_jobs_max` of them at most; the others have their turn next. Of many hosts with room one event
+/// looks at some, and the next one at others.
 pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
     let mut passed_over = 0;
     while passed_over < state.turn.len() && state.fleet.has_room() {
         if passed_over == state.config.scan_jobs_max {
-            state.timers.insert((now - now % SCAN_AGAIN_MS + SCAN_AGAIN_MS, Timer::Scan));
+            scan_again(state, now);
             return;
         }
         let Some(id) = state.turn.pop_front() else { return };
@@ -30,16 +31,29 @@ pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>
             state.turn.push_back(id);
         }
     }
+    if passed_over > 0 && !state.turn.is_empty() && state.fleet.pass_over(state.config.candidates_max) {
+        scan_again(state, now);
+    }
+}
+
+fn scan_again(state: &mut State, now: Millis) {
+    state.timers.insert((now - now % SCAN_AGAIN_MS + SCAN_AGAIN_MS, Timer::Scan));
 }
 
 /// What runs where, and on which of its engines.
 pub(super) type Placed = (ShardKey, NodeId, EngineFingerprint);
 
-/// The first queued shard of the job that fits a host with room.
+/// The first queued shard of the job that fits a host with room. Shards that nobody has had are all alike: where one of them fits
+/// nobody, none does.
 fn next_of(state: &State, id: JobId) -> Option<Placed> {
     let job = state.jobs.get(&id)?;
+    let mut alike = 0;
     job.queued(state.config.scan_max).find_map(|key| {
         let shard = job.shard(key)?;
+        alike += u32::from(shard.attempts == 0);
+        if shard.attempts == 0 && alike > 1 {
+            return None;
+        }
         let operators = shard.operators();
         let (node, engine) = place::pick(&need(state, job, shard, &operators), &state.fleet, &state.config)?;
         Some((key, node, engine))
@@ -55,7 +69,7 @@ pub(super) fn need<'a>(state: &'a State, job: &'a Job, shard: &'a Shard, operato
     let among = if shard.is_disputed(&state.config) && place::any_of(referees, &need, &state.fleet) {
         Among::Referees(referees)
     } else if job.audits() && place::any_of(qualified, &need, &state.fleet) {
-        Among::Qualified(qualified)
+        Among::Qualified
     } else {
         Among::All
     };

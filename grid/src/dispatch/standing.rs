@@ -75,18 +75,17 @@ pub(super) fn configured(state: &mut State, config: Config) {
     nodes.into_iter().for_each(|node| sort(state, node));
 }
 
-/// Whether the host is a newcomer's, and there.
+/// Sorts the host with the newcomers, or with those whose results may be accepted alone.
 pub(super) fn sort(state: &mut State, node: NodeId) {
-    let qualified = state.reputation.qualified(Class::Exact);
-    let is_newcomer = state
-        .fleet
-        .get(node)
-        .is_some_and(|host| host.connected && host.suspended.is_none() && !qualified.contains(&host.operator));
-    if is_newcomer {
+    let Some(host) = state.fleet.get(node) else { return };
+    let operator = host.operator;
+    let trusted = state.reputation.classes(operator);
+    if host.connected && host.suspended.is_none() && !trusted.contains(Class::Exact) {
         state.newcomers.insert(node);
     } else {
         state.newcomers.remove(&node);
     }
+    state.fleet.trust(node, trusted);
 }
 
 fn sort_all_of(state: &mut State, operator: OperatorId) {
@@ -113,7 +112,9 @@ pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
     let drawn = audit::draw(&secret, receipt, id);
     shard.drawn = Some(Drawn { receipt, rate_ppm });
     if drawn.audits(rate_ppm) {
-        shard.quorum = config.auditors.saturating_add(1);
+        // Who has it already was not drawn: a host could hold its answer back until an accomplice is asked in its place.
+        let before = u8::try_from(shard.open.len()).unwrap_or(u8::MAX);
+        shard.quorum = config.auditors.saturating_add(1).saturating_add(before);
         shard.auditor = Some(drawn.auditor());
     }
 }

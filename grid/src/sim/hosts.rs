@@ -64,7 +64,8 @@ impl Host {
             node,
             operator,
             engine: if is_older { OLDER_ENGINE } else { ENGINE },
-            slots: options.slots,
+            // Who only waits has room for more.
+            slots: if lies && options.adversary == Adversary::ColludeWhenSafe { 8 } else { 1 } * options.slots,
             slowness: if is_slow { trouble.slow_factor } else { 1 },
             fault_ppm: if is_flaky { trouble.flaky_fault_ppm } else { 0 },
             running: 0,
@@ -184,10 +185,9 @@ impl World<'_> {
         let Some(number) = self.jobs.number(assignment.job) else { return };
         let Some(task) = self.jobs.task_mut(number, assignment.shard.index) else { return };
         task.ordered_ms.get_or_insert(now);
-        let task = task.id;
-        if !self.hosts[host as usize].is_online {
-            return;
-        }
+        let ordered = self.state.job(assignment.job);
+        let task = ordered.and_then(|job| job.task(assignment.shard.stage, assignment.shard.index));
+        let Some(task) = task.filter(|_| self.hosts[host as usize].is_online) else { return };
         let Assignment { id, job, shard, engine, .. } = *assignment;
         let (stage, next) = (Stage::Sent, Stage::Failed);
         let given = Given { id, host, number, job, shard, task, engine, stage, next, began_ms: now, task_us: 0 };

@@ -48,6 +48,17 @@ pub struct Executions {
 }
 
 impl Executions {
+    /// Both of two.
+    pub fn and(self, other: &Self) -> Self {
+        Self {
+            work: self.work + other.work,
+            audits: self.audits + other.audits,
+            qualification: self.qualification + other.qualification,
+            disputes: self.disputes + other.disputes,
+            again: self.again + other.again,
+        }
+    }
+
     /// All of them.
     pub fn sum(&self) -> u64 {
         self.work + self.audits + self.qualification + self.disputes + self.again
@@ -200,6 +211,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Jobs that were not done.
+    pub fn jobs_failed(&self) -> u64 {
+        self.jobs.iter().filter(|(phase, _)| *phase != "done").map(|(_, count)| count).sum()
+    }
+
     pub(super) fn of(world: World<'_>) -> Self {
         let World { options, now, operators, hosts, tally, .. } = world;
         let wrong = Share { events: tally.wrong, of: tally.accepted - tally.unsteady };

@@ -1,1 +1,127 @@
+//! Small grids in which everything happens: what a run asks for at every event holds, and the same seed gives the same run.
 
+use registry::job::Policy;
+
+use super::{
+    adversary::{Adversary, LIST},
+    chart, sweep, *,
+};
+use crate::audit::{AuditConfig, TASK_MICRO};
+
+/// Two hundred hosts, a fifth of them the adversary's, newcomers that can qualify within the run, and trouble of every kind.
+fn small(adversary: Adversary, seed: u64) -> Options {
+    let audit = AuditConfig { newcomer_micro: 20 * TASK_MICRO, ..AuditConfig::default() };
+    Options {
+        seed,
+        hosts: 200,
+        operators: 100,
+        tasks: 1_500,
+        job_tasks: 150,
+        adversary,
+        shown_tasks: 500,
+        newcomers_ppm: 100_000,
+        network: Network { partition_every_ms: 20_000, partition_ms: 6_000, ..Network::harsh() },
+        trouble: Trouble { crash_ppm: 2_000, away_ms: 10_000, ..Trouble::usual() },
+        check_every_events: 500,
+        config: Config { audit, ..Config::default() },
+        ..Options::default()
+    }
+}
+
+fn simulate(options: &Options) -> Report {
+    options.check().unwrap();
+    run(options).unwrap_or_else(|broken| panic!("{}: {broken}", options.adversary))
+}
+
+#[test]
+fn every_adversary_is_held_to_the_invariants_under_either_policy() {
+    for (adversary, ..) in LIST {
+        for (policy, liars_established) in [(Policy::Audit, true), (Policy::Audit, false), (Policy::Quorum(2), true)] {
+            let options = Options { policy, liars_established, ..small(adversary, 7) };
+            let report = simulate(&options);
+            assert_eq!(report.honest_suspended, 0, "{adversary}");
+            let all: u64 = report.jobs.values().sum();
+            assert_eq!(all, 10, "{adversary}: every job ended");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_and_another_one_is_not() {
+    let options = Options { liars_established: true, ..small(Adversary::ConfirmingAuditor, 3) };
+    let report = simulate(&options);
+    assert_eq!(report, simulate(&options));
+    assert_ne!(report.digest, simulate(&Options { seed: 4, ..options }).digest);
+}
+
+#[test]
+fn an_honest_grid_with_standing_costs_its_audits_and_nothing_is_wrong() {
+    let options = Options { tasks: 5_000, liars_ppm: 0, ..Options::default() };
+    let report = simulate(&options);
+    assert_eq!((report.wrong.events, report.withdrawn.of, report.ejection.lied), (0, 0, 0));
+    assert!((1.03..=1.07).contains(&report.cost), "{}", report.cost);
+}
+
+#[test]
+fn newcomers_that_lie_have_nothing_accepted_and_no_job_fails_for_it() {
+    for adversary in [Adversary::Whitewasher, Adversary::FalseAccuser, Adversary::Lazy, Adversary::RandomLiar] {
+        let options = Options { adversary, tasks: 6_000, hosts: 60, operators: 60, ..Options::default() };
+        let report = simulate(&options);
+        assert_eq!((report.wrong.events, report.jobs_failed()), (0, 0), "{adversary}");
+        assert!(report.ejection.caught > 5, "{adversary}: {} caught", report.ejection.caught);
+    }
+}
+
+#[test]
+fn who_holds_an_answer_back_for_an_accomplice_is_caught_by_audits() {
+    let options = Options {
+        adversary: Adversary::ColludeWhenSafe,
+        liars_established: true,
+        re_entry_ms: None,
+        hosts: 60,
+        operators: 60,
+        tasks: 12_000,
+        ..Options::default()
+    };
+    let report = simulate(&options);
+    assert!(
+        report.ejection.lied > 5 && report.ejection.caught * 4 >= report.ejection.lied * 3,
+        "{:?}",
+        report.ejection
+    );
+}
+
+#[test]
+fn without_a_referee_a_majority_is_believed_and_that_is_counted() {
+    let options = Options {
+        vouched: 0,
+        shown_tasks: 0,
+        liars_ppm: 450_000,
+        policy: Policy::Quorum(2),
+        hosts: 40,
+        operators: 40,
+        tasks: 4_000,
+        ..small(Adversary::Whitewasher, 1)
+    };
+    let report = simulate(&options);
+    assert!(report.wrong.events > 0, "colluders agree with each other");
+}
+
+#[test]
+fn a_sweep_sums_up_its_seeds_and_draws_them() {
+    let options = Options { tasks: 500, job_tasks: 100, liars_established: true, ..small(Adversary::RandomLiar, 1) };
+    let points = sweep::run(&options, &[0, 400_000], 1..3).unwrap();
+    assert_eq!(points.iter().map(|point| (point.liars_ppm, point.seeds)).collect::<Vec<_>>(), [(0, 2), (400_000, 2)]);
+    assert_eq!((points[0].wrong.events, points[0].wrong.of), (0, 1_000));
+    let svg = chart::svg(&points);
+    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("random-liar, audit"));
+    assert_eq!(sweep::Table(&points).to_string().lines().count(), 3);
+    assert!(serde_json::to_string(&points).unwrap().contains("\"wrong_bound_95\""));
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused_by_name() {
+    let refusal = Options { operators: 300, hosts: 200, ..Options::default() }.check().unwrap_err().to_string();
+    assert_eq!(refusal, "number of operators is 300, outside the bounds of 1 to 200");
+    Options::default().check().unwrap();
+}

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use registry::{
     audit::Secret,
-    id::{BlobHash, JobId, ModuleHash, TaskId},
-    job::{JobSpec, Limits, Policy, ShardInfo, Stage, task_id},
+    id::{BlobHash, JobId, ModuleHash},
+    job::{JobSpec, Limits, Policy},
     receipt::Output,
 };
 
@@ -35,7 +35,6 @@ impl Answer {
 /// A shard.
 #[derive(Debug)]
 pub(super) struct Task {
-    pub(super) id: TaskId,
     /// Whether the liars gain much by a lie about it.
     pub(super) is_dear: bool,
     /// Hosts of the ring that have it and have not answered.
@@ -86,7 +85,6 @@ pub(super) fn submit(
         deadline_ms: 24 * 3_600_000,
         ..JobSpec::new(module(), number.into())
     };
-    let template = spec.template().hash();
     let planned = (0..tasks).map(|shard| PlannedShard {
         slice: Slice { blob: None, start: shard.into(), end: u64::from(shard) + 1 },
         input: input(number, shard),
@@ -96,8 +94,7 @@ pub(super) fn submit(
     secret[..8].copy_from_slice(&random.next().to_le_bytes());
     let (id, secret) = (spec.id(), Secret::from_bytes(secret));
     let mut work = Work { id, secret, submitted_ms: now, is_unsteady: false, tasks: Vec::new() };
-    let tasks = plan.shards.iter().zip(0..).map(|(planned, index)| Task {
-        id: task_id(template, ShardInfo { stage: Stage::Map, index, count: tasks }, planned.input),
+    let tasks = (0..tasks).map(|index| Task {
         is_dear: mix(u64::from(number) << 32 | u64::from(index)) % 100 == 0,
         ring_holders: 0,
         ring_lies: false,
