@@ -3,7 +3,7 @@
 //! - `exit`: errors and exit codes; `output`: tables, JSON, progress; `connect`: where the coordinator is; `paths`: where
 //!   files are by default; `parse`: what arguments mean; `folder`: where a task's files go.
 //! - Verbs that ask a coordinator: `push submit jobs job results receipt nodes why cancel names yank`.
-//! - Verbs that need no grid: `run doctor calibrate completions`, `receipt verify` and `receipt replay`.
+//! - Verbs that need no grid: `run doctor calibrate sim completions`, `receipt verify` and `receipt replay`.
 //! - Verbs that are a process of the grid: `up node demo`. Their arguments are values that `node` and `demo` take.
 //!
 //! Results go to standard output, everything else to standard error. With `--json` standard output is one JSON value.
@@ -28,6 +28,7 @@ mod push;
 mod receipt;
 mod results;
 mod run;
+mod sim;
 mod submit;
 pub mod up;
 mod wait;
@@ -97,6 +98,8 @@ enum Verb {
     Completions(completions::CompletionsArgs),
     /// Show a grid catch a liar, on this machine.
     Demo(demo::DemoArgs),
+    /// Simulate a grid with liars, on virtual time, with the code that decides in the field.
+    Sim(sim::SimArgs),
     /// Run a part of the determinism lint of `push`, in a process of its own.
     #[command(name = lint::CHILD_VERB, hide = true)]
     LintChild,
@@ -146,6 +149,7 @@ async fn run(verb: Verb) -> Outcome {
         Verb::Yank(args) => yank::run(args).await,
         Verb::Completions(args) => completions::run(&args),
         Verb::Demo(args) => demo::run(args).await,
+        Verb::Sim(args) => sim::run(args).await,
         Verb::LintChild => push::lint_child(),
     }
 }
