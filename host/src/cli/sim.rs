@@ -108,10 +108,10 @@ fn share(text: &str) -> Result<u32, String> {
 }
 
 pub(super) async fn run(args: SimArgs) -> Outcome {
-    if args.adversary == "list" {
-        let rows: Vec<_> =
-            sim::adversary::LIST.iter().map(|(_, word, about)| vec![(*word).to_owned(), (*about).to_owned()]);
-        output::table(&["adversary", "what it does"], &rows.collect::<Vec<_>>())?;
+    if args.adversary == ["list"] {
+        let row = |(_, word, about): &(Adversary, &str, &str)| vec![(*word).to_owned(), (*about).to_owned()];
+        let rows: Vec<_> = sim::adversary::LIST.iter().map(row).collect();
+        output::table(&["adversary", "what it does"], &rows)?;
         return Ok(Exit::Ok);
     }
     // It keeps its threads busy and waits for nothing.
