@@ -254,7 +254,18 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS name (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
 ";
 
+/// Makes the file for its owner alone, since secrets of unfinished jobs are in it; SQLite gives its other files the same mode.
+fn make_private(path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // Whatever is wrong with it, SQLite finds it as well and says what.
+    drop(options.open(path));
+}
+
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    make_private(path);
     let connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -454,6 +465,20 @@ mod tests {
         assert_eq!(replay.entries, [(3, b"three".to_vec())]);
     }
 
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn its_files_are_readable_by_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = open(&dir.path().join("journal.db"));
+        journal.append_and_tell(vec![], vec![Row::Name(b"name".to_vec().into())]).await.unwrap();
+        let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap()).collect();
+        assert!(files.len() >= 2, "{files:?}");
+        for file in files {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+        }
+    }
+
     #[tokio::test]
     async fn outputs_and_records_go_with_their_job() {
         let dir = tempfile::tempdir().unwrap();
@@ -462,10 +487,14 @@ mod tests {
         let shard = ShardInfo { stage: Stage::Map, index: 0, count: 1 };
         let record = StoredRecord { shard, accused: Some(NodeId([2; 32])), bytes: Bytes::from_static(b"record") };
         let output = Row::Output { job, hash, body: Bytes::from_static(b"out") };
-        journal.append_and_tell(vec![], vec![output, Row::Record(job, record)]).await.unwrap();
+        let accepted =
+            |bytes| Row::Record(job, StoredRecord { shard, accused: None, bytes: Bytes::from_static(bytes) });
+        let rows = vec![output, accepted(b"withdrawn"), Row::Record(job, record), accepted(b"stands")];
+        journal.append_and_tell(vec![], rows).await.unwrap();
         assert_eq!(journal.output(hash).await.unwrap().as_deref(), Some(b"out".as_slice()));
         let records = journal.records(job).await.unwrap();
-        assert_eq!((records.len(), records[0].accused), (1, Some(NodeId([2; 32]))));
+        let kept: Vec<_> = records.iter().map(|record| (record.accused, record.bytes.as_ref())).collect();
+        assert_eq!(kept, [(Some(NodeId([2; 32])), b"record".as_slice()), (None, b"stands")]);
         journal.append_and_tell(vec![], vec![Row::Forget(job)]).await.unwrap();
         assert_eq!(journal.output(hash).await.unwrap(), None);
         assert!(journal.records(job).await.unwrap().is_empty());

@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 
 use registry::{
+    audit::{Secret, draw},
     canon,
     device::{Device, DeviceAsk, DeviceKind},
-    id::{BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, TaskId},
+    id::{
+        BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, ReceiptId, TaskId,
+    },
     job::{Class, JobInput, JobSpec, Limits, Policy, Profile, Reduce, ShardInfo, Split, Stage, task_id},
     manifest::{
         Lint, LintCondition, LintDifference, LintRun, LintSubject, Manifest, ModelEncoding, ModelManifest, TaskManifest,
@@ -200,4 +203,15 @@ fn a_ticket_as_people_pass_it_on() {
         ticket.to_string(),
         "quorate1unvwg33pojsgs3tborxxewbaaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeawkylemrzhhalogezdolrqfyyc4mj2gq2dgm3kmv4ha2lsmvzv63ltbe"
     );
+}
+
+#[test]
+fn draws_byte_for_byte() {
+    let secret = Secret::from_bytes([1; 32]);
+    assert_eq!(secret.hash().to_string(), "07e34dd7d5bc5301a613b5269b4146c7107bf3e7023c913c51558129cdf36db7");
+    let draw = draw(&secret, ReceiptId([2; 32]), JobId([3; 32]));
+    assert_eq!(draw.auditor().to_string(), "a41be650f75e9787dea7c91e06b10ed10c884059420ce3e9de7e5a0852abf352");
+    // Where the draw lies among a million.
+    let rates = (0..=1_000_000).collect::<Vec<u32>>();
+    assert_eq!(rates.partition_point(|rate| !draw.audits(*rate)), 777666);
 }
