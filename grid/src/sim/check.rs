@@ -61,7 +61,9 @@ impl World<'_> {
             (Policy::Quorum(quorum), _) => quorum,
             (Policy::Audit, None) => audit.newcomers_quorum,
             // To draw again costs as much as everything else here.
-            (Policy::Audit, Some(drawn)) if shard % 8 == 0 && drawn.audits(&work.secret, work.id) => audit.auditors + 1,
+            (Policy::Audit, Some(drawn)) if shard.is_multiple_of(8) && drawn.audits(&work.secret, work.id) => {
+                audit.auditors + 1
+            }
             (Policy::Audit, Some(_)) => 1,
         };
         let witnesses = record.witnesses.len();

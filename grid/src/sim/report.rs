@@ -2,6 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use registry::{
+    canon,
+    receipt::{Output, Receipt},
+};
 use serde::Serialize;
 
 use super::{
@@ -12,6 +16,9 @@ use super::{
     world::{Operator, World},
 };
 use crate::{dispatch::Purpose, flow::Millis};
+
+/// A signature with its key.
+const SIGNED_BYTES: usize = 64 + 32;
 
 /// What is counted while a run goes on.
 #[derive(Debug)]
@@ -29,6 +36,7 @@ pub(super) struct Tally {
     jobs: BTreeMap<String, u64>,
     waits_ms: Vec<u64>,
     peak: Peak,
+    audit_bytes: u64,
     digest: u64,
 }
 
@@ -94,6 +102,7 @@ impl Tally {
             jobs: BTreeMap::new(),
             waits_ms: Vec::new(),
             peak: Peak::default(),
+            audit_bytes: 0,
             digest: 0,
         }
     }
@@ -112,6 +121,14 @@ impl Tally {
             Some(Purpose::Again) => &mut self.executions.again,
         };
         *counted += 1;
+    }
+
+    /// Measures the first receipt: the others are as long.
+    pub(super) fn sized(&mut self, receipt: &Receipt, output: &Output) {
+        if self.audit_bytes == 0 {
+            let bytes = canon::encode(receipt).len() + canon::encode(output).len() + SIGNED_BYTES;
+            self.audit_bytes = bytes as u64;
+        }
     }
 
     pub(super) fn withdrawn(&mut self, answer: Option<Answer>) {
@@ -200,6 +217,9 @@ pub struct Report {
     pub faults: u64,
     /// Time from when a task was first given to a host until its result stood for good.
     pub accepted_after_ms: Percentiles,
+    /// What an audit's answer takes on the wire, in bytes: a receipt, signed, with the names of its output. The input and the output
+    /// themselves are not in it.
+    pub audit_bytes: u64,
     /// Virtual time of the run.
     pub virtual_ms: Millis,
     /// Things that happened.
@@ -239,6 +259,7 @@ impl Report {
             honest_suspended: honest_suspended.count() as u64,
             faults: tally.faults,
             accepted_after_ms: Percentiles::of(tally.waits_ms),
+            audit_bytes: tally.audit_bytes,
             virtual_ms: now - tally.began_ms,
             events: tally.events,
             peak: tally.peak,
@@ -287,6 +308,7 @@ impl fmt::Display for Report {
             ("honest suspended", self.honest_suspended.to_string()),
             ("faults", self.faults.to_string()),
             ("accepted after", format!("{} ms half, {} ms 99 %, {} ms all", after.p50, after.p99, after.max)),
+            ("an audit's answer", format!("{} bytes", self.audit_bytes)),
             ("virtual time", format!("{} ms", self.virtual_ms)),
             ("events", self.events.to_string()),
             (

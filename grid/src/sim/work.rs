@@ -95,7 +95,7 @@ pub(super) fn submit(
     let (id, secret) = (spec.id(), Secret::from_bytes(secret));
     let mut work = Work { id, secret, submitted_ms: now, is_unsteady: false, tasks: Vec::new() };
     let tasks = (0..tasks).map(|index| Task {
-        is_dear: mix(u64::from(number) << 32 | u64::from(index)) % 100 == 0,
+        is_dear: mix(u64::from(number) << 32 | u64::from(index)).is_multiple_of(100),
         ring_holders: 0,
         ring_lies: false,
         ring_is_honest: false,

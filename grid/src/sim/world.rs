@@ -11,9 +11,10 @@ use registry::{
 use super::{
     Options, Report,
     check::Broken,
-    hosts::{Given, Host, Slab, Ticket},
+    hosts::{Given, Host},
     random::{Random, mix},
     report::Tally,
+    slab::{Slab, Ticket},
     work::{self, Jobs},
 };
 use crate::{
@@ -264,7 +265,7 @@ impl<'a> World<'a> {
         }
         self.tally.peak(self.state.open_count(), self.queue.len(), self.jobs.len(), self.hosts.len());
         let every = self.options.check_every_events;
-        if every > 0 && self.tally.events % every == 0 { self.check_all() } else { Ok(()) }
+        if every > 0 && self.tally.events.is_multiple_of(every) { self.check_all() } else { Ok(()) }
     }
 
     fn happen(&mut self, what: Happening) -> Result<(), Broken> {
