@@ -409,7 +409,7 @@ fn end(state: &mut State, id: JobId, phase: Phase, now: Millis, effects: &mut Ve
     for (due, key) in job.back_offs() {
         state.timers.remove(&(due, Timer::Retry(id, key)));
     }
-    let open = job.end(phase, now);
+    let open = job.end(phase, &state.qualification.recent_of(id), now);
     effects.push(Effect::Notify { job: id, notice: Notice::Ended { phase: job.phase.verb().to_owned() } });
     state.ended_shards += u64::from(job.shard_count());
     let alone: Vec<_> = job.shards().filter_map(|(key, shard)| Some((shard.sole_witness()?, id, key))).collect();

@@ -11,6 +11,7 @@
 //! - [`audit`]: how often an operator's results are run again.
 //! - [`verify`]: when results are believed.
 //! - [`aggregate`]: how the shards' outputs become the job's result.
+//! - [`ledger`]: who has which credits, and why: verdicts become payments.
 //! - [`dispatch`]: the event machine, the only parent that calls the others.
 //! - [`sim`]: that machine in a made-up world on virtual time, with every adversary.
 //!
@@ -24,6 +25,7 @@ pub mod dispatch;
 pub mod engines;
 pub mod fleet;
 pub mod flow;
+pub mod ledger;
 pub mod place;
 pub mod plan;
 pub mod reputation;

@@ -155,6 +155,14 @@ id!(
     PublisherId
 );
 id!(
+    /// Whoever pays for jobs, by an ed25519 public key.
+    RequesterId
+);
+id!(
+    /// What a host asks for its work: the hash of the canonical bytes of a [`crate::price::PriceTable`].
+    PriceId
+);
+id!(
     /// The conditions a result is reproducible under: engine version, settings, host ABI and backend.
     EngineFingerprint
 );

@@ -529,6 +529,16 @@ pub enum Stage {
     Reduce,
 }
 
+impl Stage {
+    /// A stable word, as it is encoded.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Map => "map",
+            Self::Reduce => "reduce",
+        }
+    }
+}
+
 /// Which slice of a job's input a task has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -12,12 +12,14 @@
 //! - [`membership`]: an operator's certificate for its machine; the ticket that leads to a grid.
 //! - [`receipt`]: what a host signs about one execution, and evidence against a host that signed a wrong one.
 //! - [`audit`]: which results are run again, drawn so that anyone can draw again afterwards.
+//! - [`credits`]: money. [`price`]: a host's prices, and the bill that follows from them and a receipt.
 //! - `store` (feature): blobs on disk and between peers, over iroh-blobs.
 //!
 //! Without the feature `store` the crate has no I/O and no async runtime: an auditor needs nothing more to check receipts.
 
 pub mod audit;
 pub mod canon;
+pub mod credits;
 pub mod device;
 pub mod id;
 pub mod job;
@@ -25,6 +27,7 @@ pub mod manifest;
 pub mod membership;
 pub mod name;
 pub mod preimage;
+pub mod price;
 pub mod receipt;
 pub mod sign;
 #[cfg(feature = "store")]

@@ -13,6 +13,7 @@ use registry::{
     },
     membership::{NodeCert, Ticket},
     name::NameStatement,
+    price::PriceTable,
     receipt::{Execution, Outcome, Output, OutputFile, Receipt, Trap},
     sign::{SecretKey, Signed},
 };
@@ -67,6 +68,15 @@ fn receipt() -> Receipt {
     }
 }
 
+fn prices() -> PriceTable {
+    PriceTable {
+        giga_fuel_micro: 1_000,
+        gib_second_micro: 500,
+        mib_out_micro: 20,
+        model_second_micro: BTreeMap::from([(DeviceKind::Gpu, 9_000), (DeviceKind::Cpu, 100)]),
+    }
+}
+
 #[test]
 fn short_values_byte_for_byte() {
     let shard = ShardInfo { stage: Stage::Reduce, index: 0, count: 1 };
@@ -109,6 +119,11 @@ fn short_values_byte_for_byte() {
     let named = Receipt { device: Some(device.clone()), ..receipt() };
     let added = 1 + "device".len() + canon::encode(&device).len();
     assert_eq!(canon::encode(&named).len(), canon::encode(&receipt()).len() + added);
+    let spoken = [
+        "a46f676967615f6675656c5f6d6963726f1903e8706769625f7365636f6e645f6d6963726f1901f46d6d69625f6f75745f6d6963726f14",
+        "726d6f64656c5f7365636f6e645f6d6963726fa263637075186463677075192328",
+    ];
+    assert_eq!(hex(&canon::encode(&prices())), spoken.concat());
     let cert = NodeCert { node: NodeId([1; 32]), issued_ms: 5 };
     assert_eq!(hex(&canon::encode(&cert)), format!("a2646e6f64655820{}696973737565645f6d7305", "01".repeat(32)));
 }
@@ -147,6 +162,7 @@ fn hashes_of_longer_values() {
         ("output", hex(output.hash().as_bytes())),
         ("commitment", hex(execution().commitment().as_bytes())),
         ("receipt", hex(receipt().id().as_bytes())),
+        ("price table", hex(prices().id().as_bytes())),
     ];
     let golden = [
         ("job", "efbf25c32beb1aa8a47c3d69b57673aee864082a0a10d50844e771cd071a3d12"),
@@ -156,6 +172,7 @@ fn hashes_of_longer_values() {
         ("output", "a5a4b7ffdbf1ed3b2b63a6258275ae48d6641b4770f3ce63868f225be8b94baa"),
         ("commitment", "c9f9715d911839d14c9e6bbf9657823131f3eca39d8e823c2e6b95d2c9c90621"),
         ("receipt", "9b46b89d28bd1b578d8f11844ecf9b94fedcdee6e3dcafad10976642dcba897a"),
+        ("price table", "d122c8fa371cca4b2b6f08db2a17b38cb6d12006a20ef7e1f899189b3474eb94"),
     ];
     assert_eq!(found, golden.map(|(what, hash)| (what, hash.to_owned())));
 }

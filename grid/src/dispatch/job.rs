@@ -275,6 +275,20 @@ impl Shard {
         agreeing.all(|other| other == first).then_some(first)
     }
 
+    /// Forgets its receipts but for what `why` shows of them.
+    pub(super) fn summarise(&mut self) {
+        for cast in &mut self.casts {
+            *cast = Cast::Summary {
+                node: cast.node(),
+                operator: cast.operator(),
+                engine: cast.engine(),
+                commitment: cast.commitment(),
+                inferred: cast.inferred(),
+            };
+        }
+        self.casts.shrink_to_fit();
+    }
+
     /// Nothing of it is known any more: it is run as if for the first time.
     pub(super) fn restart(&mut self, quorum: u8) {
         (self.accepted, self.engine, self.drawn, self.auditor) = (None, None, None, None);
@@ -501,26 +515,25 @@ impl Job {
         self.shards().filter(|(_, shard)| shard.not_before > 0).map(|(key, shard)| (shard.not_before, key)).collect()
     }
 
-    /// Ends the job; gives the executions still under way. Receipts shrink to what `why` shows of them: a coordinator
-    /// remembers many more shards of ended jobs than it has under way.
-    pub(super) fn end(&mut self, phase: Phase, now: Millis) -> Vec<AssignmentId> {
+    /// Ends the job; gives the executions that nobody wants any more. Receipts shrink to what `why` shows of them: a coordinator
+    /// remembers many more shards of ended jobs than it has under way. Those that newcomers may still repeat are kept.
+    pub(super) fn end(&mut self, phase: Phase, kept: &BTreeSet<ShardKey>, now: Millis) -> Vec<AssignmentId> {
         (self.phase, self.ended_ms) = (phase, Some(now));
         self.fresh.clear();
         self.partial.clear();
+        let is_done = self.phase == Phase::Done;
         let mut open = Vec::new();
-        for shard in self.map.iter_mut().chain(self.reduce.as_mut()) {
-            open.extend(shard.open.iter().chain(&shard.probes).map(|(assignment, _)| *assignment));
-            for cast in &mut shard.casts {
-                *cast = Cast::Summary {
-                    node: cast.node(),
-                    operator: cast.operator(),
-                    engine: cast.engine(),
-                    commitment: cast.commitment(),
-                    inferred: cast.inferred(),
-                };
+        let map = self.map.iter_mut().zip(0..).map(|(shard, index)| (Stage::Map, index, shard));
+        let reduce = self.reduce.iter_mut().map(|shard| (Stage::Reduce, 0, shard));
+        for (stage, index, shard) in map.chain(reduce) {
+            open.extend(shard.open.drain(..).map(|(assignment, _)| assignment));
+            if !is_done {
+                open.extend(shard.probes.iter().map(|(assignment, _)| *assignment));
             }
-            shard.casts.shrink_to_fit();
-            (shard.open, shard.probes, shard.faulted) = (Vec::new(), Vec::new(), Vec::new());
+            if !(is_done && kept.contains(&ShardKey { stage, index })) {
+                shard.summarise();
+            }
+            shard.faulted = Vec::new();
         }
         open
     }

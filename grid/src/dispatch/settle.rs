@@ -99,8 +99,10 @@ pub(super) fn receipt(
     effects.push(Effect::Acknowledge { node, assignment: id });
     state.fleet.finished(node, receipt.receipt().execution.module, task_us);
     let Some(job) = state.jobs.get_mut(&open.job) else { return };
-    job.executions += 1;
-    job.task_us = job.task_us.saturating_add(task_us);
+    if !job.phase.is_ended() {
+        job.executions += 1;
+        job.task_us = job.task_us.saturating_add(task_us);
+    }
     let Some(shard) = job.shard_mut(open.shard) else { return };
     shard.nn_records.extend(receipt.receipt().nn_record);
     let cast = Cast::Receipt { receipt, output, cert };
@@ -190,18 +192,14 @@ fn exhausted(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: 
 /// The shard's result stands: keep why, blame who said otherwise, go on with the job.
 fn accept(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
     let Some(job) = state.jobs.get_mut(&id) else { return };
-    let info = job.info(key);
     let Some(shard) = job.shard_mut(key) else { return };
     let Verdict::Accepted(commitment) = shard.verdict(&state.config) else { return };
     let truth = shard.casts.iter().find(|cast| cast.commitment() == commitment);
     let Some(Cast::Receipt { output, .. }) = truth else { return };
     let output = output.clone();
     shard.accept(commitment, output, &state.config);
-    let executions = u32::try_from(shard.casts.len()).unwrap_or(u32::MAX);
     let unneeded: Vec<_> = shard.open.iter().map(|(assignment, _)| *assignment).collect();
-    let record = accepted_record(job, key);
-    effects.push(Effect::Keep { job: id, shard: info, accused: None, record: Record::Accepted(record) });
-    effects.push(Effect::Notify { job: id, notice: Notice::Accepted { shard: info, executions } });
+    keep_accepted(state, id, key, effects);
     for assignment in unneeded {
         if let Some(open) = close(state, assignment) {
             effects.push(Effect::Revoke { node: open.node, assignment });
@@ -218,6 +216,15 @@ fn accept(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mu
     standing::accepted(state, id, key, now);
     requeue(state, id, key, now);
     advance(state, id, key, now, effects);
+}
+
+/// Keeps why the shard's result stands, and says that it does.
+pub(super) fn keep_accepted(state: &State, id: JobId, key: ShardKey, effects: &mut Vec<Effect>) {
+    let Some(job) = state.jobs.get(&id) else { return };
+    let (shard, record) = (job.info(key), Record::Accepted(accepted_record(job, key)));
+    let executions = job.shard(key).map_or(0, |shard| u32::try_from(shard.casts.len()).unwrap_or(u32::MAX));
+    effects.push(Effect::Keep { job: id, shard, accused: None, record });
+    effects.push(Effect::Notify { job: id, notice: Notice::Accepted { shard, executions } });
 }
 
 /// The receipts that agree on the shard's accepted result.

@@ -7,7 +7,8 @@
 //!   otherwise the result is withdrawn and more operators are asked, a referee where there is one. One of the two is caught.
 //! - **Voided**: results of unfinished jobs for which a caught operator alone stands are withdrawn and run again.
 //!
-//! A map's results can be withdrawn until the last of them is accepted. What was delivered by then stays delivered.
+//! A map's results can be withdrawn until the last of them is accepted. What was delivered by then stays delivered; newcomers repeat it
+//! all the same, a referee is asked where they say otherwise, and what was wrong is told and put right.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Effect, Notice, Open, Phase, State,
-    job::{Cast, ShardKey},
+    job::{Cast, Shard, ShardKey},
     schedule::{self, Placed},
     settle,
 };
@@ -29,8 +30,8 @@ use crate::{
     config::Config,
     engines::EngineAsk,
     fleet,
-    flow::Millis,
-    place,
+    flow::{Millis, Verdict},
+    place::{self, Among, Need},
 };
 
 /// How newcomers come to standing.
@@ -52,14 +53,17 @@ impl Qualification {
         Self { recent: VecDeque::new(), allowance, cursor: None, disputes: BTreeMap::new() }
     }
 
-    /// One more result stands.
-    fn accepted(&mut self, config: &AuditConfig, job: JobId, key: ShardKey) {
+    /// One more result stands; gives the one that is too old to be repeated from now on, if any.
+    fn accepted(&mut self, config: &AuditConfig, job: JobId, key: ShardKey) -> Option<(JobId, ShardKey)> {
         let most = u64::from(config.qualification_first.max(1)) * u64::from(PPM);
         self.allowance = self.allowance.saturating_add(config.qualification_ppm.into()).min(most);
         self.recent.push_back((job, key));
-        while self.recent.len() > config.qualification_window {
-            self.recent.pop_front();
-        }
+        if self.recent.len() > config.qualification_window { self.recent.pop_front() } else { None }
+    }
+
+    /// The job's results that may still be repeated.
+    pub(super) fn recent_of(&self, job: JobId) -> BTreeSet<ShardKey> {
+        self.recent.iter().filter(|(id, _)| *id == job).map(|(_, key)| *key).collect()
     }
 }
 
@@ -130,7 +134,11 @@ pub(super) fn accepted(state: &mut State, id: JobId, key: ShardKey, now: Millis)
         }
     }
     if class == Class::Exact && key.stage == Stage::Map {
-        state.qualification.accepted(&state.config.audit, id, key);
+        let old = state.qualification.accepted(&state.config.audit, id, key);
+        let old = old.and_then(|(id, key)| {
+            state.jobs.get_mut(&id).filter(|job| job.phase.is_ended()).and_then(|job| job.shard_mut(key))
+        });
+        old.into_iter().for_each(Shard::summarise);
     }
 }
 
@@ -164,7 +172,7 @@ fn next_probe(state: &State) -> Option<(JobId, Placed)> {
         // One at a time: whoever lies about the first shall not have lied about ten.
         let host = state.fleet.get(node).filter(|host| host.in_flight == 0 && !disputes(state, host.operator))?;
         state.qualification.recent.iter().rev().take(scan_max).find_map(|(id, key)| {
-            let job = state.jobs.get(id).filter(|job| job.phase == Phase::Mapping)?;
+            let job = state.jobs.get(id).filter(|job| matches!(job.phase, Phase::Mapping | Phase::Done))?;
             let shard = job.shard(*key).filter(|shard| shard.accepted.is_some())?;
             let engine = host.offer.engines.get(shard.engine?)?;
             let suits = EngineAsk::from(&job.spec).suits(engine) && job.capable(host).is_ok();
@@ -177,22 +185,28 @@ fn next_probe(state: &State) -> Option<(JobId, Placed)> {
 /// Whether it is not known yet who is right, the newcomer or whom it contradicted.
 fn disputes(state: &State, newcomer: OperatorId) -> bool {
     let disputed = state.qualification.disputes.get(&newcomer).and_then(|(id, key)| {
-        let job = state.jobs.get(id).filter(|job| !job.phase.is_ended())?;
-        job.shard(*key)
+        let job = state.jobs.get(id)?;
+        let shard = job.shard(*key)?;
+        Some(if job.phase.is_ended() { !shard.probes.is_empty() } else { shard.accepted.is_none() })
     });
-    disputed.is_some_and(|shard| shard.accepted.is_none())
+    disputed.unwrap_or(false)
 }
 
 /// A newcomer has repeated a result.
 pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, effects: &mut Vec<Effect>) {
     let (id, key) = (open.job, open.shard);
     let Some(job) = state.jobs.get_mut(&id) else { return };
-    let class = job.spec.class;
+    let (class, has_ended) = (job.spec.class, job.phase.is_ended());
     let Some(shard) = job.shard_mut(key) else { return };
     let alone = shard.sole_witness();
     let says = cast.commitment();
     shard.casts.push(cast);
     shard.probers.push(open.operator);
+    let is_referee = state.config.vouched.contains(&open.operator);
+    if is_referee && has_ended {
+        refereed(state, open, now, effects);
+        return;
+    }
     match shard.accepted.as_ref().map(|(truth, _)| *truth == says) {
         Some(true) => {
             confirm(state, open.operator, class, now);
@@ -209,8 +223,8 @@ pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, ef
     }
 }
 
-/// A newcomer says otherwise than a result that stands. Either it is blamed, or the result is withdrawn until it is known who is to be
-/// blamed; where nobody is there who could tell, the result stands as it did.
+/// Somebody says otherwise than a result that stands. Either it is blamed, or more are asked; where nobody is there who could tell,
+/// the result stands as it did.
 fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<Effect>) {
     let (id, key) = (open.job, open.shard);
     let Some(job) = state.jobs.get(&id) else { return };
@@ -224,29 +238,68 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
         settle::compare(state, id, key, open.node, now, effects);
         return;
     }
-    let (operators, supporters) = (shard.operators(), shard.supporters());
-    let told = if is_checked {
-        place::any_of(referees, &schedule::need(state, job, shard, &operators), &state.fleet)
-    } else {
-        shard.engine.is_some_and(|engine| state.fleet.has_other_operator(engine, &operators))
-    };
-    if !told || job.phase != Phase::Mapping {
+    let operators = shard.operators();
+    let need = schedule::need(state, job, shard, &operators);
+    if job.phase == Phase::Mapping {
+        let told = if is_checked {
+            place::any_of(referees, &need, &state.fleet)
+        } else {
+            shard.engine.is_some_and(|engine| state.fleet.has_other_operator(engine, &operators))
+        };
+        if told {
+            reopen(state, open, shard.supporters(), now, effects);
+        }
         return;
     }
+    // What was delivered cannot be taken back, but who was wrong can be found out.
+    let placed = place::pick(&Need { among: Among::Referees(referees), ..need }, &state.fleet, &state.config);
+    if let Some((node, engine)) = placed.filter(|(_, engine)| Some(*engine) == shard.engine) {
+        state.qualification.disputes.insert(open.operator, (id, key));
+        schedule::order(state, id, (key, node, engine), true, now, effects);
+    }
+}
+
+/// The result is withdrawn, and one operator more than support it by now has to agree.
+fn reopen(state: &mut State, open: &Open, supporters: usize, now: Millis, effects: &mut Vec<Effect>) {
+    let (id, key) = (open.job, open.shard);
     withdraw(state, id, key, effects);
     if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
-        // One more than agree by now has to, and newcomers do not count.
         shard.quorum = u8::try_from(supporters + 1).unwrap_or(u8::MAX).max(2);
     }
     state.qualification.disputes.insert(open.operator, (id, key));
     settle::judge(state, id, key, now, effects);
 }
 
+/// A referee has repeated a result of an ended job that a newcomer contradicted: whoever it agrees with was right.
+fn refereed(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<Effect>) {
+    let (id, key) = (open.job, open.shard);
+    let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) else { return };
+    shard.quorum = 2;
+    let Verdict::Accepted(truth) = shard.verdict(&state.config) else { return };
+    let (stood, before) = (shard.accepted.as_ref().map(|(commitment, _)| *commitment), shard.sole_witness());
+    let nodes: Vec<NodeId> = shard.casts.iter().map(Cast::node).collect();
+    let right = shard.casts.iter().find_map(|cast| match cast {
+        Cast::Receipt { output, .. } if cast.commitment() == truth => Some(output.clone()),
+        Cast::Receipt { .. } | Cast::Summary { .. } => None,
+    });
+    let Some(output) = right else { return };
+    if let Some(operator) = before {
+        state.unchecked.remove(&(operator, id, key));
+    }
+    if stood != Some(truth) {
+        shard.accepted = Some((truth, output));
+        settle::keep_accepted(state, id, key, effects);
+    }
+    for node in nodes {
+        settle::compare(state, id, key, node, now, effects);
+    }
+}
+
 /// A map's result does not stand any more.
 fn withdraw(state: &mut State, id: JobId, key: ShardKey, effects: &mut Vec<Effect>) {
     let Some(job) = state.jobs.get_mut(&id) else { return };
     let shard = job.info(key);
-    let alone = job.shard(key).and_then(super::job::Shard::sole_witness);
+    let alone = job.shard(key).and_then(Shard::sole_witness);
     if job.shard_mut(key).and_then(|shard| shard.accepted.take()).is_some() {
         job.count_withdrawn();
         effects.push(Effect::Notify { job: id, notice: Notice::Withdrawn { shard } });

@@ -27,6 +27,8 @@ pub(super) struct Tally {
     pub(super) events: u64,
     pub(super) receipts: u64,
     pub(super) faults: u64,
+    /// Results of ended jobs that were replaced.
+    pub(super) put_right: u64,
     executions: Executions,
     wrong: u64,
     accepted: u64,
@@ -93,6 +95,7 @@ impl Tally {
             events: 0,
             receipts: 0,
             faults: 0,
+            put_right: 0,
             executions: Executions::default(),
             wrong: 0,
             accepted: 0,
@@ -207,6 +210,9 @@ pub struct Report {
     pub wrong_bound_95: f64,
     /// Results that stood and were withdrawn before their job was done, and how many of those were wrong.
     pub withdrawn: Share,
+    /// Wrong results that were delivered and replaced afterwards, since a newcomer and a referee said otherwise. They are counted as
+    /// wrong all the same.
+    pub put_right: u64,
     /// Accepted results of modules that write something else each time: nothing is true of these.
     pub unsteady: u64,
     /// Who lied, and what became of it.
@@ -254,6 +260,7 @@ impl Report {
             wrong,
             wrong_bound_95: wrong.bound_95(),
             withdrawn: Share { events: tally.wrong_withdrawn, of: tally.withdrawn },
+            put_right: tally.put_right,
             unsteady: tally.unsteady,
             ejection: ejection(&operators),
             honest_suspended: honest_suspended.count() as u64,
@@ -302,6 +309,7 @@ impl fmt::Display for Report {
             ("wrong results", format!("{} of {}", self.wrong.events, self.wrong.of)),
             ("  share", format!("{:.2e}, below {:.2e} with 95 %", self.wrong.value(), self.wrong_bound_95)),
             ("  withdrawn in time", format!("{} of {} withdrawn", self.withdrawn.events, self.withdrawn.of)),
+            ("  put right later", self.put_right.to_string()),
             ("liars' names", format!("{} lied, {} caught", ejection.lied, ejection.caught)),
             ("  caught after", format!("{} ms half, {} ms all", ejection.after_ms.p50, ejection.after_ms.max)),
             ("  wrong results each", format!("{} half, {} most", ejection.wrong_each.p50, ejection.wrong_each.max)),

@@ -269,7 +269,12 @@ impl Loop {
 
     fn assign(&mut self, node: NodeId, assignment: Assignment) {
         let Some(job) = self.state.job(assignment.job) else { return };
-        let template = self.templates.entry(assignment.job).or_insert_with(|| Arc::new(job.spec.template())).clone();
+        let made = || Arc::new(job.spec.template());
+        let template = match job.phase.is_ended() {
+            // A newcomer repeats it: nobody would forget the template again.
+            true => made(),
+            false => self.templates.entry(assignment.job).or_insert_with(made).clone(),
+        };
         let (start, end) = (assignment.slice.start, assignment.slice.end);
         let input = match (&job.spec.input, self.inputs.get(&assignment.job)) {
             _ if end - start > limits::INPUT_INLINE_BYTES_MAX => Input::Blob,

@@ -45,6 +45,17 @@ fn is_right(world: &World, job: JobId) -> bool {
     })
 }
 
+/// Goes on after all jobs have ended, until there is nothing left to do.
+fn go_on(world: &mut World) {
+    let is_busy = |world: &World| {
+        let busy = world.hosts.iter().any(|host| host.conduct != Conduct::Silent && !host.inbox.is_empty());
+        busy || world.state.next_timer().is_some()
+    };
+    while is_busy(world) {
+        world.step();
+    }
+}
+
 /// The last record of each shard.
 fn records(world: &World) -> BTreeMap<u32, Accepted> {
     let accepted = world.accepted.iter().map(|record| {
@@ -110,6 +121,53 @@ fn a_newcomer_that_lies_is_caught_by_what_it_repeats() {
     let executions = world.state.job(job).unwrap().executions;
     assert!((62..=75).contains(&executions), "{executions} executions of 60 shards");
     world.check_replay();
+}
+
+#[test]
+fn newcomers_repeat_results_of_ended_jobs_and_a_referee_says_who_was_wrong() {
+    // An honest one earns standing on what is over, though nothing is left to run.
+    let audit = AuditConfig { newcomer_micro: 3 * TASK_MICRO, ..AuditConfig::default() };
+    let mut world = grid_with(2, &[Conduct::Honest, Conduct::Honest, Conduct::Silent], 11, audit);
+    let job = world.submit(&lines(20), |_| {});
+    world.run();
+    let paid = world.state.job(job).unwrap().executions;
+    world.hosts[2].conduct = Conduct::Honest;
+    go_on(&mut world);
+    assert!(is_qualified(&world, 2));
+    assert_eq!(world.state.job(job).unwrap().executions, paid, "the job is not dearer for it");
+    world.check_replay();
+
+    // A liar is caught by it.
+    let mut world = grid(2, &[Conduct::Honest, Conduct::Honest, Conduct::Silent], 12);
+    let job = world.submit(&lines(20), |_| {});
+    world.run();
+    world.hosts[2].conduct = Conduct::Liar;
+    go_on(&mut world);
+    assert!(is_suspended(&world, 2) && is_right(&world, job));
+    world.evidence.iter().for_each(|(_, record)| drop(record.check().unwrap()));
+    world.check_replay();
+}
+
+#[test]
+fn what_was_delivered_and_wrong_is_told_and_put_right() {
+    let never = AuditConfig { rate_ppm_min: 0, stake_micro: u64::MAX / 8, ..AuditConfig::default() };
+    let mut world = grid_with(1, &[Conduct::Silent, Conduct::Colluder, Conduct::Silent], 13, never);
+    shown(&mut world, 1, 1_000_000_000_000);
+    let job = world.submit(b"a\n", |_| {});
+    let node = world.hosts[0].node();
+    // The referee is away, so that the liar has the shard for itself, or gets it once the referee's lease is over.
+    world.feed(Event::HostDown { node });
+    world.run();
+    assert!(!is_right(&world, job), "nobody has looked at it yet");
+    world.hosts[0].inbox.clear();
+    world.hosts[0].conduct = Conduct::Honest;
+    world.join(0);
+    world.hosts[2].conduct = Conduct::Honest;
+    go_on(&mut world);
+    assert!(is_right(&world, job), "the honest newcomer repeated it, and the referee agreed with it");
+    assert!(is_suspended(&world, 1) && !is_suspended(&world, 2));
+    assert_eq!(world.evidence.len(), 1);
+    assert_eq!(world.evidence[0].1.check().unwrap().accused.unwrap().0, world.hosts[1].node());
 }
 
 #[test]

@@ -1,0 +1,160 @@
+//! What stands on the accounts. [`Books::commit`] is the one place where that changes: several postings or none.
+
+use std::collections::BTreeMap;
+
+use registry::credits::{Credits, CreditsError, Delta};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    account::{Account, Cause, Posting, PostingId},
+    error::LedgerError,
+};
+use crate::flow::Millis;
+
+/// A posting to be. It is made of transfers alone, so that it adds up to nothing.
+#[derive(Debug)]
+pub(super) struct Draft {
+    cause: Cause,
+    entries: BTreeMap<Account, Delta>,
+}
+
+impl Draft {
+    pub(super) fn new(cause: Cause) -> Self {
+        Self { cause, entries: BTreeMap::new() }
+    }
+
+    pub(super) fn transfer(cause: Cause, from: Account, to: Account, amount: Credits) -> Result<Self, CreditsError> {
+        Self::new(cause).moved(from, to, amount)
+    }
+
+    /// One more transfer under the same cause; none of nothing.
+    pub(super) fn and(self, from: Account, to: Account, amount: Credits) -> Result<Self, CreditsError> {
+        if amount.is_zero() { Ok(self) } else { self.moved(from, to, amount) }
+    }
+
+    fn moved(mut self, from: Account, to: Account, amount: Credits) -> Result<Self, CreditsError> {
+        for (account, delta) in [(from, -Delta::from(amount)), (to, amount.into())] {
+            let entry = self.entries.entry(account).or_default();
+            *entry = entry.plus(delta)?;
+        }
+        Ok(self)
+    }
+}
+
+/// Accounts and the postings that made them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Books {
+    /// Accounts with something on them.
+    balances: BTreeMap<Account, Delta>,
+    /// What the archived postings add up to.
+    opening: BTreeMap<Account, Delta>,
+    /// Those that are not archived.
+    postings: BTreeMap<PostingId, Posting>,
+    /// When the last of the archived ones was made.
+    archived_ms: Option<Millis>,
+    next: PostingId,
+    last_ms: Millis,
+}
+
+impl Books {
+    pub(super) fn balance(&self, account: Account) -> Delta {
+        self.balances.get(&account).copied().unwrap_or_default()
+    }
+
+    /// What may be taken from an account. The mint gives, it is not taken from.
+    pub(super) fn funds(&self, account: Account) -> Credits {
+        self.balance(account).credits().unwrap_or_default()
+    }
+
+    pub(super) fn balances(&self) -> impl Iterator<Item = (Account, Delta)> {
+        self.balances.iter().map(|(account, delta)| (*account, *delta))
+    }
+
+    /// What stood on an account before the first posting that is not archived.
+    pub(super) fn opening(&self, account: Account) -> Delta {
+        self.opening.get(&account).copied().unwrap_or_default()
+    }
+
+    pub(super) fn openings(&self) -> &BTreeMap<Account, Delta> {
+        &self.opening
+    }
+
+    pub(super) fn postings(&self) -> impl Iterator<Item = &Posting> {
+        self.postings.values()
+    }
+
+    pub(super) fn posting(&self, id: PostingId) -> Option<&Posting> {
+        self.postings.get(&id)
+    }
+
+    /// The first posting that is not archived.
+    pub(super) fn first(&self) -> Option<PostingId> {
+        self.postings.first_key_value().map(|(id, _)| *id)
+    }
+
+    /// The time of the last posting that is archived.
+    pub(super) fn archived_until(&self) -> Option<Millis> {
+        self.archived_ms
+    }
+
+    /// How many postings are not archived.
+    pub(super) fn len(&self) -> usize {
+        self.postings.len()
+    }
+
+    /// Puts all drafts on the books in their order, and says where the first one is.
+    ///
+    /// # Errors
+    /// When an account but the mint would go below zero or one out of bounds; then nothing has changed.
+    pub(super) fn commit(&mut self, drafts: Vec<Draft>, now: Millis) -> Result<PostingId, LedgerError> {
+        let mut touched: BTreeMap<Account, Delta> = BTreeMap::new();
+        for (account, delta) in drafts.iter().flat_map(|draft| &draft.entries) {
+            let stands = touched.get(account).copied().unwrap_or_else(|| self.balance(*account));
+            let stands_then = stands.plus(*delta)?;
+            if *account != Account::Mint && stands_then.credits().is_none() {
+                let has = stands.credits().unwrap_or_default();
+                return Err(LedgerError::Funds { account: *account, has, short: -stands_then });
+            }
+            touched.insert(*account, stands_then);
+        }
+        let first = self.next;
+        let count = u64::try_from(drafts.len()).map_err(|_| LedgerError::Full)?;
+        self.next = PostingId(first.0.checked_add(count).ok_or(LedgerError::Full)?);
+        self.last_ms = self.last_ms.max(now);
+        for (id, Draft { cause, entries }) in (first.0..).map(PostingId).zip(drafts) {
+            self.postings.insert(id, Posting { id, at_ms: self.last_ms, cause, entries });
+        }
+        touched.into_iter().for_each(|(account, stands)| set(&mut self.balances, account, stands));
+        Ok(first)
+    }
+
+    /// Takes postings off the front, as long as what they add up to is within bounds, which it is on books that hold.
+    pub(super) fn archive(&mut self, upto: PostingId) -> Vec<Posting> {
+        let mut archived = Vec::new();
+        while let Some((id, posting)) = self.postings.first_key_value()
+            && *id < upto
+        {
+            let Some(opening) = added(&self.opening, posting) else { break };
+            opening.into_iter().for_each(|(account, stands)| set(&mut self.opening, account, stands));
+            self.archived_ms = Some(posting.at_ms);
+            archived.extend(self.postings.pop_first().map(|(_, posting)| posting));
+        }
+        archived
+    }
+}
+
+/// An account with nothing on it is not kept.
+fn set(balances: &mut BTreeMap<Account, Delta>, account: Account, stands: Delta) {
+    if stands == Delta::ZERO {
+        balances.remove(&account);
+    } else {
+        balances.insert(account, stands);
+    }
+}
+
+/// What then stands on the accounts of a posting.
+fn added(balances: &BTreeMap<Account, Delta>, posting: &Posting) -> Option<Vec<(Account, Delta)>> {
+    let stands = |account| balances.get(account).copied().unwrap_or_default();
+    posting.entries.iter().map(|(account, delta)| Some((*account, stands(account).plus(*delta).ok()?))).collect()
+}

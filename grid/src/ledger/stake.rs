@@ -1,0 +1,229 @@
+//! What an operator vouches with: deposit, withdrawal after a time, and loss.
+
+use std::collections::BTreeMap;
+
+use registry::{
+    credits::Credits,
+    id::{Commitment, JobId, OperatorId, ReceiptId},
+    job::ShardInfo,
+    receipt::{Evidence, Record, RecordError},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Due, Ledger,
+    account::{Account, Cause, PaymentKey, PostingId},
+    books::Draft,
+    budget::Budget,
+    error::LedgerError,
+    payment::Standing,
+};
+use crate::flow::Millis;
+
+/// Stake that is being withdrawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Unbonding {
+    pub(super) operator: OperatorId,
+    pub(super) amount: Credits,
+    pub(super) due_ms: Millis,
+}
+
+/// Why an operator is not convicted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvictionError {
+    /// The record does not hold.
+    #[error("nobody is convicted: {0}")]
+    Record(#[from] RecordError),
+    /// It accuses nobody.
+    #[error("nobody is convicted: the record says why a result stands, and accuses nobody")]
+    NoAccused,
+}
+
+/// An operator signed a result in class `exact` that is proven wrong. There is none without a record that checks: it cannot
+/// be made, or read from anywhere, in another way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conviction {
+    operator: OperatorId,
+    job: JobId,
+    shard: ShardInfo,
+    receipt: ReceiptId,
+    truth: Commitment,
+    auditor: Option<OperatorId>,
+}
+
+impl Conviction {
+    /// What the record proves. It checks every signature in it.
+    ///
+    /// # Errors
+    /// When the record does not hold, or accuses nobody.
+    pub fn of(record: &Record) -> Result<Self, ConvictionError> {
+        let checked = record.check()?;
+        let Record::Evidence(Evidence { accused, .. }) = record else { return Err(ConvictionError::NoAccused) };
+        let lie = accused.open()?;
+        let (operator, receipt, truth) = (lie.operator, lie.id(), checked.commitment);
+        Ok(Self { operator, job: lie.job, shard: lie.shard, receipt, truth, auditor: None })
+    }
+
+    /// The same, found by an auditor, who gets a part. There is none where a quorum noticed by itself.
+    #[must_use]
+    pub fn found_by(self, auditor: OperatorId) -> Self {
+        Self { auditor: Some(auditor), ..self }
+    }
+
+    /// Who is convicted.
+    pub fn operator(&self) -> OperatorId {
+        self.operator
+    }
+}
+
+/// Where an operator's credits went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slashed {
+    /// Unsettled payments, to who paid them.
+    pub returned: Credits,
+    /// Of the stake, to the requester who was lied to.
+    pub requester: Credits,
+    /// Of the stake, to the auditor.
+    pub auditor: Credits,
+    /// Of the stake, to nobody.
+    pub burned: Credits,
+}
+
+impl Ledger {
+    /// An operator vouches with more of its own credits.
+    ///
+    /// # Errors
+    /// When it was slashed, stakes nothing, or has less.
+    pub fn stake(&mut self, operator: OperatorId, amount: Credits, now: Millis) -> Result<PostingId, LedgerError> {
+        if let Some(convicted) = self.struck(operator) {
+            return Err(LedgerError::Struck { operator, convicted });
+        }
+        self.transfer(Cause::Staked, Account::Operator(operator), Account::Stake(operator), amount, now)
+    }
+
+    /// An operator wants stake back. It gets it once the unbonding time is over, by [`Ledger::settle`]; until then it can
+    /// lose it.
+    ///
+    /// # Errors
+    /// When it asks for nothing, or for more than its stake.
+    pub fn unbond(&mut self, operator: OperatorId, amount: Credits, now: Millis) -> Result<PostingId, LedgerError> {
+        let due_ms = now.saturating_add(self.rules.unbonding_ms);
+        if amount.is_zero() {
+            return Err(LedgerError::Nothing { what: "unbonded" });
+        }
+        let (cause, stake) = (Cause::UnbondingBegun { due_ms }, Account::Stake(operator));
+        let draft = Draft::transfer(cause, stake, Account::Unbonding(operator), amount)?;
+        let asked = self.books.commit(vec![draft], now)?;
+        self.unbonding.insert(asked, Unbonding { operator, amount, due_ms });
+        self.due.insert((due_ms, Due::Unbonding(asked)));
+        self.changed();
+        Ok(asked)
+    }
+
+    /// What an operator can lose: its stake, what of it is unbonding, and what it has earned and is not settled.
+    pub fn at_risk(&self, operator: OperatorId) -> Credits {
+        let accounts = [Account::Stake(operator), Account::Unbonding(operator), Account::Earned(operator)];
+        // Three parts of what the mint gave are no more than that.
+        accounts
+            .map(|account| self.books.funds(account))
+            .into_iter()
+            .fold(Credits::ZERO, |sum, part| sum.plus(part).unwrap_or(Credits::MAX))
+    }
+
+    /// Takes from a convicted operator all that it can lose, for good: it is paid no more and may not stake again. Its
+    /// orders keep their holds until they are released.
+    ///
+    /// # Errors
+    /// When it was slashed before, or convicts itself; this changes nothing.
+    pub fn slash(&mut self, conviction: &Conviction, now: Millis) -> Result<Slashed, LedgerError> {
+        let Conviction { operator, auditor, receipt, .. } = *conviction;
+        if let Some(convicted) = self.struck(operator) {
+            return Err(LedgerError::Struck { operator, convicted });
+        }
+        if auditor == Some(operator) {
+            return Err(LedgerError::OwnAuditor { operator });
+        }
+        let Returns { payments, budgets, mut drafts } = self.returns(operator, receipt)?;
+        let returned = self.books.funds(Account::Earned(operator));
+        let (fine, slashed) = self.fine(conviction)?;
+        drafts.extend(fine);
+        self.books.commit(drafts, now)?;
+        // From here on nothing fails.
+        for (id, budget) in budgets {
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.budget = budget;
+            }
+        }
+        for key in payments {
+            if let Some(Standing::Pending { due_ms }) = self.payment(key).map(|payment| payment.standing) {
+                self.due.remove(&(due_ms, Due::Payment(key)));
+            }
+            self.stand(key, Standing::Returned);
+            self.unsettled.remove(&(operator, key));
+        }
+        for (asked, unbonding) in self.unbonding.extract_if(.., |_, unbonding| unbonding.operator == operator) {
+            self.due.remove(&(unbonding.due_ms, Due::Unbonding(asked)));
+        }
+        self.struck.insert(operator, receipt);
+        self.changed();
+        Ok(Slashed { returned, ..slashed })
+    }
+
+    /// Unsettled payments go back whole: into the escrow, so that the work can be done again under the same cap, or to the
+    /// requester once its job has ended.
+    fn returns(&self, operator: OperatorId, convicted: ReceiptId) -> Result<Returns, LedgerError> {
+        let mut returns = Returns::default();
+        let own = self.unsettled.range((operator, PaymentKey::FIRST)..).take_while(|(other, _)| *other == operator);
+        for key in own.map(|(_, key)| *key) {
+            let unknown = LedgerError::JobUnknown { job: key.job };
+            let job = self.jobs.get(&key.job).ok_or(unknown.clone())?;
+            let payment = self.payment(key).ok_or(unknown)?;
+            let budget = returns.budgets.entry(key.job).or_insert(job.budget);
+            *budget = budget.put_back(payment.role, payment.bill)?;
+            let mut to = Account::Escrow(key.job);
+            if job.closed_ms.is_some() {
+                *budget = budget.refund(payment.bill)?;
+                to = Account::Requester(job.terms.requester);
+            }
+            let cause = Cause::Returned { payment: key, convicted };
+            returns.drafts.push(Draft::transfer(cause, Account::Earned(operator), to, payment.bill)?);
+            returns.payments.push(key);
+        }
+        Ok(returns)
+    }
+
+    /// The stake is split. Shares are rounded down and the rest is burned, so that no unit is lost or made.
+    fn fine(&self, conviction: &Conviction) -> Result<(Option<Draft>, Slashed), LedgerError> {
+        let Conviction { operator, job, shard, receipt, truth, auditor } = *conviction;
+        let (stake, unbonding) = (Account::Stake(operator), Account::Unbonding(operator));
+        let withdrawn = self.books.funds(unbonding);
+        let fine = self.books.funds(stake).plus(withdrawn)?;
+        if fine.is_zero() {
+            return Ok((None, Slashed::default()));
+        }
+        // A job that was settled and forgotten has nobody left to give to.
+        let lied_to = self.jobs.get(&job).map(|job| Account::Requester(job.terms.requester));
+        let share = |to: Option<Account>, ppm| to.map_or(Credits::ZERO, |_| fine.share(ppm));
+        let found_by = auditor.map(Account::Operator);
+        let requester = share(lied_to, self.rules.slash_requester_ppm);
+        let auditor_share = share(found_by, self.rules.slash_auditor_ppm);
+        let burned = fine.minus(requester)?.minus(auditor_share)?;
+        let cause = Cause::Slashed { job, shard, convicted: receipt, truth, auditor };
+        let parts = [(lied_to, requester), (found_by, auditor_share), (Some(Account::Burn), burned)];
+        let mut draft = Draft::new(cause).and(unbonding, stake, withdrawn)?;
+        for (to, amount) in parts.into_iter().filter_map(|(to, amount)| Some((to?, amount))) {
+            draft = draft.and(stake, to, amount)?;
+        }
+        Ok((Some(draft), Slashed { returned: Credits::ZERO, requester, auditor: auditor_share, burned }))
+    }
+}
+
+/// What an operator's unsettled payments become.
+#[derive(Debug, Default)]
+struct Returns {
+    payments: Vec<PaymentKey>,
+    budgets: BTreeMap<JobId, Budget>,
+    drafts: Vec<Draft>,
+}
