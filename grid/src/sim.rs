@@ -8,7 +8,7 @@
 //! - [`Options`]: what is simulated. [`run`] gives a [`Report`], or the first invariant that was [`Broken`], with the seed.
 //! - [`adversary`]: who works against the grid. `conduct`: what each of them does.
 //! - `world`: the event loop. `hosts`: what hosts do with assignments. `network`: what becomes of messages and connections.
-//! - `work`: jobs, tasks, and what is true of them. `random`: where chance comes from.
+//! - `work`: jobs, tasks, and what is true of them. `random`: where chance comes from. `slab`: where things lie.
 //! - `check`: what has to hold at every time. [`statistics`], [`report`], [`sweep`], [`chart`]: what is told of it.
 //!
 //! A run is a function of its options: the same ones give the same report, event by event, on every machine. There is no clock in
@@ -25,6 +25,7 @@ mod hosts;
 mod network;
 mod random;
 pub mod report;
+mod slab;
 pub mod statistics;
 pub mod sweep;
 #[cfg(test)]

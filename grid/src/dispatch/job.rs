@@ -21,6 +21,9 @@ use crate::{
     verify,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// A shard within its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) struct ShardKey {
@@ -134,8 +137,10 @@ pub(super) struct Shard {
     pub(super) task: TaskId,
     /// The engine of its executions, from the first assignment on. Votes of other engines do not count.
     pub(super) engine: Option<EngineFingerprint>,
-    /// Distinct operators that have to agree, as far as is known: more once an audit was drawn.
+    /// Distinct operators that have to agree, as far as is known: more once an audit was drawn, or a newcomer has contradicted.
     pub(super) quorum: u8,
+    /// Those that the policy asks for.
+    pub(super) asked: u8,
     /// What was drawn for its first receipt, where results are audited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) drawn: Option<Drawn>,
@@ -173,6 +178,7 @@ impl Shard {
             task,
             engine: None,
             quorum,
+            asked: quorum,
             drawn: None,
             auditor: None,
             probes: Vec::new(),
@@ -210,10 +216,24 @@ impl Shard {
         votes
     }
 
+    /// Distinct operators that have to agree as things are: where a referee has voted, nobody has to outnumber those that it
+    /// disagrees with.
+    fn needed(&self, votes: &[Vote]) -> u8 {
+        let is_refereed = votes.iter().any(|vote| vote.referee) && verify::is_disputed(votes);
+        if is_refereed { self.asked.max(2) } else { self.quorum }
+    }
+
     pub(super) fn verdict(&self, config: &Config) -> Verdict {
+        let votes = self.votes(config);
         // What newcomers have signed uses up none of the executions that a dispute may cost.
         let besides = u8::try_from(self.probers.len()).unwrap_or(u8::MAX);
-        verify::judge(self.quorum, config.replicas_max.saturating_add(besides), &self.votes(config))
+        verify::judge(self.needed(&votes), config.replicas_max.saturating_add(besides), &votes)
+    }
+
+    /// The result stands; so many had to agree on it in the end.
+    pub(super) fn accept(&mut self, commitment: Commitment, output: Output, config: &Config) {
+        self.quorum = self.needed(&self.votes(config));
+        self.accepted = Some((commitment, output));
     }
 
     /// Operators that stand for the accepted result, without those that only repeated it.

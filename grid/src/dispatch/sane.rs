@@ -39,8 +39,12 @@ impl State {
             *held.entry(open.node).or_default() += 1;
             holds("an open execution is its host's", &self.open_of.contains(&(open.node, *id)), &true)?;
             holds("an open execution has its timer", &self.timers.contains(&open.timer), &true)?;
-            let shard = self.jobs.get(&open.job).and_then(|job| job.shard(open.shard));
-            let list = shard.map(|shard| if open.probe { &shard.probes } else { &shard.open });
+            // What is repeated may be of a job that is over, and even forgotten.
+            let Some(job) = self.jobs.get(&open.job) else {
+                holds("an open execution is of a job that is remembered, or repeats a result", &open.probe, &true)?;
+                continue;
+            };
+            let list = job.shard(open.shard).map(|shard| if open.probe { &shard.probes } else { &shard.open });
             let known = list.is_some_and(|list| list.contains(&(*id, open.operator)));
             holds("an open execution is its shard's", &known, &true)?;
         }

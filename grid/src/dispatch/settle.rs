@@ -196,7 +196,8 @@ fn accept(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mu
     let Verdict::Accepted(commitment) = shard.verdict(&state.config) else { return };
     let truth = shard.casts.iter().find(|cast| cast.commitment() == commitment);
     let Some(Cast::Receipt { output, .. }) = truth else { return };
-    shard.accepted = Some((commitment, output.clone()));
+    let output = output.clone();
+    shard.accept(commitment, output, &state.config);
     let unneeded: Vec<_> = shard.open.iter().map(|(assignment, _)| *assignment).collect();
     keep_accepted(state, id, key, effects);
     for assignment in unneeded {

@@ -201,12 +201,12 @@ pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, ef
     let alone = shard.sole_witness();
     let says = cast.commitment();
     shard.casts.push(cast);
+    shard.probers.push(open.operator);
     let is_referee = state.config.vouched.contains(&open.operator);
     if is_referee && has_ended {
         refereed(state, open, now, effects);
         return;
     }
-    shard.probers.push(open.operator);
     match shard.accepted.as_ref().map(|(truth, _)| *truth == says) {
         Some(true) => {
             confirm(state, open.operator, class, now);
@@ -238,7 +238,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
         settle::compare(state, id, key, open.node, now, effects);
         return;
     }
-    let (operators, supporters) = (shard.operators(), shard.supporters());
+    let operators = shard.operators();
     let need = schedule::need(state, job, shard, &operators);
     if job.phase == Phase::Mapping {
         let told = if is_checked {
@@ -247,7 +247,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
             shard.engine.is_some_and(|engine| state.fleet.has_other_operator(engine, &operators))
         };
         if told {
-            reopen(state, open, supporters, now, effects);
+            reopen(state, open, shard.supporters(), now, effects);
         }
         return;
     }
@@ -259,7 +259,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
     }
 }
 
-/// The result is withdrawn, and one operator more than agree by now has to, where newcomers do not count.
+/// The result is withdrawn, and one operator more than support it by now has to agree.
 fn reopen(state: &mut State, open: &Open, supporters: usize, now: Millis, effects: &mut Vec<Effect>) {
     let (id, key) = (open.job, open.shard);
     withdraw(state, id, key, effects);

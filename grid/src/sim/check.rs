@@ -57,6 +57,7 @@ impl World<'_> {
         agreeing.dedup();
         let audit = &self.options.config.audit;
         let needed = match (self.options.policy, record.drawn) {
+            _ if work.has_ended => 2,
             (Policy::None, _) => 1,
             (Policy::Quorum(quorum), _) => quorum,
             (Policy::Audit, None) => audit.newcomers_quorum,
@@ -96,7 +97,7 @@ impl World<'_> {
     /// All jobs are said to have ended.
     pub(super) fn check_ended(&self) -> Result<(), Broken> {
         let open = self.state.open_jobs();
-        if open == 0 && self.jobs.len() == 0 && self.state.open_count() == 0 {
+        if open == 0 && self.jobs.open() == 0 && self.state.open_count() == 0 {
             return self.check_all();
         }
         let detail = format!("{open} jobs and {} executions are open", self.state.open_count());

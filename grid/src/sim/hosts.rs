@@ -13,6 +13,7 @@ use super::{
     check::Broken,
     conduct::{self, Moment, Move},
     random::{Random, mix},
+    slab::Ticket,
     work::{self, Answer},
     world::{Happening, World, number_of},
 };
@@ -87,58 +88,6 @@ impl Host {
     pub(super) fn offer(&self) -> Offer {
         let engines = Engines::plain(self.engine, PORTABLE);
         Offer { slots: self.slots, queue_max: QUEUE_MAX, memory_bytes_max: 1 << 30, engines }
-    }
-}
-
-/// Where something lies in a [`Slab`]; nothing that came later answers to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ticket {
-    slot: u32,
-    generation: u32,
-}
-
-/// Things that come and go, without a search.
-#[derive(Debug)]
-pub(super) struct Slab<T> {
-    slots: Vec<(u32, Option<T>)>,
-    free: Vec<u32>,
-}
-
-impl<T> Default for Slab<T> {
-    fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
-    }
-}
-
-impl<T> Slab<T> {
-    fn insert(&mut self, value: T) -> Ticket {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push((0, None));
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-        });
-        let (generation, place) = &mut self.slots[slot as usize];
-        *place = Some(value);
-        Ticket { slot, generation: *generation }
-    }
-
-    fn remove(&mut self, ticket: Ticket) -> Option<T> {
-        let (generation, place) = self.slots.get_mut(ticket.slot as usize)?;
-        let value = if *generation == ticket.generation { place.take() } else { None };
-        if value.is_some() {
-            *generation = generation.wrapping_add(1);
-            self.free.push(ticket.slot);
-        }
-        value
-    }
-
-    pub(super) fn get(&self, ticket: Ticket) -> Option<&T> {
-        let (generation, place) = self.slots.get(ticket.slot as usize)?;
-        if *generation == ticket.generation { place.as_ref() } else { None }
-    }
-
-    fn get_mut(&mut self, ticket: Ticket) -> Option<&mut T> {
-        let (generation, place) = self.slots.get_mut(ticket.slot as usize)?;
-        if *generation == ticket.generation { place.as_mut() } else { None }
     }
 }
 
@@ -348,6 +297,7 @@ impl World<'_> {
         let output = work::output(given.number, given.shard.index, answer);
         let (number, shard) = (given.number, given.shard.index);
         let receipt = self.receipt(given, answer, output.hash());
+        self.tally.sized(&receipt, &output);
         if self.state.open_job(node, id).is_some()
             && let Some(task) = self.jobs.task_mut(number, shard)
         {

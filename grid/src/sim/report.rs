@@ -2,6 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use registry::{
+    canon,
+    receipt::{Output, Receipt},
+};
 use serde::Serialize;
 
 use super::{
@@ -13,6 +17,9 @@ use super::{
 };
 use crate::{dispatch::Purpose, flow::Millis};
 
+/// A signature with its key.
+const SIGNED_BYTES: usize = 64 + 32;
+
 /// What is counted while a run goes on.
 #[derive(Debug)]
 pub(super) struct Tally {
@@ -20,6 +27,8 @@ pub(super) struct Tally {
     pub(super) events: u64,
     pub(super) receipts: u64,
     pub(super) faults: u64,
+    /// Results of ended jobs that were replaced.
+    pub(super) put_right: u64,
     executions: Executions,
     wrong: u64,
     accepted: u64,
@@ -29,6 +38,7 @@ pub(super) struct Tally {
     jobs: BTreeMap<String, u64>,
     waits_ms: Vec<u64>,
     peak: Peak,
+    audit_bytes: u64,
     digest: u64,
 }
 
@@ -85,6 +95,7 @@ impl Tally {
             events: 0,
             receipts: 0,
             faults: 0,
+            put_right: 0,
             executions: Executions::default(),
             wrong: 0,
             accepted: 0,
@@ -94,6 +105,7 @@ impl Tally {
             jobs: BTreeMap::new(),
             waits_ms: Vec::new(),
             peak: Peak::default(),
+            audit_bytes: 0,
             digest: 0,
         }
     }
@@ -112,6 +124,14 @@ impl Tally {
             Some(Purpose::Again) => &mut self.executions.again,
         };
         *counted += 1;
+    }
+
+    /// Measures the first receipt: the others are as long.
+    pub(super) fn sized(&mut self, receipt: &Receipt, output: &Output) {
+        if self.audit_bytes == 0 {
+            let bytes = canon::encode(receipt).len() + canon::encode(output).len() + SIGNED_BYTES;
+            self.audit_bytes = bytes as u64;
+        }
     }
 
     pub(super) fn withdrawn(&mut self, answer: Option<Answer>) {
@@ -190,6 +210,9 @@ pub struct Report {
     pub wrong_bound_95: f64,
     /// Results that stood and were withdrawn before their job was done, and how many of those were wrong.
     pub withdrawn: Share,
+    /// Wrong results that were delivered and replaced afterwards, since a newcomer and a referee said otherwise. They are counted as
+    /// wrong all the same.
+    pub put_right: u64,
     /// Accepted results of modules that write something else each time: nothing is true of these.
     pub unsteady: u64,
     /// Who lied, and what became of it.
@@ -200,6 +223,9 @@ pub struct Report {
     pub faults: u64,
     /// Time from when a task was first given to a host until its result stood for good.
     pub accepted_after_ms: Percentiles,
+    /// What an audit's answer takes on the wire, in bytes: a receipt, signed, with the names of its output. The input and the output
+    /// themselves are not in it.
+    pub audit_bytes: u64,
     /// Virtual time of the run.
     pub virtual_ms: Millis,
     /// Things that happened.
@@ -234,11 +260,13 @@ impl Report {
             wrong,
             wrong_bound_95: wrong.bound_95(),
             withdrawn: Share { events: tally.wrong_withdrawn, of: tally.withdrawn },
+            put_right: tally.put_right,
             unsteady: tally.unsteady,
             ejection: ejection(&operators),
             honest_suspended: honest_suspended.count() as u64,
             faults: tally.faults,
             accepted_after_ms: Percentiles::of(tally.waits_ms),
+            audit_bytes: tally.audit_bytes,
             virtual_ms: now - tally.began_ms,
             events: tally.events,
             peak: tally.peak,
@@ -281,12 +309,14 @@ impl fmt::Display for Report {
             ("wrong results", format!("{} of {}", self.wrong.events, self.wrong.of)),
             ("  share", format!("{:.2e}, below {:.2e} with 95 %", self.wrong.value(), self.wrong_bound_95)),
             ("  withdrawn in time", format!("{} of {} withdrawn", self.withdrawn.events, self.withdrawn.of)),
+            ("  put right later", self.put_right.to_string()),
             ("liars' names", format!("{} lied, {} caught", ejection.lied, ejection.caught)),
             ("  caught after", format!("{} ms half, {} ms all", ejection.after_ms.p50, ejection.after_ms.max)),
             ("  wrong results each", format!("{} half, {} most", ejection.wrong_each.p50, ejection.wrong_each.max)),
             ("honest suspended", self.honest_suspended.to_string()),
             ("faults", self.faults.to_string()),
             ("accepted after", format!("{} ms half, {} ms 99 %, {} ms all", after.p50, after.p99, after.max)),
+            ("an audit's answer", format!("{} bytes", self.audit_bytes)),
             ("virtual time", format!("{} ms", self.virtual_ms)),
             ("events", self.events.to_string()),
             (

@@ -15,14 +15,16 @@ fn small(adversary: Adversary, seed: u64) -> Options {
         seed,
         hosts: 200,
         operators: 100,
-        tasks: 1_500,
-        job_tasks: 150,
+        slots: 1,
+        tasks: 400,
+        job_tasks: 100,
+        load_ppm: 300_000,
         adversary,
         shown_tasks: 500,
         newcomers_ppm: 100_000,
-        network: Network { partition_every_ms: 20_000, partition_ms: 6_000, ..Network::harsh() },
+        network: Network { partition_every_ms: 5_000, partition_ms: 4_000, ..Network::harsh() },
         trouble: Trouble { crash_ppm: 2_000, away_ms: 10_000, ..Trouble::usual() },
-        check_every_events: 500,
+        check_every_events: 1_000,
         config: Config { audit, ..Config::default() },
         ..Options::default()
     }
@@ -36,12 +38,12 @@ fn simulate(options: &Options) -> Report {
 #[test]
 fn every_adversary_is_held_to_the_invariants_under_either_policy() {
     for (adversary, ..) in LIST {
-        for (policy, liars_established) in [(Policy::Audit, true), (Policy::Audit, false), (Policy::Quorum(2), true)] {
-            let options = Options { policy, liars_established, ..small(adversary, 7) };
+        for policy in [Policy::Audit, Policy::Quorum(2)] {
+            let options = Options { policy, liars_established: true, ..small(adversary, 7) };
             let report = simulate(&options);
             assert_eq!(report.honest_suspended, 0, "{adversary}");
             let all: u64 = report.jobs.values().sum();
-            assert_eq!(all, 10, "{adversary}: every job ended");
+            assert_eq!(all, 4, "{adversary}: every job ended");
         }
     }
 }
@@ -56,7 +58,7 @@ fn the_same_seed_is_the_same_run_and_another_one_is_not() {
 
 #[test]
 fn an_honest_grid_with_standing_costs_its_audits_and_nothing_is_wrong() {
-    let options = Options { tasks: 5_000, liars_ppm: 0, ..Options::default() };
+    let options = Options { tasks: 2_000, liars_ppm: 0, ..Options::default() };
     let report = simulate(&options);
     assert_eq!((report.wrong.events, report.withdrawn.of, report.ejection.lied), (0, 0, 0));
     assert!((1.03..=1.07).contains(&report.cost), "{}", report.cost);
@@ -65,7 +67,7 @@ fn an_honest_grid_with_standing_costs_its_audits_and_nothing_is_wrong() {
 #[test]
 fn newcomers_that_lie_have_nothing_accepted_and_no_job_fails_for_it() {
     for adversary in [Adversary::Whitewasher, Adversary::FalseAccuser, Adversary::Lazy, Adversary::RandomLiar] {
-        let options = Options { adversary, tasks: 6_000, hosts: 60, operators: 60, ..Options::default() };
+        let options = Options { adversary, tasks: 2_000, hosts: 60, operators: 60, ..Options::default() };
         let report = simulate(&options);
         assert_eq!((report.wrong.events, report.jobs_failed()), (0, 0), "{adversary}");
         assert!(report.ejection.caught > 5, "{adversary}: {} caught", report.ejection.caught);
@@ -80,7 +82,7 @@ fn who_holds_an_answer_back_for_an_accomplice_is_caught_by_audits() {
         re_entry_ms: None,
         hosts: 60,
         operators: 60,
-        tasks: 12_000,
+        tasks: 4_000,
         ..Options::default()
     };
     let report = simulate(&options);
@@ -100,7 +102,7 @@ fn without_a_referee_a_majority_is_believed_and_that_is_counted() {
         policy: Policy::Quorum(2),
         hosts: 40,
         operators: 40,
-        tasks: 4_000,
+        tasks: 1_000,
         ..small(Adversary::Whitewasher, 1)
     };
     let report = simulate(&options);

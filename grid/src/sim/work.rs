@@ -61,6 +61,7 @@ pub(super) struct Work {
     pub(super) submitted_ms: Millis,
     /// Its module writes something else each time.
     pub(super) is_unsteady: bool,
+    pub(super) has_ended: bool,
     pub(super) tasks: Vec<Task>,
 }
 
@@ -93,7 +94,7 @@ pub(super) fn submit(
     let mut secret = [0; 32];
     secret[..8].copy_from_slice(&random.next().to_le_bytes());
     let (id, secret) = (spec.id(), Secret::from_bytes(secret));
-    let mut work = Work { id, secret, submitted_ms: now, is_unsteady: false, tasks: Vec::new() };
+    let mut work = Work { id, secret, submitted_ms: now, is_unsteady: false, has_ended: false, tasks: Vec::new() };
     let tasks = (0..tasks).map(|index| Task {
         is_dear: mix(u64::from(number) << 32 | u64::from(index)).is_multiple_of(100),
         ring_holders: 0,
@@ -131,22 +132,34 @@ pub(super) fn answered(output: &Output) -> Answer {
     Answer(u32::from_le_bytes([a, b, c, d]))
 }
 
-/// Unfinished jobs, by number.
+/// Jobs that the machine remembers, by number.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     works: BTreeMap<u32, Work>,
     numbers: BTreeMap<JobId, u32>,
+    open: usize,
 }
 
 impl Jobs {
     pub(super) fn insert(&mut self, number: u32, work: Work) {
         self.numbers.insert(work.id, number);
         self.works.insert(number, work);
+        self.open += 1;
     }
 
-    pub(super) fn remove(&mut self, id: JobId) -> Option<Work> {
-        let number = self.numbers.remove(&id)?;
-        self.works.remove(&number)
+    /// The job has ended; gives it, if it had not before.
+    pub(super) fn end(&mut self, id: JobId) -> Option<&Work> {
+        let number = self.numbers.get(&id)?;
+        let work = self.works.get_mut(number).filter(|work| !work.has_ended)?;
+        work.has_ended = true;
+        self.open -= 1;
+        Some(work)
+    }
+
+    pub(super) fn forget(&mut self, id: JobId) {
+        if let Some(number) = self.numbers.remove(&id) {
+            self.works.remove(&number);
+        }
     }
 
     pub(super) fn number(&self, id: JobId) -> Option<u32> {
@@ -161,7 +174,8 @@ impl Jobs {
         self.works.get_mut(&number)?.tasks.get_mut(shard as usize)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.works.len()
+    /// How many have not ended.
+    pub(super) fn open(&self) -> usize {
+        self.open
     }
 }

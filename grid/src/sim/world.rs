@@ -11,10 +11,11 @@ use registry::{
 use super::{
     Options, Report,
     check::Broken,
-    hosts::{Given, Host, Slab, Ticket},
+    hosts::{Given, Host},
     random::{Random, mix},
     report::Tally,
-    work::{self, Jobs},
+    slab::{Slab, Ticket},
+    work::{self, Answer, Jobs},
 };
 use crate::{
     audit::TASK_MICRO,
@@ -220,7 +221,7 @@ impl<'a> World<'a> {
 
     pub(super) fn run(mut self) -> Result<Report, Broken> {
         self.begin()?;
-        while self.submitted < self.options.tasks || self.state.open_jobs() > 0 {
+        while self.submitted < self.options.tasks || self.state.open_jobs() > 0 || self.state.open_count() > 0 {
             self.step()?;
         }
         self.check_ended()?;
@@ -262,7 +263,7 @@ impl<'a> World<'a> {
                 self.happen(what)?;
             }
         }
-        self.tally.peak(self.state.open_count(), self.queue.len(), self.jobs.len(), self.hosts.len());
+        self.tally.peak(self.state.open_count(), self.queue.len(), self.jobs.open(), self.hosts.len());
         let every = self.options.check_every_events;
         if every > 0 && self.tally.events.is_multiple_of(every) { self.check_all() } else { Ok(()) }
     }
@@ -292,7 +293,7 @@ impl<'a> World<'a> {
     }
 
     fn submit(&mut self) -> Result<(), Broken> {
-        if self.jobs.len() >= self.open_jobs_max {
+        if self.jobs.open() >= self.open_jobs_max {
             self.queue.at(self.now + self.job_every_ms.div_ceil(4), Happening::Submit);
             return Ok(());
         }
@@ -329,7 +330,8 @@ impl<'a> World<'a> {
                     self.check_accused(self.hosts[number_of(&node.0) as usize].operator)?
                 }
                 Effect::Notify { job, notice } => self.noticed(job, notice)?,
-                Effect::Keep { .. } | Effect::Concat { .. } | Effect::Forget { .. } => {}
+                Effect::Forget { job, .. } => self.jobs.forget(job),
+                Effect::Keep { .. } | Effect::Concat { .. } => {}
             }
         }
         Ok(())
@@ -345,12 +347,18 @@ impl<'a> World<'a> {
         // Withdrawn by the same event: what follows says so.
         let Some(answer) = output.map(work::answered) else { return Ok(()) };
         let Some(number) = self.jobs.number(job) else { return Ok(()) };
+        let has_ended = self.jobs.get(number).is_some_and(|work| work.has_ended);
         if let Some(work) = self.jobs.get(number) {
             self.check_accepted(work, shard, answer, record)?;
         }
         self.tally.note(4, u64::from(number) << 32 | u64::from(shard));
         if let Some(task) = self.jobs.task_mut(number, shard) {
             task.stands = Some((answer, self.now));
+        }
+        // A result that was delivered is replaced by what a referee reproduced.
+        self.tally.put_right += u64::from(has_ended);
+        if has_ended && answer != Answer::TRUTH && self.options.vouched > 0 {
+            return Err(self.broken("nothing is put right that was right", format!("job {number}, shard {shard}")));
         }
         Ok(())
     }
@@ -367,14 +375,13 @@ impl<'a> World<'a> {
             Notice::Faulted { .. } => self.tally.faults += 1,
             Notice::Caught { operator, .. } => return self.caught(number_of(&operator.0)),
             Notice::Ended { phase } => {
-                let Some(work) = self.jobs.remove(job) else {
+                let Some(work) = self.jobs.end(job) else {
                     return Err(self.broken("a job ends once", format!("{job}")));
                 };
-                let is_whole = work.tasks.iter().all(|task| task.stands.is_some());
-                if phase == "done" && !is_whole {
+                self.tally.ended(work, &phase, &mut self.operators);
+                if phase == "done" && !work.tasks.iter().all(|task| task.stands.is_some()) {
                     return Err(self.broken("a job that is done has all its results", format!("{job}")));
                 }
-                self.tally.ended(&work, &phase, &mut self.operators);
             }
             Notice::Planned { .. } | Notice::Accepted { .. } => {}
         }
