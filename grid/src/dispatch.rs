@@ -297,7 +297,7 @@ pub struct State {
     /// Connected hosts of operators without standing.
     newcomers: BTreeSet<NodeId>,
     qualification: Qualification,
-    /// Accepted results of unfinished jobs that one operator alone stands for.
+    /// Accepted results of unfinished jobs that one operator alone stands for, whatever newcomers have repeated of them.
     unchecked: BTreeSet<(OperatorId, JobId, ShardKey)>,
     jobs: BTreeMap<JobId, Job>,
     open: BTreeMap<AssignmentId, Open>,
@@ -412,7 +412,7 @@ fn end(state: &mut State, id: JobId, phase: Phase, now: Millis, effects: &mut Ve
     let open = job.end(phase, &state.qualification.recent_of(id), now);
     effects.push(Effect::Notify { job: id, notice: Notice::Ended { phase: job.phase.verb().to_owned() } });
     state.ended_shards += u64::from(job.shard_count());
-    let alone: Vec<_> = job.shards().filter_map(|(key, shard)| Some((shard.sole_witness()?, id, key))).collect();
+    let alone: Vec<_> = job.shards().filter_map(|(key, shard)| Some((shard.sole_supporter()?, id, key))).collect();
     for alone in alone {
         state.unchecked.remove(&alone);
     }

@@ -237,10 +237,18 @@ impl Shard {
     }
 
     /// Operators that stand for the accepted result, without those that only repeated it.
-    pub(super) fn supporters(&self) -> usize {
-        let Some((truth, _)) = &self.accepted else { return 0 };
-        let agreeing = self.casts.iter().filter(|cast| cast.commitment() == *truth).map(Cast::operator);
-        agreeing.filter(|operator| !self.probers.contains(operator)).count()
+    pub(super) fn supporters(&self) -> BTreeSet<OperatorId> {
+        let truth = self.accepted.as_ref().map(|(commitment, _)| *commitment);
+        let agreeing = self.casts.iter().filter(|cast| Some(cast.commitment()) == truth).map(Cast::operator);
+        agreeing.filter(|operator| !self.probers.contains(operator)).collect()
+    }
+
+    /// The only one of these, if there is only one: newcomers that repeated its result may be of its ring.
+    pub(super) fn sole_supporter(&self) -> Option<OperatorId> {
+        let truth = self.accepted.as_ref().map(|(commitment, _)| *commitment)?;
+        let mut agreeing = self.casts.iter().filter(|cast| cast.commitment() == truth).map(Cast::operator);
+        let first = agreeing.find(|operator| !self.probers.contains(operator))?;
+        agreeing.all(|other| other == first || self.probers.contains(&other)).then_some(first)
     }
 
     /// Whether its results differ so far.

@@ -67,7 +67,7 @@ impl State {
                 if shard.accepted.is_some() {
                     holds("nothing is open of an accepted shard", &(id, key, shard.open.len()), &(id, key, 0))?;
                 }
-                unchecked.extend(shard.sole_witness().map(|operator| (operator, *id, key)));
+                unchecked.extend(shard.sole_supporter().map(|operator| (operator, *id, key)));
             }
         }
         holds("results that one operator stands for are known", &self.unchecked, &unchecked)

@@ -11,6 +11,9 @@ use crate::{
     place::{self, Among, Need},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Wait before the jobs that one event had no time to look at are looked at.
 const SCAN_AGAIN_MS: Millis = 1_000;
 

@@ -5,7 +5,8 @@
 //!   audited is not accepted before another operator, who cannot tell an audit from a task, has signed the same.
 //! - **A probe** is a result that stands and is repeated by a newcomer. It decides nothing: equal, it builds the newcomer's standing;
 //!   otherwise the result is withdrawn and more operators are asked, a referee where there is one. One of the two is caught.
-//! - **Voided**: results of unfinished jobs for which a caught operator alone stands are withdrawn and run again.
+//! - **Voided**: results of unfinished jobs for which a caught operator stands, alone or with newcomers that repeated them, are
+//!   withdrawn and run again.
 //!
 //! A map's results can be withdrawn until the last of them is accepted. What was delivered by then stays delivered; newcomers repeat it
 //! all the same, a referee is asked where they say otherwise, and what was wrong is told and put right.
@@ -124,15 +125,14 @@ pub(super) fn accepted(state: &mut State, id: JobId, key: ShardKey, now: Millis)
     let Some(job) = state.jobs.get(&id) else { return };
     let Some(shard) = job.shard(key) else { return };
     let class = job.spec.class;
-    match shard.sole_witness() {
-        Some(operator) => drop(state.unchecked.insert((operator, id, key))),
-        None => {
-            let truth = shard.accepted.as_ref().map(|(commitment, _)| *commitment);
-            let agreeing = shard.casts.iter().filter(|cast| Some(cast.commitment()) == truth);
-            let operators: Vec<OperatorId> = agreeing.map(Cast::operator).collect();
-            operators.into_iter().for_each(|operator| confirm(state, operator, class, now));
-        }
+    let (alone, is_checked) = (shard.sole_supporter(), shard.sole_witness().is_none());
+    let truth = shard.accepted.as_ref().map(|(commitment, _)| *commitment);
+    let agreeing = shard.casts.iter().filter(|cast| is_checked && Some(cast.commitment()) == truth);
+    let confirmed: Vec<OperatorId> = agreeing.map(Cast::operator).collect();
+    if let Some(operator) = alone {
+        state.unchecked.insert((operator, id, key));
     }
+    confirmed.into_iter().for_each(|operator| confirm(state, operator, class, now));
     if class == Class::Exact && key.stage == Stage::Map {
         let old = state.qualification.accepted(&state.config.audit, id, key);
         let old = old.and_then(|(id, key)| {
@@ -211,9 +211,8 @@ pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, ef
         Some(true) => {
             confirm(state, open.operator, class, now);
             state.fleet.record(open.node, |record| record.confirmed += 1);
-            if let Some(operator) = alone
-                && state.unchecked.remove(&(operator, id, key))
-            {
+            // It stays among those that are run again if its operator is caught: the newcomer may be of the same ring.
+            if let Some(operator) = alone {
                 confirm(state, operator, class, now);
             }
         }
@@ -247,7 +246,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
             shard.engine.is_some_and(|engine| state.fleet.has_other_operator(engine, &operators))
         };
         if told {
-            reopen(state, open, shard.supporters(), now, effects);
+            reopen(state, open, shard.supporters().len(), now, effects);
         }
         return;
     }
@@ -276,16 +275,13 @@ fn refereed(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<Effec
     let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) else { return };
     shard.quorum = 2;
     let Verdict::Accepted(truth) = shard.verdict(&state.config) else { return };
-    let (stood, before) = (shard.accepted.as_ref().map(|(commitment, _)| *commitment), shard.sole_witness());
+    let stood = shard.accepted.as_ref().map(|(commitment, _)| *commitment);
     let nodes: Vec<NodeId> = shard.casts.iter().map(Cast::node).collect();
     let right = shard.casts.iter().find_map(|cast| match cast {
         Cast::Receipt { output, .. } if cast.commitment() == truth => Some(output.clone()),
         Cast::Receipt { .. } | Cast::Summary { .. } => None,
     });
     let Some(output) = right else { return };
-    if let Some(operator) = before {
-        state.unchecked.remove(&(operator, id, key));
-    }
     if stood != Some(truth) {
         shard.accepted = Some((truth, output));
         settle::keep_accepted(state, id, key, effects);
@@ -299,7 +295,7 @@ fn refereed(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<Effec
 fn withdraw(state: &mut State, id: JobId, key: ShardKey, effects: &mut Vec<Effect>) {
     let Some(job) = state.jobs.get_mut(&id) else { return };
     let shard = job.info(key);
-    let alone = job.shard(key).and_then(Shard::sole_witness);
+    let alone = job.shard(key).and_then(Shard::sole_supporter);
     if job.shard_mut(key).and_then(|shard| shard.accepted.take()).is_some() {
         job.count_withdrawn();
         effects.push(Effect::Notify { job: id, notice: Notice::Withdrawn { shard } });

@@ -66,3 +66,18 @@ fn nobody_has_to_outnumber_whom_a_referee_disagrees_with() {
     assert_eq!(refereed.quorum, 2, "the record asks for no more than there are");
     assert_eq!(shard(4, &[(1, 'f'), (2, 'f'), (3, 'f')], &[]).verdict(&config), Verdict::Open { wanted: 1 });
 }
+
+#[test]
+fn what_newcomers_repeat_still_stands_on_one_operators_word() {
+    let config = config();
+    let output = Output { stdout: BlobHash::of(b""), stdout_bytes: 0, files: Vec::new() };
+    let accepted = |signed: &[(u8, char)], newcomers: &[u8]| {
+        let mut shard = shard(1, signed, newcomers);
+        shard.accept(commitment('t'), output.clone(), &config);
+        (shard.sole_witness().map(|operator| operator.0[0]), shard.sole_supporter().map(|operator| operator.0[0]))
+    };
+    assert_eq!(accepted(&[(1, 't')], &[]), (Some(1), Some(1)));
+    assert_eq!(accepted(&[(1, 't'), (2, 't'), (3, 'f')], &[2, 3]), (None, Some(1)));
+    assert_eq!(accepted(&[(2, 't'), (100, 't'), (1, 'f')], &[2]), (None, Some(100)));
+    assert_eq!(accepted(&[(1, 't'), (100, 't')], &[]), (None, None));
+}
