@@ -332,6 +332,9 @@ pub struct Job {
     fresh: BTreeSet<ShardKey>,
     /// Queued shards that some operator has had.
     partial: BTreeSet<ShardKey>,
+    /// Queued shards whose results differ: they may wait for a referee for long, and hold up no others meanwhile.
+    #[serde(default)]
+    disputed: BTreeSet<ShardKey>,
 }
 
 impl Job {
@@ -356,6 +359,7 @@ impl Job {
             accepted: 0,
             fresh: (0..count).map(|index| ShardKey { stage: Stage::Map, index }).collect(),
             partial: BTreeSet::new(),
+            disputed: BTreeSet::new(),
         }
     }
 
@@ -432,23 +436,34 @@ impl Job {
         if let Some(shard) = self.shard(key) {
             let missing = !ended && shard.attempts < self.spec.attempts_max && shard.missing(config, now) > 0;
             let untouched = shard.casts.is_empty() && shard.open.is_empty();
-            self.fresh.remove(&key);
-            self.partial.remove(&key);
+            let disputed = shard.is_disputed(config);
+            for queue in [&mut self.fresh, &mut self.partial, &mut self.disputed] {
+                queue.remove(&key);
+            }
             if missing {
-                if untouched { &mut self.fresh } else { &mut self.partial }.insert(key);
+                match (untouched, disputed) {
+                    (true, _) => self.fresh.insert(key),
+                    (false, true) => self.disputed.insert(key),
+                    (false, false) => self.partial.insert(key),
+                };
             }
         }
         self.is_queued()
     }
 
     pub(super) fn is_queued(&self) -> bool {
-        !(self.fresh.is_empty() && self.partial.is_empty())
+        !(self.fresh.is_empty() && self.partial.is_empty() && self.disputed.is_empty())
     }
 
     /// Queued shards in the order in which they should be looked at: those that somebody has had come first, so that
     /// shards are finished rather than begun.
     pub(super) fn queued(&self, max: usize) -> impl Iterator<Item = ShardKey> {
-        self.partial.iter().take(max).chain(self.fresh.iter().take(max)).copied()
+        [&self.disputed, &self.partial, &self.fresh].into_iter().flat_map(move |queue| queue.iter().take(max)).copied()
+    }
+
+    /// Whether the shard is queued since its results differ.
+    pub(super) fn is_disputed(&self, key: ShardKey) -> bool {
+        self.disputed.contains(&key)
     }
 
     /// Average time of an execution in milliseconds, once there is one.
@@ -529,6 +544,7 @@ impl Job {
         (self.phase, self.ended_ms) = (phase, Some(now));
         self.fresh.clear();
         self.partial.clear();
+        self.disputed.clear();
         let is_done = self.phase == Phase::Done;
         let mut open = Vec::new();
         let map = self.map.iter_mut().zip(0..).map(|(shard, index)| (Stage::Map, index, shard));

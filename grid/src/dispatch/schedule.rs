@@ -46,21 +46,26 @@ fn scan_again(state: &mut State, now: Millis) {
 /// What runs where, and on which of its engines.
 pub(super) type Placed = (ShardKey, NodeId, EngineFingerprint);
 
-/// The first queued shard of the job that fits a host with room. Shards that nobody has had are all alike: where one of them fits
-/// nobody, none does.
+/// The first queued shard of the job that fits a host with room. Shards that nobody has had are all alike, and so are those that wait
+/// for a referee: where one of them fits nobody, none does.
 fn next_of(state: &State, id: JobId) -> Option<Placed> {
     let job = state.jobs.get(&id)?;
-    let mut alike = 0;
-    job.queued(state.config.scan_max).find_map(|key| {
-        let shard = job.shard(key)?;
-        alike += u32::from(shard.attempts == 0);
-        if shard.attempts == 0 && alike > 1 {
-            return None;
+    let (mut nobody_begins, mut nobody_referees) = (false, false);
+    for key in job.queued(state.config.scan_max) {
+        let Some(shard) = job.shard(key) else { continue };
+        let is_new = shard.attempts == 0;
+        if (is_new && nobody_begins) || (nobody_referees && job.is_disputed(key)) {
+            continue;
         }
         let operators = shard.operators();
-        let (node, engine) = place::pick(&need(state, job, shard, &operators), &state.fleet, &state.config)?;
-        Some((key, node, engine))
-    })
+        let need = need(state, job, shard, &operators);
+        if let Some((node, engine)) = place::pick(&need, &state.fleet, &state.config) {
+            return Some((key, node, engine));
+        }
+        nobody_begins |= is_new;
+        nobody_referees |= matches!(need.among, Among::Referees(_));
+    }
+    None
 }
 
 /// What the shard's next execution needs of a host; `operators` are the shard's own. Whose hosts may run it follows from what
