@@ -236,19 +236,35 @@ impl Shard {
         self.accepted = Some((commitment, output));
     }
 
-    /// Operators that stand for the accepted result, without those that only repeated it.
-    pub(super) fn supporters(&self) -> BTreeSet<OperatorId> {
+    /// Whose receipts agree with the accepted result.
+    fn agreeing(&self) -> impl Iterator<Item = OperatorId> {
         let truth = self.accepted.as_ref().map(|(commitment, _)| *commitment);
-        let agreeing = self.casts.iter().filter(|cast| Some(cast.commitment()) == truth).map(Cast::operator);
-        agreeing.filter(|operator| !self.probers.contains(operator)).collect()
+        self.casts.iter().filter(move |cast| Some(cast.commitment()) == truth).map(Cast::operator)
     }
 
-    /// The only one of these, if there is only one: newcomers that repeated its result may be of its ring.
+    /// Operators that stand for the accepted result.
+    pub(super) fn witnesses(&self) -> BTreeSet<OperatorId> {
+        self.agreeing().collect()
+    }
+
+    /// The only one of these, if there is only one.
+    pub(super) fn sole_witness(&self) -> Option<OperatorId> {
+        only(self.agreeing())
+    }
+
+    /// Those of them that did not only repeat it: newcomers that did may be of the same ring.
+    fn supporting(&self) -> impl Iterator<Item = OperatorId> {
+        self.agreeing().filter(|operator| !self.probers.contains(operator))
+    }
+
+    /// Operators that do so.
+    pub(super) fn supporters(&self) -> BTreeSet<OperatorId> {
+        self.supporting().collect()
+    }
+
+    /// The only one of these, if there is only one.
     pub(super) fn sole_supporter(&self) -> Option<OperatorId> {
-        let truth = self.accepted.as_ref().map(|(commitment, _)| *commitment)?;
-        let mut agreeing = self.casts.iter().filter(|cast| cast.commitment() == truth).map(Cast::operator);
-        let first = agreeing.find(|operator| !self.probers.contains(operator))?;
-        agreeing.all(|other| other == first || self.probers.contains(&other)).then_some(first)
+        only(self.supporting())
     }
 
     /// Whether its results differ so far.
@@ -275,14 +291,6 @@ impl Shard {
         cast.chain(self.open.iter().chain(&self.probes).map(|(_, operator)| *operator)).collect()
     }
 
-    /// The operator that stands alone for the accepted result, if only one does.
-    pub(super) fn sole_witness(&self) -> Option<OperatorId> {
-        let (truth, _) = self.accepted.as_ref()?;
-        let mut agreeing = self.casts.iter().filter(|cast| cast.commitment() == *truth).map(Cast::operator);
-        let first = agreeing.next()?;
-        agreeing.all(|other| other == first).then_some(first)
-    }
-
     /// Forgets its receipts but for what `why` shows of them.
     pub(super) fn summarise(&mut self) {
         for cast in &mut self.casts {
@@ -304,6 +312,12 @@ impl Shard {
         self.casts.clear();
         self.probers.clear();
     }
+}
+
+/// The one operator that all of these are.
+fn only(mut operators: impl Iterator<Item = OperatorId>) -> Option<OperatorId> {
+    let first = operators.next()?;
+    operators.all(|other| other == first).then_some(first)
 }
 
 /// One job.

@@ -125,14 +125,13 @@ pub(super) fn accepted(state: &mut State, id: JobId, key: ShardKey, now: Millis)
     let Some(job) = state.jobs.get(&id) else { return };
     let Some(shard) = job.shard(key) else { return };
     let class = job.spec.class;
-    let (alone, is_checked) = (shard.sole_supporter(), shard.sole_witness().is_none());
-    let truth = shard.accepted.as_ref().map(|(commitment, _)| *commitment);
-    let agreeing = shard.casts.iter().filter(|cast| is_checked && Some(cast.commitment()) == truth);
-    let confirmed: Vec<OperatorId> = agreeing.map(Cast::operator).collect();
+    let (alone, witnesses) = (shard.sole_supporter(), shard.witnesses());
     if let Some(operator) = alone {
         state.unchecked.insert((operator, id, key));
     }
-    confirmed.into_iter().for_each(|operator| confirm(state, operator, class, now));
+    if witnesses.len() > 1 {
+        witnesses.into_iter().for_each(|operator| confirm(state, operator, class, now));
+    }
     if class == Class::Exact && key.stage == Stage::Map {
         let old = state.qualification.accepted(&state.config.audit, id, key);
         let old = old.and_then(|(id, key)| {
@@ -228,9 +227,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
     let (id, key) = (open.job, open.shard);
     let Some(job) = state.jobs.get(&id) else { return };
     let Some(shard) = job.shard(key) else { return };
-    let truth = shard.accepted.as_ref().map(|(commitment, _)| *commitment);
-    let agreeing = shard.casts.iter().filter(|cast| Some(cast.commitment()) == truth);
-    let agreeing: BTreeSet<OperatorId> = agreeing.map(Cast::operator).collect();
+    let agreeing = shard.witnesses();
     let referees = &state.config.vouched;
     let is_checked = agreeing.len() > 1;
     if is_checked && (referees.is_empty() || !referees.is_disjoint(&agreeing)) {

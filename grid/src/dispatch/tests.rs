@@ -156,7 +156,7 @@ impl World {
                 Effect::Acknowledge { .. } | Effect::Notify { .. } => {}
             }
         }
-        self.check_invariants();
+        self.state.check().unwrap();
     }
 
     fn host(&mut self, node: NodeId) -> &mut Host {
@@ -247,6 +247,19 @@ impl World {
         }
     }
 
+    /// Runs until all jobs have ended, and crashes a host after so many steps, again and again.
+    fn run_with(&mut self, crashes: &[(usize, usize)]) {
+        for (host, steps) in crashes {
+            for _ in 0..*steps {
+                if self.ended.len() < self.specs.len() {
+                    self.step();
+                }
+            }
+            self.crash(host % self.hosts.len());
+        }
+        self.run();
+    }
+
     /// Drops a host's connection; it comes back with or without its assignments.
     fn crash(&mut self, index: usize) {
         let node = self.hosts[index].node();
@@ -257,20 +270,6 @@ impl World {
         self.now += self.random(6_000);
         self.feed(Event::Tick);
         self.join(index);
-    }
-
-    fn check_invariants(&self) {
-        let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
-        for open in self.state.open.values() {
-            *held.entry(open.node).or_default() += 1;
-            let shard = self.state.jobs.get(&open.job).and_then(|job| job.shard(open.shard));
-            let is_accepted = shard.is_some_and(|shard| shard.accepted.is_some());
-            assert!(!is_accepted || open.probe, "an accepted shard is still being run");
-        }
-        for (node, host) in self.state.fleet.hosts() {
-            assert_eq!(host.in_flight, held.get(&node).copied().unwrap_or(0), "a host's assignments are miscounted");
-        }
-        assert_eq!(self.state.open.len(), self.state.open_of.len());
     }
 
     fn check_replay(&self) {
@@ -528,15 +527,7 @@ proptest! {
             spec.reduce = if reduce { Reduce::Task } else { Reduce::Concat };
             spec.attempts_max = 30;
         })).collect();
-        for (host, steps) in crashes {
-            for _ in 0..steps {
-                if world.ended.len() < jobs.len() {
-                    world.step();
-                }
-            }
-            world.crash(host % conducts.len());
-        }
-        world.run();
+        world.run_with(&crashes);
         for record in &world.accepted {
             let checked = record.check().unwrap();
             prop_assert!(checked.operators.len() >= usize::from(quorum));

@@ -273,15 +273,7 @@ proptest! {
             spec.reduce = if reduce { Reduce::Task } else { Reduce::Concat };
             spec.attempts_max = 60;
         })).collect();
-        for (host, steps) in crashes {
-            for _ in 0..steps {
-                if world.ended.len() < jobs.len() {
-                    world.step();
-                }
-            }
-            world.crash(host % conducts.len());
-        }
-        world.run();
+        world.run_with(&crashes);
         let honest = |node: &NodeId| {
             world.hosts.iter().any(|host| host.node() == *node && !matches!(host.conduct, Conduct::Liar | Conduct::Colluder))
         };
