@@ -135,6 +135,11 @@ id!(
     Commitment
 );
 id!(
+    /// A state of a stepped task, between two of its segments: the hash of everything that the rest of it depends on. See
+    /// [`crate::segment::State`].
+    StateRoot
+);
+id!(
     /// What one host signed about one execution: the hash of the canonical bytes of a [`crate::receipt::Receipt`].
     ReceiptId
 );

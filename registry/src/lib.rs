@@ -11,6 +11,9 @@
 //! - [`job`]: what a submitter asks for, and the task, one pure function call, that a host runs.
 //! - [`membership`]: an operator's certificate for its machine; the ticket that leads to a grid.
 //! - [`receipt`]: what a host signs about one execution, and evidence against a host that signed a wrong one.
+//! - [`merkle`]: one hash for a list, and proofs of what is in it.
+//! - [`segment`]: the states that a stepped task goes through, the root over them that a receipt signs, and snapshots.
+//! - [`dispute`]: two receipts that differ, and the one segment that says which of them is wrong.
 //! - [`audit`]: which results are run again, drawn so that anyone can draw again afterwards.
 //! - [`credits`]: money. [`price`]: a host's prices, and the bill that follows from them and a receipt.
 //! - `store` (feature): blobs on disk and between peers, over iroh-blobs.
@@ -21,14 +24,17 @@ pub mod audit;
 pub mod canon;
 pub mod credits;
 pub mod device;
+pub mod dispute;
 pub mod id;
 pub mod job;
 pub mod manifest;
 pub mod membership;
+pub mod merkle;
 pub mod name;
 pub mod preimage;
 pub mod price;
 pub mod receipt;
+pub mod segment;
 pub mod sign;
 #[cfg(feature = "store")]
 pub mod store;

@@ -323,7 +323,18 @@ mod tests {
         let shard = ShardInfo { stage: Stage::Map, index: 0, count: 1 };
         let (node, operator) = (crate::id::NodeId([3; 32]), OperatorId([4; 32]));
         let (job, device, nn_record) = (job.id(), None, None);
-        Receipt { job, shard, execution, device, node, operator, nonce: 1, price_micro: 0, nn_record }
+        Receipt {
+            job,
+            shard,
+            execution,
+            device,
+            node,
+            operator,
+            nonce: 1,
+            price_micro: 0,
+            nn_record,
+            segment_record: None,
+        }
     }
 
     #[test]

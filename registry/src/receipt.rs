@@ -213,6 +213,10 @@ pub struct Receipt {
     /// execution commits to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nn_record: Option<BlobHash>,
+    /// The blob with the states of its segments, where there are several; they hash to the segment root that the execution
+    /// commits to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment_record: Option<BlobHash>,
 }
 
 impl Statement for Receipt {
@@ -351,6 +355,9 @@ pub struct Checked {
     /// The blob with what the models answered, if a receipt names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nn_record: Option<BlobHash>,
+    /// The blob with the states of its segments, if a receipt names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment_record: Option<BlobHash>,
     /// The node that signed something else, with the commitment that it signed.
     pub accused: Option<(NodeId, Commitment)>,
 }
@@ -364,7 +371,7 @@ impl Accepted {
         let commitment = first.execution.commitment();
         let mut operators = BTreeSet::from([first.operator]);
         let mut devices = BTreeSet::from_iter(first.device.clone());
-        let mut nn_record = first.nn_record;
+        let (mut nn_record, mut segment_record) = (first.nn_record, first.segment_record);
         for witness in rest {
             let receipt = witness.open()?;
             if (receipt.job, receipt.shard) != (first.job, first.shard) {
@@ -377,13 +384,15 @@ impl Accepted {
             devices.extend(receipt.device);
             // They agree on its hashes, so that one is as good as another.
             nn_record = nn_record.or(receipt.nn_record);
+            segment_record = segment_record.or(receipt.segment_record);
         }
         if operators.len() < usize::from(quorum) {
             return Err(RecordError::Quorum { operators: operators.len(), quorum });
         }
         let Receipt { job, shard, execution, .. } = first;
         let (operators, devices) = (operators.into_iter().collect(), devices.into_iter().collect());
-        Ok(Checked { job, shard, execution, commitment, operators, devices, nn_record, accused: None })
+        let accused = None;
+        Ok(Checked { job, shard, execution, commitment, operators, devices, nn_record, segment_record, accused })
     }
 }
 
@@ -456,6 +465,7 @@ mod tests {
             nonce: 9,
             price_micro: 0,
             nn_record: None,
+            segment_record: None,
         };
         let cert = NodeCert { node: NodeId(node.public()), issued_ms: 0 };
         Witness { receipt: Signed::seal(&receipt, &node), cert: Signed::seal(&cert, &operator) }

@@ -8,7 +8,8 @@ use registry::{
     canon,
     device::{Device, DeviceAsk, DeviceKind},
     id::{
-        BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, ReceiptId, TaskId,
+        BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, ReceiptId,
+        StateRoot, TaskId,
     },
     job::{Class, JobInput, JobSpec, Limits, Policy, Profile, Reduce, ShardInfo, Split, Stage, task_id},
     manifest::{
@@ -18,6 +19,7 @@ use registry::{
     name::NameStatement,
     price::PriceTable,
     receipt::{Execution, Outcome, Output, OutputFile, Receipt, Trap},
+    segment::{Global, MemoryState, PAGE_BYTES, SegmentRecord, Snapshot, State, Stream, chained, memory_root},
     sign::{SecretKey, Signed},
 };
 
@@ -68,6 +70,7 @@ fn receipt() -> Receipt {
         nonce: 42,
         price_micro: 0,
         nn_record: None,
+        segment_record: None,
     }
 }
 
@@ -131,6 +134,28 @@ fn short_values_byte_for_byte() {
     assert_eq!(hex(&canon::encode(&cert)), format!("a2646e6f64655820{}696973737565645f6d7305", "01".repeat(32)));
 }
 
+fn state() -> State {
+    State {
+        module: ModuleHash([1; 32]),
+        task: TaskId([2; 32]),
+        engine: EngineFingerprint([3; 32]),
+        index: 0,
+        before: chained([]),
+        fuel_used: 4,
+        slept_ns: 5,
+        random_bytes: 6,
+        memory: MemoryState { pages: 1, root: memory_root(&[7; PAGE_BYTES]), refused: false },
+        globals: vec![Global::I32(1), Global::I64(2), Global::F32(3), Global::F64(4)],
+        stdin_bytes: 8,
+        stdout: Stream::of(b"a"),
+        log: Stream::of(b""),
+    }
+}
+
+fn states() -> SegmentRecord {
+    SegmentRecord { states: (1..=3).map(|state| StateRoot([state; 32])).collect() }
+}
+
 #[test]
 fn hashes_of_longer_values() {
     let manifest = Manifest::Task(TaskManifest {
@@ -166,6 +191,11 @@ fn hashes_of_longer_values() {
         ("commitment", hex(execution().commitment().as_bytes())),
         ("receipt", hex(receipt().id().as_bytes())),
         ("price table", hex(prices().id().as_bytes())),
+        ("memory", hex(memory_root(&[7; 3 * PAGE_BYTES]).as_bytes())),
+        ("state", hex(state().root().as_bytes())),
+        ("chain", hex(chained(&states().states).as_bytes())),
+        ("segments", hex(states().root().unwrap().as_bytes())),
+        ("snapshot", hex(BlobHash::of(&Snapshot::encode(&state(), &[], &[7; PAGE_BYTES], b"a", b"")).as_bytes())),
     ];
     let golden = [
         ("job", "efbf25c32beb1aa8a47c3d69b57673aee864082a0a10d50844e771cd071a3d12"),
@@ -176,6 +206,11 @@ fn hashes_of_longer_values() {
         ("commitment", "c9f9715d911839d14c9e6bbf9657823131f3eca39d8e823c2e6b95d2c9c90621"),
         ("receipt", "9b46b89d28bd1b578d8f11844ecf9b94fedcdee6e3dcafad10976642dcba897a"),
         ("price table", "d122c8fa371cca4b2b6f08db2a17b38cb6d12006a20ef7e1f899189b3474eb94"),
+        ("memory", "b78387ac77a08ce9da4a2b1e76dfd73ba9a80d8eff9ef0acc8271f84eea9e557"),
+        ("state", "c3be4df273edec41edb7bcc3ef458a509e83cb13529d8e89e06ebe1c06cf37f8"),
+        ("chain", "196249a8c00700808ee24fcacb6410931cf1c63970d22e377b85233033a81562"),
+        ("segments", "9c4c1bd91b0c6fc69615e1f846304c3c937f38eaf1d279c4bc70a603a97072e8"),
+        ("snapshot", "e29aade338f716087cdfb1085853955eab7a24eaf4601e716dd3eb2b4d2ebf20"),
     ];
     assert_eq!(found, golden.map(|(what, hash)| (what, hash.to_owned())));
 }

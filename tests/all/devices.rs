@@ -137,6 +137,7 @@ fn done(peer: &Peer, spec: &JobSpec, order: &Order, device: Option<Device>) -> T
         execution,
         device,
         nn_record: None,
+        segment_record: None,
         node: peer.node(),
         operator: OperatorId(peer.operator.public()),
         nonce: order.id.0,

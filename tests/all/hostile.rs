@@ -100,6 +100,7 @@ impl Peer {
             execution,
             device: None,
             nn_record: None,
+            segment_record: None,
             node: self.node(),
             operator,
             nonce,

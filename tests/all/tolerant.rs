@@ -242,6 +242,7 @@ impl Desk {
             nonce: 7,
             price_micro: 0,
             nn_record: record.as_ref().map(|record| BlobHash::of(record)),
+            segment_record: None,
         };
         let cert = NodeCert { node: NodeId(node.public()), issued_ms: 0 };
         let witness = Witness { receipt: Signed::seal(&receipt, &node), cert: Signed::seal(&cert, &operator) };

@@ -211,6 +211,7 @@ impl World {
             nonce: assignment.id.0,
             price_micro: 0,
             nn_record: spec.models.values().next().map(|model| BlobHash::from(*model)),
+            segment_record: None,
         };
         let receipt = Attested::check(Signed::seal(&receipt, &host.key), node).unwrap();
         self.feed(Event::Receipt { node, receipt, output, task_us: 1_000 });
@@ -452,6 +453,7 @@ fn a_receipt_about_other_work_is_a_fault_of_its_host() {
         execution,
         device: None,
         nn_record: None,
+        segment_record: None,
         node,
         operator,
         nonce: assignment.id.0,

@@ -103,6 +103,7 @@ impl Ran {
             nonce: self.assignment,
             price_micro: 0,
             nn_record: None,
+            segment_record: None,
         }
     }
 

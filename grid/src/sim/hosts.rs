@@ -324,7 +324,18 @@ impl World<'_> {
         let operator = self.operators[host.operator as usize].id;
         let (job, shard, node, nonce) = (given.job, given.shard, host.node, given.id.0);
         let (device, nn_record) = (None, None);
-        let plain = Receipt { job, shard, execution, device, node, operator, nonce, price_micro: 0, nn_record };
+        let plain = Receipt {
+            job,
+            shard,
+            execution,
+            device,
+            node,
+            operator,
+            nonce,
+            price_micro: 0,
+            nn_record,
+            segment_record: None,
+        };
         if self.options.adversary == Adversary::SeedGrinder && answer == Answer::RING { grind(plain) } else { plain }
     }
 

@@ -85,6 +85,7 @@ impl Host {
             nonce: assignment.id.0,
             price_micro: 0,
             nn_record: None,
+            segment_record: None,
         };
         let receipt = Attested::check(Signed::seal(&receipt, &self.key), receipt.node).unwrap();
         Delivered { receipt, output, stdout: Some(stdout), task_us: 100 }

@@ -261,6 +261,7 @@ fn receipt(key: &SecretKey, outcome: Outcome) -> Receipt {
         nonce: 42,
         price_micro: 0,
         nn_record: None,
+        segment_record: None,
     }
 }
 

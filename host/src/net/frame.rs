@@ -170,6 +170,7 @@ mod tests {
             nonce,
             price_micro: 0,
             nn_record: None,
+            segment_record: None,
         };
         let stdout = inline.then(|| Bytes::copy_from_slice(stdout));
         Arc::new(Done { receipt: Signed::seal(&receipt, &key), output, stdout, task_us: 12 })

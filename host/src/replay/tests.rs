@@ -70,6 +70,7 @@ impl Desk {
             nonce: 9,
             price_micro: 0,
             nn_record: None,
+            segment_record: None,
         };
         let cert = NodeCert { node: NodeId(node.public()), issued_ms: 0 };
         Witness { receipt: Signed::seal(&receipt, &node), cert: Signed::seal(&cert, &operator) }

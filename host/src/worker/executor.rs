@@ -176,5 +176,6 @@ fn receipt(shared: &Shared, task: &Task, sandbox: &Sandbox, finished: &Finished,
         nonce: order.id.0,
         price_micro: 0,
         nn_record: finished.nn_record.as_ref().map(|record| BlobHash::of(record)),
+        segment_record: None,
     }
 }

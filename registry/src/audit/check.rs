@@ -213,6 +213,7 @@ mod tests {
             nonce: u64::from(index),
             price_micro: 0,
             nn_record: None,
+            segment_record: None,
         };
         let cert = NodeCert { node: receipt.node, issued_ms: 0 };
         Witness { receipt: Signed::seal(&receipt, &node), cert: Signed::seal(&cert, &owner) }

@@ -101,6 +101,7 @@ async fn echo(coordinator: Coordinator, key: SecretKey, operator: OperatorId, mu
             nonce: assignment.id.0,
             price_micro: 0,
             nn_record: None,
+            segment_record: None,
         };
         let receipt = Attested::check(Signed::seal(&receipt, &key), node).unwrap();
         let stdout = Some(Bytes::copy_from_slice(&stdout));

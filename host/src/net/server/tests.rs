@@ -206,6 +206,7 @@ impl Host {
             nonce,
             price_micro: 0,
             nn_record: None,
+            segment_record: None,
         };
         let stdout = inline.then(|| Bytes::copy_from_slice(stdout));
         Done { receipt: Signed::seal(&receipt, key), output, stdout, task_us: 1 }
