@@ -3,6 +3,14 @@
 //! A guest is a WASI preview-1 command. Everything else it may touch is listed here, and the host uses these same
 //! constants.
 
+/// The exported function that a task with steps is called by again and again, after `_start` has returned: no parameters, an
+/// `i32` as its result.
+pub const STEP: &str = "step";
+/// Result of [`STEP`]: the task is done. Any other is for more.
+pub const STEP_DONE: i32 = 0;
+/// Result of [`STEP`]: call it again.
+pub const STEP_MORE: i32 = 1;
+
 /// Environment variable that holds the shard's index in its job, from 0.
 pub const ENV_SHARD: &str = "QUORATE_SHARD";
 /// Environment variable that holds the number of shards of the job.

@@ -130,13 +130,13 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_cbor::Error>
 }
 
 /// Why a task stops early: an [`Exit`] other than done, with its line for the log.
-enum Stop {
+pub(crate) enum Stop {
     Failed(String),
     BadInput(String),
 }
 
 impl Stop {
-    fn unwritten(error: io::Error) -> Self {
+    pub(crate) fn unwritten(error: io::Error) -> Self {
         Self::Failed(format!("output cannot be written: {error}"))
     }
 }
@@ -157,7 +157,8 @@ fn whole(
     end(log, pipeline())
 }
 
-fn end(mut log: impl Write, result: Result<(), Stop>) -> Exit {
+/// How a task ends, with a line for the log when it is not done.
+pub(crate) fn end(mut log: impl Write, result: Result<(), Stop>) -> Exit {
     let (exit, line) = match result {
         Ok(()) => return Exit::Done,
         Err(Stop::Failed(line)) => (Exit::Failed, line),

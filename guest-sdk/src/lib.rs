@@ -36,10 +36,14 @@ mod files;
 pub mod hash;
 mod job;
 pub mod nn;
+mod steps;
 
 pub use entry::{Exit, decode, encode, lines, lines_with, run, run_with, text, text_with};
 pub use files::{InputFile, files, files_of};
 pub use job::{Shard, Stage, shard, stage};
+pub use steps::{Next, Steps, steps_with};
+#[doc(hidden)]
+pub use steps::{begin, step};
 
 /// The CBOR library that [`run`] uses, for authors who need its types.
 pub use serde_cbor;

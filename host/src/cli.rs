@@ -3,7 +3,8 @@
 //! - `exit`: errors and exit codes; `output`: tables, JSON, progress; `connect`: where the coordinator is; `paths`: where
 //!   files are by default; `parse`: what arguments mean; `folder`: where a task's files go.
 //! - Verbs that ask a coordinator: `push submit jobs job results receipt nodes why cancel names yank`.
-//! - Verbs that need no grid: `run doctor calibrate sim completions`, `receipt verify` and `receipt replay`.
+//! - Verbs that need no grid: `run doctor calibrate sim completions`, `receipt verify`, `receipt replay`, `dispute make` and
+//!   `dispute replay`.
 //! - Verbs that are a process of the grid: `up node demo`. Their arguments are values that `node` and `demo` take.
 //!
 //! Results go to standard output, everything else to standard error. With `--json` standard output is one JSON value.
@@ -13,6 +14,7 @@ mod cancel;
 mod completions;
 mod connect;
 pub mod demo;
+mod dispute;
 mod doctor;
 mod exit;
 mod folder;
@@ -84,6 +86,9 @@ enum Verb {
     /// List, fetch and check receipts.
     #[command(subcommand)]
     Receipt(receipt::ReceiptVerb),
+    /// Settle two receipts that differ by the one segment in which they do.
+    #[command(subcommand)]
+    Dispute(dispute::DisputeVerb),
     /// List hosts and how they did.
     Nodes(nodes::NodesArgs),
     /// Say why a shard is where it is.
@@ -142,6 +147,7 @@ async fn run(verb: Verb) -> Outcome {
         Verb::Job(args) => job::run(args).await,
         Verb::Results(args) => results::run(args).await,
         Verb::Receipt(verb) => receipt::run(verb).await,
+        Verb::Dispute(verb) => dispute::run(verb).await,
         Verb::Nodes(args) => nodes::run(args).await,
         Verb::Why(args) => why::run(args).await,
         Verb::Cancel(args) => cancel::run(args).await,

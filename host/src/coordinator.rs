@@ -30,7 +30,7 @@ use registry::{
     job::{JobSpec, TaskTemplate},
     membership::NodeCert,
     name::{Index, Name, NameEntry, NameError, NameStatement},
-    receipt::Output,
+    receipt::{Output, Receipt},
     sign::Signed,
     store::Store,
 };
@@ -108,7 +108,8 @@ pub struct Delivered {
 impl Delivered {
     /// Whether it brings no blobs.
     pub fn is_whole(&self) -> bool {
-        self.stdout.is_some() && self.output.files.is_empty() && self.receipt.receipt().nn_record.is_none()
+        let Receipt { nn_record, segment_record, .. } = self.receipt.receipt();
+        self.stdout.is_some() && self.output.files.is_empty() && nn_record.is_none() && segment_record.is_none()
     }
 }
 
@@ -403,8 +404,9 @@ impl Coordinator {
     /// Outputs that are in the store stay there as long as their job is remembered.
     async fn pin_outputs(&self, delivered: &Delivered) {
         let stdout = delivered.stdout.is_none().then_some(delivered.output.stdout);
-        let record = delivered.receipt.receipt().nn_record;
-        let blobs = stdout.into_iter().chain(delivered.output.files.iter().map(|file| file.hash)).chain(record);
+        let Receipt { nn_record, segment_record, .. } = *delivered.receipt.receipt();
+        let files = delivered.output.files.iter().map(|file| file.hash);
+        let blobs = stdout.into_iter().chain(files).chain(nn_record).chain(segment_record);
         self.pin(delivered.receipt.receipt().job, blobs).await;
     }
 

@@ -77,6 +77,10 @@ pub const TASK_STACK_BYTES: usize = WASM_STACK_BYTES_MAX + (1 << 20);
 pub const FUEL_SLICE: u64 = 4_000_000;
 /// Size in bytes of what the engine keeps of one instance beside its memory and tables.
 pub const INSTANCE_BYTES_MAX: usize = 4 << 20;
+/// Fuel after which a segment of a task with steps may end: some ten milliseconds.
+pub const SEGMENT_FUEL_MIN: u64 = 20_000_000;
+/// How much more fuel a segment has than it costs to hash the state at its end.
+pub const SEGMENT_FUEL_PER_STATE_FUEL: u64 = 16;
 /// Linear memory in bytes that any task may ask for: all that 32-bit addresses reach.
 pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
 

@@ -213,6 +213,8 @@ fn difference(first: &Finished, other: &Finished) -> Option<LintSubject> {
         inferences,
         nn_root,
         nn_record,
+        // States name their engine, and conditions have several.
+        segments: _,
     } = first;
     let is_inferred = *inferences == other.inferences && *nn_root == other.nn_root && *nn_record == other.nn_record;
     let subjects = [

@@ -10,6 +10,7 @@
 //! - `engine`: the conditions that it ran under, and whether this machine has them.
 //! - `compare`: the first difference between what was signed and what was found.
 //! - `answers`: what models answered, where the job's class is not exact.
+//! - `dispute`: the one segment in which two receipts part.
 //! - `fetch`: fills a folder from a coordinator, so that nothing needs a grid afterwards.
 //!
 //! **Nobody is believed.** The record's signatures are checked first. Everything else is reached from it by hashes: its job id
@@ -25,6 +26,7 @@
 mod answers;
 mod compare;
 mod content;
+mod dispute;
 mod engine;
 mod fetch;
 mod find;
@@ -35,9 +37,11 @@ use std::{collections::BTreeMap, path::PathBuf, thread};
 
 use bytes::Bytes;
 use registry::{
+    dispute::DisputeError,
     id::{BlobHash, EngineFingerprint, JobId, ModelHash, NodeId, TaskId},
     job::{Class, ShardInfo},
     receipt::{Execution, Record, RecordError},
+    segment::{SegmentRecordError, SnapshotError},
     tolerance::Tolerance,
 };
 use serde::Serialize;
@@ -45,14 +49,15 @@ use serde::Serialize;
 pub(crate) use self::{
     answers::Answers,
     compare::{Difference, Found},
-    content::{CONTENT_DIR, ContentError, Folder, Sources},
+    content::{CONTENT_DIR, ContentError, Folder, Sources, read_file},
+    dispute::Refereed,
     fetch::{FetchError, Fetched, fetch},
 };
 use self::{answers::Recorded, compare::Scope, find::Task};
 use crate::{
     limits,
     sandbox::{
-        EngineDescription, Finished, HostFault, LoadError, NnRecordError, Request, Response, Sandbox, SandboxError,
+        EngineDescription, Finished, HostFault, LoadError, NnRecordError, Ran, Request, Sandbox, SandboxError, Span,
     },
     task,
 };
@@ -85,6 +90,42 @@ pub(crate) enum ReplayError {
     /// What models answered is not what was signed.
     #[error("{0}")]
     Answers(#[from] NnRecordError),
+    /// A dispute does not hold.
+    #[error("{0}")]
+    Dispute(#[from] DisputeError),
+    /// A record of segments is not the one that was signed.
+    #[error("{0}")]
+    Segments(#[from] SegmentRecordError),
+    /// A snapshot does not hold.
+    #[error("{0}")]
+    Snapshot(#[from] SnapshotError),
+    /// A snapshot is of another state than the one that both sides signed.
+    #[error("the dispute starts from state {signed}, and its snapshot is of state {found}")]
+    Start {
+        /// As signed.
+        signed: String,
+        /// As found.
+        found: String,
+    },
+    /// Both sides signed the same state, and this machine comes to another.
+    #[error(
+        "both sides signed {} as state {index}, and this machine comes to {found}: they agree on what is wrong, or it is",
+        .signed.as_deref().unwrap_or("a state")
+    )]
+    State {
+        /// Which.
+        index: u32,
+        /// As signed.
+        signed: Option<String>,
+        /// As found.
+        found: String,
+    },
+    /// The job gives another task than the one that was signed.
+    #[error("{detail}")]
+    Task {
+        /// In what it differs.
+        detail: String,
+    },
     /// There is no sandbox.
     #[error("{0}")]
     Sandbox(#[from] SandboxError),
@@ -116,6 +157,12 @@ impl ReplayError {
             Self::Engine { .. } => "engine",
             Self::Answers(NnRecordError::Root { .. }) => "nn_root",
             Self::Answers(_) => "nn_record",
+            Self::Dispute(error) => error.word(),
+            Self::Segments(SegmentRecordError::Root { .. }) => "segment_root",
+            Self::Segments(_) => "segment_record",
+            Self::Snapshot(error) => error.word(),
+            Self::Start { .. } | Self::State { .. } => "state",
+            Self::Task { .. } => "task",
             Self::Sandbox(_) => "sandbox",
             Self::Load { source, .. } => source.word(),
             Self::Fault(fault) => fault.word(),
@@ -319,14 +366,12 @@ impl Player {
         Ok((sandbox, Some(detail)))
     }
 
-    /// Loads what the task needs, as far as it is not loaded, and runs it.
-    async fn run(&self, sandbox: &Sandbox, task: Task, recorded: Option<&Recorded>) -> Result<Found, ReplayError> {
+    /// Loads what the task needs, as far as it is not loaded, and gives what is to be run, and whether it has steps.
+    async fn ready(&self, sandbox: &Sandbox, task: &Task) -> Result<(Request, bool), ReplayError> {
         let module = task.template.module;
-        if !sandbox.has_module(module) {
-            let bytes = self.sources.blob("module", module.into(), limits::MODULE_BYTES_MAX).await?;
-            let failed = |source| ReplayError::Load { what: "module", hash: module.into(), source: Box::new(source) };
-            sandbox.load_module(module, &bytes).map_err(failed)?;
-        }
+        let bytes = self.sources.blob("module", module.into(), limits::MODULE_BYTES_MAX).await?;
+        let failed = |source| ReplayError::Load { what: "module", hash: module.into(), source: Box::new(source) };
+        let info = sandbox.load_module(module, &bytes).map_err(failed)?;
         for model in task.template.models.values().copied() {
             if !sandbox.has_model(model) {
                 let bytes = self.sources.blob("model", model.into(), limits::MODEL_BYTES_MAX).await?;
@@ -341,11 +386,21 @@ impl Player {
             left -= bytes.len() as u64;
             files.insert(name.clone(), bytes);
         }
-        let call = task.call();
         // Time is no part of a result, and this machine may be slower than the one that signed: fuel ends the task.
-        let request = call.request(task.input.clone(), files, limits::WALL_MS_MAX);
+        Ok((task.call().request(task.input.clone(), files, limits::WALL_MS_MAX), info.steps))
+    }
+
+    /// Runs it.
+    async fn run(&self, sandbox: &Sandbox, task: Task, recorded: Option<&Recorded>) -> Result<Found, ReplayError> {
+        let (request, _) = self.ready(sandbox, &task).await?;
         let recorded = recorded.map(|recorded| recorded.bytes.clone());
-        let finished = on_a_thread(sandbox.clone(), Request { recorded, ..request }).await?;
+        let request = Request { recorded, ..request };
+        let finished = match on_a_thread(sandbox.clone(), request, Span::WHOLE).await? {
+            Ran::Done(finished) => *finished,
+            // Nobody asked for it.
+            Ran::Paused(_) => return Err(ReplayError::Thread),
+        };
+        let call = task.call();
         let output = task::output(&finished);
         let execution = call.execution(sandbox.fingerprint(), &finished, &output);
         Ok(Found { execution, output, finished })
@@ -384,9 +439,12 @@ impl Player {
 
     fn keep(&self, sandbox: &Sandbox, found: &Found) -> Result<(), ReplayError> {
         let Some(folder) = &self.keep else { return Ok(()) };
-        let Finished { stdout, files, inferences, nn_record, .. } = &found.finished;
+        let Finished { stdout, files, inferences, nn_record, segments, .. } = &found.finished;
         for bytes in std::iter::once(stdout).chain(files.iter().map(|(_, bytes)| bytes)).chain(nn_record) {
             folder.put_blob(bytes)?;
+        }
+        if let Some(segments) = segments {
+            folder.put_blob(&segments.to_bytes())?;
         }
         folder.put(&found.output)?;
         folder.put(sandbox.describe())?;
@@ -398,15 +456,13 @@ impl Player {
 }
 
 /// Runs it on a thread like those of a host, which have stack enough for guests.
-async fn on_a_thread(sandbox: Sandbox, request: Request) -> Result<Finished, ReplayError> {
+async fn on_a_thread(sandbox: Sandbox, request: Request, span: Span) -> Result<Ran, ReplayError> {
     let (say, said) = tokio::sync::oneshot::channel();
     let own = thread::Builder::new().name("task".into()).stack_size(limits::EXECUTOR_STACK_BYTES);
     // Whoever asked may have gone.
-    own.spawn(move || drop(say.send(sandbox.run(request)))).map_err(|_| ReplayError::Thread)?;
-    match said.await.map_err(|_| ReplayError::Thread)? {
-        Response::Done(finished) => Ok(finished),
-        Response::Fault(fault) => Err(ReplayError::Fault(fault)),
-    }
+    let run = move || drop(say.send(sandbox.run_span(request, span, None)));
+    own.spawn(run).map_err(|_| ReplayError::Thread)?;
+    said.await.map_err(|_| ReplayError::Thread)?.map_err(ReplayError::Fault)
 }
 
 /// No bytes need no source.

@@ -11,6 +11,7 @@
 //! - [`admit`]: the module is rewritten to meter itself; [`fuel`]: the host's side of that.
 //! - [`engine`]: the compiler's settings and their fingerprint; [`mod@compile`]: from bytes to machine code, within a budget,
 //!   once; [`cache`]: what is loaded.
+//! - [`steps`]: tasks in steps: what lies between two segments, and going on from there.
 //! - [`run`]: one execution; [`state`]: what it has, and how its calls of the host are charged; [`limiter`]: what it may grow.
 //! - [`wall`]: where tasks run, [`process`]: in processes of their own, [`jail`]: which the kernel locks in.
 //! - [`wasi`]: the 46 functions of preview 1; [`nn`]: the six of wasi-nn and the seam for backends; [`hash`]: two hash
@@ -51,6 +52,7 @@ mod profiles;
 mod request;
 mod run;
 mod state;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod wall;
@@ -100,7 +102,8 @@ pub use self::{
     },
     preflight::{ModuleInfo, PAGE_BYTES, Refusal, preflight},
     profiles::{NoEngine, Sandboxes},
-    request::{CancelToken, Finished, HostFault, Inference, Request, Response},
+    request::{CancelToken, Finished, HostFault, Inference, Ran, Request, Response, Span},
+    steps::snapshot_bytes_max,
     wall::{Isolation, ModelStats, ProcessStats, Sandbox},
 };
 use crate::limits;
@@ -360,15 +363,31 @@ struct Exports {
     fuel: ModuleExport,
     start: Option<ModuleExport>,
     entry: ModuleExport,
+    steps: Option<StepExports>,
+}
+
+/// What is used of a module with steps.
+struct StepExports {
+    step: ModuleExport,
+    memory: ModuleExport,
+    /// Its mutable globals, in their order.
+    globals: Vec<ModuleExport>,
 }
 
 impl LoadedModule {
     fn new(shared: &Shared, info: ModuleInfo, module: &Module) -> Result<Self, LoadError> {
         let pre = shared.linker.instantiate_pre(module).map_err(compile)?;
-        let find = |name| module.get_export_index(name);
+        let find = |name: &str| module.get_export_index(name);
         let missing = || LoadError::Compile { detail: "module was rewritten without its exports".to_owned() };
         let (fuel, entry) = find(admit::FUEL).zip(find("_start")).ok_or_else(missing)?;
-        Ok(Self { info, pre, exports: Exports { fuel, start: find(admit::START), entry } })
+        let steps = match find(admit::STEP) {
+            Some(step) => {
+                let globals = (0..).map_while(|number| find(&admit::global_name(number))).collect();
+                Some(StepExports { step, memory: find("memory").ok_or_else(missing)?, globals })
+            }
+            None => None,
+        };
+        Ok(Self { info, pre, exports: Exports { fuel, start: find(admit::START), entry, steps } })
     }
 }
 
@@ -638,14 +657,10 @@ impl ThreadSandbox {
         nn::measure::measure(backend).map_err(|detail| SandboxError::Backend { detail })
     }
 
-    /// Runs one task. Blocks: call it from a thread that may, with 2 MiB of stack or more.
-    fn run(&self, request: Request) -> Response {
-        run::run(self, request, None)
-    }
-
-    /// As [`Sandbox::run`]; ends with [`HostFault::Cancelled`] soon after `cancel` is cancelled.
-    fn run_cancellable(&self, request: Request, cancel: &CancelToken) -> Response {
-        run::run(self, request, Some(cancel.clone()))
+    /// Runs one task, or a span of it. Blocks: call it from a thread that may, with 2 MiB of stack or more. Ends with
+    /// [`HostFault::Cancelled`] soon after `cancel` is cancelled.
+    fn run(&self, request: Request, span: Span, cancel: Option<&CancelToken>) -> Result<Ran, HostFault> {
+        run::run(self, request, span, cancel.cloned())
     }
 }
 

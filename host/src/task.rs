@@ -13,6 +13,7 @@ use registry::{
     id::{BlobHash, EngineFingerprint, TaskId},
     job::{Class, Limits, ShardInfo, Stage, TaskTemplate, task_id},
     receipt::{Execution, Output, OutputFile},
+    segment::SegmentRecord,
 };
 
 use crate::{
@@ -67,7 +68,7 @@ impl Call<'_> {
             fuel_used: finished.fuel_used,
             output: output.hash(),
             nn_root: finished.nn_root,
-            segment_root: None,
+            segment_root: finished.segments.as_ref().and_then(SegmentRecord::root),
         }
     }
 }

@@ -23,6 +23,7 @@
 //! - `operators`: the ONNX project's operator test vectors on every backend.
 //! - `referee`: tract inside the sandbox: one result everywhere, fuel that is exact, bounds; and tract's own kernels by class.
 //! - `audit`: results that are accepted on one operator's word, and what is drawn against that.
+//! - `steps`: tasks in steps, cut and gone on from, and disputes about one of their segments.
 //! - `sessions`: models in memory, within their bound; batches of any size, and quantized models.
 //! - `digits`: the main job's input, and what is true about it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -51,6 +52,7 @@ mod replay;
 mod run;
 mod sandbox;
 mod sessions;
+mod steps;
 mod tolerant;
 mod users;
 mod wasi;

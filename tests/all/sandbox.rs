@@ -91,6 +91,8 @@ mod claims {
         assert_eq!(run(&reduce).stdout.as_ref(), b"and 2\nthe 7\n");
     }
 
+    pub(super) use crate::steps::a_task_comes_to_the_same_in_threads_and_processes_and_from_every_snapshot as kmeans;
+
     #[test]
     pub(super) fn mandelbrot() {
         #[derive(serde::Serialize)]

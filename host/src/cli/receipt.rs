@@ -163,7 +163,7 @@ fn check(path: &Path) -> Result<Checked, String> {
 }
 
 /// The record in a file, not checked yet.
-fn read(path: &Path) -> Result<Record, String> {
+pub(super) fn read(path: &Path) -> Result<Record, String> {
     let length = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
     if length > RECORD_BYTES_MAX as u64 {
         return Err(format!("file of {length} bytes is over the bound of {RECORD_BYTES_MAX} bytes"));

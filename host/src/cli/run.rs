@@ -1,6 +1,7 @@
 //! `quorate run`: one task on this machine, with no grid. What a host would do, and what it would sign.
 //!
 //! - `local`: from arguments to how the task ended, through the code that hosts run (`crate::task`, `crate::sandbox`).
+//! - `spans`: a task in steps, with snapshots, or from one on.
 //! - `report`: how it ended, as one JSON object and as one line.
 //!
 //! The task is shard 0 of 1 of the job that `quorate submit` would make of the same arguments. A task's id names no job,
@@ -8,6 +9,7 @@
 
 mod local;
 mod report;
+mod spans;
 
 use std::{
     io::{self, Write},
@@ -70,6 +72,12 @@ pub(super) struct RunArgs {
     /// Write the files that the task leaves in /out below a directory; none that is there is replaced.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Keep a snapshot of a task in steps after each of its segments, and its states by their hashes, in a directory.
+    #[arg(long, value_name = "DIR")]
+    snapshots: Option<PathBuf>,
+    /// Go on from a snapshot of the same task, wherever it was made: everything else is given as if from the start.
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
     /// Run it as the task that joins the outputs of all shards, in stage `reduce`.
     #[arg(long)]
     reduce: bool,

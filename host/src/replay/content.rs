@@ -114,6 +114,22 @@ impl ContentError {
     }
 }
 
+/// A file of whatever name.
+///
+/// # Errors
+/// When it cannot be read, or is longer than `bytes_max`.
+pub(crate) fn read_file(what: &'static str, path: &Path, bytes_max: u64) -> Result<Vec<u8>, ContentError> {
+    let failed = |source| ContentError::File { path: path.to_owned(), source };
+    let file = fs::File::open(path).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    if bytes > bytes_max {
+        return Err(ContentError::TooLarge { what, path: path.to_owned(), bytes, bytes_max });
+    }
+    let mut content = Vec::new();
+    file.take(bytes_max).read_to_end(&mut content).map_err(failed)?;
+    Ok(content)
+}
+
 /// A folder of files named by their hashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Folder(PathBuf);
@@ -136,20 +152,11 @@ impl Folder {
 
     /// The bytes of a file, not held against its name yet.
     fn read(&self, what: &'static str, name: [u8; ID_BYTES], bytes_max: u64) -> Result<Option<Vec<u8>>, ContentError> {
-        let path = self.path(name);
-        let failed = |source| ContentError::File { path: path.clone(), source };
-        let file = match fs::File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let bytes = file.metadata().map_err(failed)?.len();
-        if bytes > bytes_max {
-            return Err(ContentError::TooLarge { what, path, bytes, bytes_max });
+        match read_file(what, &self.path(name), bytes_max) {
+            Ok(content) => Ok(Some(content)),
+            Err(ContentError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
-        let mut content = Vec::new();
-        file.take(bytes_max).read_to_end(&mut content).map_err(failed)?;
-        Ok(Some(content))
     }
 
     fn blob(&self, what: &'static str, hash: BlobHash, bytes_max: u64) -> Result<Option<Bytes>, ContentError> {

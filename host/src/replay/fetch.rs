@@ -11,6 +11,7 @@ use registry::{
     job::{JobSpec, ShardInfo, Stage, TaskKey},
     preimage::{Preimage, PreimageError},
     receipt::{Checked, Output},
+    segment::SEGMENT_RECORD_BYTES_MAX,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -87,6 +88,9 @@ pub(crate) async fn fetch(client: &Client, record: &Checked, folder: &Folder) ->
     fetch.output(record, &shard).await?;
     if let Some(answers) = record.nn_record {
         fetch.blob("record of inferences", answers, limits::NN_RECORD_FILE_BYTES_MAX as u64).await?;
+    }
+    if let Some(segments) = record.segment_record {
+        fetch.blob("record of segments", segments, SEGMENT_RECORD_BYTES_MAX as u64).await?;
     }
     fetch.engine(record).await?;
     Ok(fetch.fetched)

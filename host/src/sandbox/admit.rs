@@ -10,7 +10,8 @@
 //! - [`function`]: writes one function with all three.
 //!
 //! What a guest can see does not change, but for the end that metering brings. A rewritten module exports its entry, its
-//! memory and what is below under names of ours, and nothing else; its own names and custom sections are gone.
+//! memory and what is below under names of ours, and nothing else; its own names and custom sections are gone. One with steps
+//! exports `step` and its mutable globals as well, for [`super::steps`].
 //!
 //! **Fuel comes in slices.** The global holds at most [`limits::FUEL_SLICE`], the rest is with the host. When a check finds
 //! the global spent, it calls [`REFUEL`], which gives the next slice, or ends the task. That call is also where deadlines and
@@ -24,6 +25,7 @@ mod meter;
 mod nan;
 mod stack;
 
+use guest_sdk::abi;
 use registry::job::Profile;
 use wasm_encoder::{
     BranchHints, CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, EntityType, ExportKind,
@@ -51,6 +53,14 @@ pub(super) const OVERFLOW: &str = "overflow";
 pub(super) const FUEL: &str = "fuel";
 /// The exported start function, where the module has one: to be called before the entry.
 pub(super) const START: &str = "start";
+
+/// The exported function that is called again and again, where the module has steps.
+pub(super) const STEP: &str = abi::STEP;
+
+/// What the guest's mutable global of this number is exported as, where the module has steps.
+pub(super) fn global_name(number: usize) -> String {
+    format!("global{number}")
+}
 
 /// Functions that are imported for the host's own use, after the guest's.
 const OWN_IMPORTS: u32 = 2;
@@ -168,8 +178,11 @@ struct Parts {
     /// Functions that a table or a reference can hold.
     referenced: Vec<u32>,
     globals_count: u32,
+    /// Those that can change.
+    mutable_globals: Vec<u32>,
     entry: Option<u32>,
     start: Option<u32>,
+    step: Option<u32>,
     type_section: TypeSection,
     imports: ImportSection,
     functions: FunctionSection,
@@ -240,16 +253,22 @@ impl Parts {
             Payload::MemorySection(section) => shift.parse_memory_section(&mut self.memories, section)?,
             Payload::GlobalSection(section) => {
                 self.globals_count = section.count();
-                for global in section.clone() {
-                    self.reference(global?.init_expr)?;
+                for (index, global) in (0..).zip(section.clone()) {
+                    let global = global?;
+                    if global.ty.mutable {
+                        self.mutable_globals.push(index);
+                    }
+                    self.reference(global.init_expr)?;
                 }
                 shift.parse_global_section(&mut self.globals, section)?;
             }
             Payload::ExportSection(section) => {
                 for export in section {
                     let export = export?;
-                    if export.kind == ExternalKind::Func && export.name == "_start" {
-                        self.entry = Some(export.index);
+                    match (export.kind, export.name) {
+                        (ExternalKind::Func, "_start") => self.entry = Some(export.index),
+                        (ExternalKind::Func, STEP) => self.step = Some(export.index),
+                        _ => {}
                     }
                 }
             }
@@ -329,9 +348,14 @@ impl Parts {
         self.globals.global(global(wasm_encoder::ValType::I32), &ConstExpr::i32_const(stack));
         let mut exports = ExportSection::new();
         exports.export("memory", ExportKind::Memory, 0).export(FUEL, ExportKind::Global, self.globals_count);
-        for (name, function) in [("_start", self.entry), (START, self.start)] {
+        for (name, function) in [("_start", self.entry), (START, self.start), (STEP, self.step)] {
             if let Some(function) = function {
                 exports.export(name, ExportKind::Func, shifted(function, self.imported));
+            }
+        }
+        if self.step.is_some() {
+            for (number, global) in self.mutable_globals.iter().enumerate() {
+                exports.export(&global_name(number), ExportKind::Global, *global);
             }
         }
         let mut module = Module::new();

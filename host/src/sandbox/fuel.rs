@@ -3,7 +3,7 @@
 //! The slice is a global of the rewritten module ([`super::admit`]), which its functions count down; the guest comes here when
 //! it is spent. Whoever wants to know what is left adds the two.
 
-use wasmtime::{AsContextMut, Caller, Global, Linker, Val};
+use wasmtime::{AsContextMut, Caller, Global, Linker, Store, Val};
 
 use super::{
     admit,
@@ -59,6 +59,33 @@ impl Fuel {
         self.rest = left - slice;
         global.set(store, Val::I64(slice.cast_signed().saturating_sub(debt)))
     }
+}
+
+/// Charges a task for what the host does between two calls of its guest, and says what is left. Where the slice ends, it looks
+/// whether the task has to end, as a guest's own check does.
+pub(super) fn charge(store: &mut Store<State>, price: u64) -> wasmtime::Result<u64> {
+    let fuel = store.data().fuel;
+    let left = fuel.balance(store) - i128::from(price);
+    let slice = fuel.slice.map(|slice| (slice, slice.get(&mut *store).i64().unwrap_or(0)));
+    match (slice, i64::try_from(price)) {
+        (Some((slice, in_slice)), Ok(price)) if in_slice > price => {
+            slice.set(&mut *store, Val::I64(in_slice - price))?;
+            Ok(self::left(left))
+        }
+        _ => renew(store, price),
+    }
+}
+
+/// The same, and begins a new slice, so that what comes next does not depend on what was before.
+pub(super) fn renew(store: &mut Store<State>, price: u64) -> wasmtime::Result<u64> {
+    let mut fuel = store.data().fuel;
+    let Ok(left) = u64::try_from(fuel.balance(store) - i128::from(price)) else { return Err(Stop::Fuel.into()) };
+    if let Some(stop) = store.data().interrupted() {
+        return Err(stop.into());
+    }
+    fuel.give(store, left, 0)?;
+    store.data_mut().fuel = fuel;
+    Ok(left)
 }
 
 /// A balance as what may still be spent.

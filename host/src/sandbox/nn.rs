@@ -207,6 +207,12 @@ impl Inferences {
         Self { models, brought, graphs: Vec::new(), contexts: Vec::new(), held: 0, record: Vec::new(), recorder }
     }
 
+    /// Whether the task has opened nothing yet, nor tried to: preview 1 has no way to close what it has.
+    pub(super) fn is_untouched(&self) -> bool {
+        let brought = self.brought.as_ref().is_none_or(|brought| (brought.tries, brought.bytes) == (0, 0));
+        brought && self.graphs.is_empty() && self.contexts.is_empty()
+    }
+
     pub(super) fn into_record(self) -> (Vec<Inference>, Recorder) {
         (self.record, self.recorder)
     }

@@ -4,6 +4,7 @@
 //! stopped by the budget of the process that compiles, see `compile`. Imports are an allow-list with types, so that a
 //! module which passes here links. Order: form, counts, memory, imports, exports, then full validation.
 
+use guest_sdk::abi;
 use registry::id::ModuleHash;
 use serde::{Deserialize, Serialize};
 use wasmparser::{
@@ -16,6 +17,10 @@ use crate::limits;
 
 /// The one memory's page size in bytes.
 pub const PAGE_BYTES: u64 = 65_536;
+
+/// What the function is exported as that makes a module one with steps.
+const STEP: &str = abi::STEP;
+const STEP_TYPE: &str = "a function without parameters whose result is an i32";
 
 /// The WebAssembly features that a module may use: all are deterministic.
 pub(super) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
@@ -42,6 +47,8 @@ pub struct ModuleInfo {
     pub memory_pages_max: Option<u64>,
     /// Functions that it defines.
     pub functions: u32,
+    /// Whether it exports `step`: see [`steps`](super::steps).
+    pub steps: bool,
 }
 
 /// Why a module may not run here.
@@ -123,6 +130,14 @@ pub enum Refusal {
         /// What it has to be.
         expected: String,
     },
+    /// Exports `step`, and does what no state between two steps would tell.
+    #[error(
+        "a module that exports `step` must not {what}: that is no part of the state which is kept between its steps"
+    )]
+    Step {
+        /// What it does.
+        what: String,
+    },
     /// Not valid, or uses a feature that is switched off.
     #[error("module is not valid here: {detail}")]
     Invalid {
@@ -145,6 +160,7 @@ impl Refusal {
             Self::ImportType { .. } => "import_type",
             Self::ExportMissing { .. } => "export_missing",
             Self::ExportType { .. } => "export_type",
+            Self::Step { .. } => "step",
             Self::Invalid { .. } => "invalid",
         }
     }
@@ -168,6 +184,7 @@ pub fn preflight(bytes: &[u8]) -> Result<ModuleInfo, Refusal> {
     }
     let memory = seen.check_memory()?;
     seen.check_start()?;
+    seen.check_step()?;
     Validator::new_with_features(FEATURES).validate_all(bytes)?;
     Ok(ModuleInfo {
         hash: ModuleHash::of(bytes),
@@ -175,6 +192,7 @@ pub fn preflight(bytes: &[u8]) -> Result<ModuleInfo, Refusal> {
         memory_pages_min: memory.initial,
         memory_pages_max: memory.maximum,
         functions: seen.functions,
+        steps: seen.step.is_some(),
     })
 }
 
@@ -209,6 +227,9 @@ struct Seen {
     memories: Vec<MemoryType>,
     memory_exported: bool,
     start: Option<u32>,
+    step: Option<u32>,
+    /// The first thing that a module with steps must not do.
+    unkept: Option<&'static str>,
 }
 
 impl Seen {
@@ -261,7 +282,13 @@ impl Seen {
             Payload::GlobalSection(section) => {
                 bound("number of globals", section.count().into(), limits::MODULE_GLOBALS_MAX.into())?;
                 for global in section {
-                    check_initial(&global?.init_expr)?;
+                    let global = global?;
+                    check_initial(&global.init_expr)?;
+                    let is_number =
+                        matches!(global.ty.content_type, ValType::I32 | ValType::I64 | ValType::F32 | ValType::F64);
+                    if global.ty.mutable && !is_number {
+                        self.unkept.get_or_insert("have a mutable global that is a vector or a reference");
+                    }
                 }
             }
             Payload::ExportSection(section) => {
@@ -288,7 +315,9 @@ impl Seen {
                 bound("length of all functions in bytes", size.into(), limits::MODULE_CODE_BYTES_MAX.into())?;
             }
             Payload::CodeSectionEntry(body) => {
-                self.work = self.work.saturating_add(check_body(&body)?);
+                let (work, unkept) = check_body(&body)?;
+                self.unkept = self.unkept.or(unkept);
+                self.work = self.work.saturating_add(work);
                 bound("work of compiling in units", self.work, limits::MODULE_WORK_MAX)?;
             }
             _ => {}
@@ -334,6 +363,8 @@ impl Seen {
         match (export.name, export.kind) {
             ("_start", ExternalKind::Func) => self.start = Some(export.index),
             ("_start", _) => return wrong("a function without parameters and results"),
+            (STEP, ExternalKind::Func) => self.step = Some(export.index),
+            (STEP, _) => return wrong(STEP_TYPE),
             ("memory", ExternalKind::Memory) => self.memory_exported = true,
             ("memory", _) => return wrong("the module's memory"),
             _ => {}
@@ -368,6 +399,20 @@ impl Seen {
         }
     }
 
+    /// A module with steps keeps everything where it can be found between them.
+    fn check_step(&self) -> Result<(), Refusal> {
+        let Some(step) = self.step else { return Ok(()) };
+        let index = usize::try_from(step).ok().and_then(|step| self.function_types.get(step));
+        match index.and_then(|index| self.function_type(*index)) {
+            Some(ty) if ty.params().is_empty() && ty.results() == [ValType::I32] => {}
+            _ => return Err(Refusal::ExportType { name: STEP.to_owned(), expected: STEP_TYPE.to_owned() }),
+        }
+        match self.unkept {
+            Some(what) => Err(Refusal::Step { what: what.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
     fn function_type(&self, index: u32) -> Option<&FuncType> {
         self.types.get(usize::try_from(index).ok()?)?.as_ref()
     }
@@ -379,8 +424,8 @@ fn check_initial(initial: &ConstExpr<'_>) -> Result<(), Refusal> {
     bound("length of an initial value in bytes", bytes, limits::MODULE_INITIAL_BYTES_MAX.into())
 }
 
-/// Bounds one function; gives the work of compiling it.
-fn check_body(body: &wasmparser::FunctionBody<'_>) -> Result<u64, Refusal> {
+/// Bounds one function; gives the work of compiling it, and what it does that a module with steps must not.
+fn check_body(body: &wasmparser::FunctionBody<'_>) -> Result<(u64, Option<&'static str>), Refusal> {
     let range = body.range();
     let length = (range.end as u64).saturating_sub(range.start as u64);
     bound("length of a function in bytes", length, limits::MODULE_FUNCTION_BYTES_MAX.into())?;
@@ -390,9 +435,11 @@ fn check_body(body: &wasmparser::FunctionBody<'_>) -> Result<u64, Refusal> {
     }
     bound("locals of a function", locals, limits::MODULE_FUNCTION_LOCALS_MAX.into())?;
     let (mut branches, mut depths, mut loops, mut all_loops) = (0u64, 0u64, 0u64, 0u64);
-    let mut open = Vec::new();
+    let (mut open, mut unkept) = (Vec::new(), None);
     for operator in body.get_operators_reader()? {
-        match operator? {
+        let operator = operator?;
+        unkept = unkept.or_else(|| changes(&operator));
+        match operator {
             Operator::Block { .. } | Operator::If { .. } => {
                 branches += 1;
                 open.push(0);
@@ -409,7 +456,20 @@ fn check_body(body: &wasmparser::FunctionBody<'_>) -> Result<u64, Refusal> {
             _ => {}
         }
     }
-    Ok(compile_work(length, branches, depths, all_loops * locals))
+    Ok((compile_work(length, branches, depths, all_loops * locals), unkept))
+}
+
+/// What an operator changes beside memory and globals.
+fn changes(operator: &Operator<'_>) -> Option<&'static str> {
+    match operator {
+        Operator::TableSet { .. }
+        | Operator::TableGrow { .. }
+        | Operator::TableFill { .. }
+        | Operator::TableCopy { .. }
+        | Operator::TableInit { .. } => Some("change a table"),
+        Operator::ElemDrop { .. } | Operator::DataDrop { .. } => Some("drop a segment"),
+        _ => None,
+    }
 }
 
 /// About the microseconds that a compiler takes for a function, as measured with the optimizing one: it has a fixed share,

@@ -48,9 +48,9 @@ use self::{
     memory::Memory,
 };
 use super::{
-    BackendOptions, CancelToken, CompileOptions, CompileStats, CpuClass, EngineDescription, Finished, HostFault,
-    LoadError, Measured, ModelCounts, ModelInfo, ModelStats, ModuleInfo, ProcessStats, Request, Response, SandboxError,
-    SandboxOptions,
+    BackendOptions, CancelToken, CompileOptions, CompileStats, CpuClass, EngineDescription, HostFault, LoadError,
+    Measured, ModelCounts, ModelInfo, ModelStats, ModuleInfo, ProcessStats, Ran, Request, SandboxError, SandboxOptions,
+    Span,
     cache::Cache,
     check_hash, check_options, check_room, check_start,
     compile::{Artifact, Compiler},
@@ -333,18 +333,16 @@ impl Pool {
         }
     }
 
-    pub(super) fn run(&self, request: Request, cancel: Option<&CancelToken>) -> Response {
+    pub(super) fn run(&self, request: Request, span: Span, cancel: Option<&CancelToken>) -> Result<Ran, HostFault> {
         let watch = Stopwatch::start();
-        match self.finish(request, cancel) {
-            Ok(finished) => {
-                let wall_micros = u64::try_from(watch.elapsed().as_micros()).unwrap_or(u64::MAX);
-                Response::Done(Finished { wall_micros, ..finished })
-            }
-            Err(fault) => Response::Fault(fault),
+        let mut ran = self.finish(request, span, cancel)?;
+        if let Ran::Done(finished) = &mut ran {
+            finished.wall_micros = u64::try_from(watch.elapsed().as_micros()).unwrap_or(u64::MAX);
         }
+        Ok(ran)
     }
 
-    fn finish(&self, request: Request, cancel: Option<&CancelToken>) -> Result<Finished, HostFault> {
+    fn finish(&self, request: Request, span: Span, cancel: Option<&CancelToken>) -> Result<Ran, HostFault> {
         run::check(&request, &self.options)?;
         let needs = self.needs(&request)?;
         let _slot = run::Slot::take(&self.slots_used, self.options.slots_max)?;
@@ -353,7 +351,7 @@ impl Pool {
         }
         let died = |error: SandboxError| HostFault::SandboxDied { how: error.to_string() };
         let no_memory = |error: std::io::Error| HostFault::HostMemory { detail: error.to_string() };
-        let job = Job::new(request).map_err(no_memory)?;
+        let job = Job::new(request, span).map_err(no_memory)?;
         let mut member = self.take(Some(&needs)).map_err(died)?;
         let found = needs.models.iter().filter(|(model, _)| member.has_model(**model)).count();
         self.model_counts.found.fetch_add(found as u64, Ordering::Relaxed);
@@ -374,7 +372,7 @@ impl Pool {
         job: &Job,
         needs: &Needs,
         cancel: Option<&CancelToken>,
-    ) -> Result<Result<Finished, HostFault>, Broken> {
+    ) -> Result<Result<Ran, HostFault>, Broken> {
         if let Err(fault) = self.provide(member, job, needs, cancel)? {
             return Ok(Err(fault));
         }

@@ -14,6 +14,7 @@ use registry::{
     id::{BlobHash, ModelHash, ModuleHash},
     job::Limits,
     receipt::Outcome,
+    segment::SegmentRecord,
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +79,54 @@ impl fmt::Debug for Request {
     }
 }
 
+/// Which part of a task with steps to run.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Span {
+    /// The bytes of the [`Snapshot`](registry::segment::Snapshot) to go on from; the task's beginning when absent.
+    pub from: Option<Bytes>,
+    /// The state to stop at, by its index; the task's end when absent.
+    pub until: Option<u32>,
+}
+
+impl Span {
+    /// All of the task.
+    pub const WHOLE: Self = Self { from: None, until: None };
+
+    /// Whether it is all of the task.
+    pub fn is_whole(&self) -> bool {
+        *self == Self::WHOLE
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Span")
+            .field("from_bytes", &self.from.as_ref().map(Bytes::len))
+            .field("until", &self.until)
+            .finish()
+    }
+}
+
+/// What came of a span.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum Ran {
+    /// The task ended.
+    Done(Box<Finished>),
+    /// It stopped where it should: the bytes of a [`Snapshot`](registry::segment::Snapshot).
+    Paused(Bytes),
+}
+
+impl fmt::Debug for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done(finished) => f.debug_tuple("Done").field(finished).finish(),
+            Self::Paused(snapshot) => f.debug_struct("Paused").field("bytes", &snapshot.len()).finish(),
+        }
+    }
+}
+
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
@@ -112,6 +161,21 @@ pub struct Finished {
     pub nn_root: Option<BlobHash>,
     /// The bytes of an [`NnRecord`](super::NnRecord), when it was asked for and there is something in it.
     pub nn_record: Option<Bytes>,
+    /// The states between its segments, when there are any: what its segment root is of.
+    pub segments: Option<SegmentRecord>,
+}
+
+/// That of all of a task.
+impl From<Result<Ran, HostFault>> for Response {
+    fn from(ran: Result<Ran, HostFault>) -> Self {
+        match ran {
+            Ok(Ran::Done(finished)) => Self::Done(*finished),
+            Ok(Ran::Paused(_)) => {
+                Self::Fault(HostFault::Internal { detail: "task was paused, which nobody asked for".to_owned() })
+            }
+            Err(fault) => Self::Fault(fault),
+        }
+    }
 }
 
 impl fmt::Debug for Finished {
@@ -197,6 +261,12 @@ pub enum HostFault {
         /// The rule.
         detail: String,
     },
+    /// The snapshot to go on from is not one of this task.
+    #[error("snapshot is refused: {detail}")]
+    Snapshot {
+        /// Why.
+        detail: String,
+    },
     /// All instances of the pool are in use.
     #[error("all {slots_max} slots are in use: retry when one is free")]
     NoSlot {
@@ -235,6 +305,7 @@ impl HostFault {
             Self::StackOverflow { .. } => "stack_overflow",
             Self::LimitTooLarge { .. } => "limit_too_large",
             Self::BadRequest { .. } => "bad_request",
+            Self::Snapshot { .. } => "snapshot",
             Self::NoSlot { .. } => "no_slot",
             Self::Backend { .. } => "backend",
             Self::SandboxDied { .. } => "sandbox_died",

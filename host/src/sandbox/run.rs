@@ -24,8 +24,9 @@ use super::{
         record::{self, Recorder},
     },
     preflight::PAGE_BYTES,
-    request::{CancelToken, Finished, HostFault, Request, Response},
+    request::{CancelToken, Finished, HostFault, Ran, Request, Span},
     state::{State, Stop, Watch},
+    steps::{Foreign, Steps},
     wasi::tree::Tree,
 };
 use crate::{clock::Stopwatch, limits};
@@ -47,54 +48,57 @@ impl Drop for Slot<'_> {
     }
 }
 
-/// Runs a request.
-pub(super) fn run(sandbox: &Sandbox, request: Request, cancel: Option<CancelToken>) -> Response {
+/// Runs a request, or a span of it.
+pub(super) fn run(
+    sandbox: &Sandbox,
+    request: Request,
+    span: Span,
+    cancel: Option<CancelToken>,
+) -> Result<Ran, HostFault> {
     let started = Stopwatch::start();
     let infers = !request.models.is_empty();
-    let finished = finish(sandbox, request, cancel, started);
+    let watch = Watch::new(started, request.limits.wall_ms_max, cancel);
+    let mut ran = finish(sandbox, request, &span, watch);
     if infers {
         sandbox.settle_models(None);
     }
-    match finished {
-        Ok(mut finished) => {
-            finished.wall_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            Response::Done(finished)
-        }
-        Err(fault) => Response::Fault(fault),
+    if let Ok(Ran::Done(finished)) = &mut ran {
+        finished.wall_micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     }
+    ran
 }
 
-fn finish(
-    sandbox: &Sandbox,
-    request: Request,
-    cancel: Option<CancelToken>,
-    started: Stopwatch,
-) -> Result<Finished, HostFault> {
+fn finish(sandbox: &Sandbox, request: Request, span: &Span, watch: Watch) -> Result<Ran, HostFault> {
     check(&request, &sandbox.shared.options)?;
     let module = sandbox.shared.modules.get(request.module);
     let module = module.ok_or(HostFault::ModuleMissing { module: request.module })?;
     let models = models(sandbox, &request)?;
     let limits = request.limits;
     if module.info.memory_pages_min.saturating_mul(PAGE_BYTES) > limits.memory_bytes_max {
-        return Ok(empty(Outcome::MemoryOut));
+        return Ok(Ran::Done(Box::new(empty(Outcome::MemoryOut))));
     }
+    let mut steps = Steps::new(sandbox, &module, &request, span)?;
     let _slot = Slot::take(&sandbox.shared.slots_used, sandbox.shared.options.slots_max)?;
     sandbox.shared.model_counts.found.fetch_add(models.len() as u64, Ordering::Relaxed);
     let recorder = Recorder::new(&request)?;
-    let watch = Watch::new(started, limits.wall_ms_max, cancel);
     let inferences = Inferences::new(models, loads_with(sandbox, &request), recorder);
-    let state = State::new(request, inferences, watch);
+    let mut state = State::new(request, inferences, watch);
+    if let Some(steps) = &mut steps {
+        steps.put_back(&mut state)?;
+    }
     let mut store = Store::new(&sandbox.shared.engine, state);
     // Threads that run tasks have it already.
-    let ended =
-        stacker::maybe_grow(limits::TASK_STACK_BYTES, limits::TASK_STACK_BYTES, || execute(&mut store, &module));
+    let ended = stacker::maybe_grow(limits::TASK_STACK_BYTES, limits::TASK_STACK_BYTES, || {
+        execute(&mut store, &module, steps.as_mut())
+    });
     let fuel = store.data().fuel;
     let balance = fuel.balance(&mut store);
     let state = store.into_data();
     let outcome = match ended {
+        Ok(Some(snapshot)) => return Ok(Ran::Paused(snapshot.into())),
         // What ends between two checks may have spent more than there was.
-        Ok(()) if balance < 0 => Outcome::FuelOut,
-        Ok(()) => Outcome::Ok,
+        Ok(None) if balance < 0 => Outcome::FuelOut,
+        Ok(None) => Outcome::Ok,
         Err(error) => outcome(&error, &state)?,
     };
     let outcome = match outcome {
@@ -103,21 +107,35 @@ fn finish(
     };
     let fuel_used =
         if outcome == Outcome::FuelOut { limits.fuel_max } else { limits.fuel_max.saturating_sub(fuel::left(balance)) };
-    Ok(collect(sandbox, state, outcome, fuel_used))
+    let segments = steps.and_then(Steps::into_record);
+    Ok(Ran::Done(Box::new(Finished { segments, ..collect(sandbox, state, outcome, fuel_used) })))
 }
 
-fn execute(store: &mut Store<State>, module: &LoadedModule) -> wasmtime::Result<()> {
+/// Runs it to its end, or to where a span ends: then it gives a snapshot.
+fn execute(
+    store: &mut Store<State>,
+    module: &LoadedModule,
+    mut steps: Option<&mut Steps<'_>>,
+) -> wasmtime::Result<Option<Vec<u8>>> {
     store.limiter(|state| &mut state.limiter);
     let instance = module.pre.instantiate(&mut *store)?;
     let export = |store: &mut Store<State>, export| instance.get_module_export(store, export);
     let missing = || wasmtime::Error::msg("module was rewritten without its exports");
     let fuel = export(store, &module.exports.fuel).and_then(Extern::into_global).ok_or_else(missing)?;
     Fuel::start(store, fuel)?;
+    if let Some(steps) = &mut steps
+        && steps.goes_on()
+    {
+        return steps.go_on(store, instance);
+    }
     for function in module.exports.start.iter().chain([&module.exports.entry]) {
         let function = export(store, function).and_then(Extern::into_func).ok_or_else(missing)?;
         function.typed::<(), ()>(&*store)?.call(&mut *store, ())?;
     }
-    Ok(())
+    match steps {
+        Some(steps) => steps.begin(store, instance),
+        None => Ok(None),
+    }
 }
 
 /// How an error ends the task: a result, or a fault of the host.
@@ -127,6 +145,9 @@ fn outcome(error: &wasmtime::Error, state: &State) -> Result<Outcome, HostFault>
     }
     if let Some(stop) = error.downcast_ref::<Stop>() {
         return stopped(stop, state.limits);
+    }
+    if let Some(foreign) = error.downcast_ref::<Foreign>() {
+        return Err(HostFault::Snapshot { detail: foreign.to_string() });
     }
     let Some(trap) = error.downcast_ref::<wasmtime::Trap>() else {
         return Err(match error.downcast_ref::<PoolConcurrencyLimitError>() {
@@ -184,6 +205,7 @@ fn empty(outcome: Outcome) -> Finished {
         inferences: Vec::new(),
         nn_root: None,
         nn_record: None,
+        segments: None,
     }
 }
 

@@ -6,11 +6,12 @@ mod isolation;
 mod outcomes;
 mod pointers;
 mod refusals;
+mod steps;
 mod wasi;
 
 use std::sync::OnceLock;
 
-use registry::{id::ModuleHash, receipt::Outcome};
+use registry::{id::ModuleHash, job::Limits, receipt::Outcome};
 
 use super::{Finished, HostFault, Request, Response, Sandbox, SandboxOptions};
 
@@ -32,6 +33,7 @@ fn module(declared: &str, body: &str) -> Vec<u8> {
         wasi("random_get", "i32 i32", "(result i32)"),
         wasi("clock_time_get", "i32 i64 i32", "(result i32)"),
         wasi("poll_oneoff", "i32 i32 i32 i32", "(result i32)"),
+        wasi("fd_close", "i32", "(result i32)"),
         wasi("proc_exit", "i32", ""),
     ]
     .join("\n");

@@ -7,8 +7,8 @@ use registry::id::{EngineFingerprint, ModelHash, ModuleHash};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CancelToken, CompileStats, EngineDescription, LoadError, Measured, ModelInfo, ModuleInfo, Refusal, Request,
-    Response, SandboxError, SandboxOptions, ThreadSandbox, preflight,
+    CancelToken, CompileStats, EngineDescription, HostFault, LoadError, Measured, ModelInfo, ModuleInfo, Ran, Refusal,
+    Request, Response, SandboxError, SandboxOptions, Span, ThreadSandbox, preflight,
 };
 #[cfg(target_os = "linux")]
 use super::{jail::Gap, process::Pool};
@@ -273,20 +273,24 @@ impl Sandbox {
 
     /// Runs one task. Blocks: call it from a thread that may.
     pub fn run(&self, request: Request) -> Response {
-        self.run_until(request, None)
+        self.run_span(request, Span::WHOLE, None).into()
     }
 
-    /// As [`Sandbox::run`]; ends with [`HostFault::Cancelled`](super::HostFault::Cancelled) soon after `cancel` is cancelled.
+    /// As [`Sandbox::run`]; ends with [`HostFault::Cancelled`] soon after `cancel` is cancelled.
     pub fn run_cancellable(&self, request: Request, cancel: &CancelToken) -> Response {
-        self.run_until(request, Some(cancel))
+        self.run_span(request, Span::WHOLE, Some(cancel)).into()
     }
 
-    fn run_until(&self, request: Request, cancel: Option<&CancelToken>) -> Response {
-        match (&self.0, cancel) {
-            (Wall::Thread(sandbox), None) => sandbox.run(request),
-            (Wall::Thread(sandbox), Some(cancel)) => sandbox.run_cancellable(request, cancel),
+    /// Runs a task with steps from a snapshot on, or up to one. However it is cut, the task ends the same. Blocks, and may be
+    /// cancelled, as the others do.
+    ///
+    /// # Errors
+    /// When this host could not carry it through, or the snapshot is not one of this task.
+    pub fn run_span(&self, request: Request, span: Span, cancel: Option<&CancelToken>) -> Result<Ran, HostFault> {
+        match &self.0 {
+            Wall::Thread(sandbox) => sandbox.run(request, span, cancel),
             #[cfg(target_os = "linux")]
-            (Wall::Process(pool), cancel) => pool.run(request, cancel),
+            Wall::Process(pool) => pool.run(request, span, cancel),
         }
     }
 

@@ -152,7 +152,9 @@ fn stdin(shared: &Shared, task: &Task) -> Result<Bytes, Fault> {
 fn keep(shared: &Shared, finished: &Finished) -> Result<(Option<Bytes>, Vec<BlobReader>), Fault> {
     let inline = finished.stdout.len() <= limits::OUTPUT_INLINE_BYTES_MAX;
     let stdout = (!inline).then_some(&finished.stdout);
-    let blobs = stdout.into_iter().chain(finished.files.iter().map(|(_, bytes)| bytes)).chain(&finished.nn_record);
+    let segments = finished.segments.as_ref().map(|record| Bytes::from(record.to_bytes()));
+    let files = finished.files.iter().map(|(_, bytes)| bytes);
+    let blobs = stdout.into_iter().chain(files).chain(&finished.nn_record).chain(&segments);
     let mut outputs = Vec::new();
     for bytes in blobs {
         let store = &shared.options.store;
@@ -176,6 +178,6 @@ fn receipt(shared: &Shared, task: &Task, sandbox: &Sandbox, finished: &Finished,
         nonce: order.id.0,
         price_micro: 0,
         nn_record: finished.nn_record.as_ref().map(|record| BlobHash::of(record)),
-        segment_record: None,
+        segment_record: finished.segments.as_ref().map(|record| BlobHash::of(&record.to_bytes())),
     }
 }

@@ -16,14 +16,16 @@ use registry::{
     receipt::{Execution, Output},
 };
 
-use super::RunArgs;
+use super::{
+    RunArgs,
+    spans::{self, Stopped},
+};
 use crate::{
     calibrate::backends::{self, AtHand},
     cli::{CliError, parse::Pair, paths},
     limits,
     sandbox::{
-        CompileCache, CompileOptions, Finished, HostFault, Isolation, LoadError, Measured, Response, Sandbox,
-        SandboxOptions,
+        CompileCache, CompileOptions, Finished, HostFault, Isolation, LoadError, Measured, Sandbox, SandboxOptions,
     },
     task::{self, Call, Unfit},
 };
@@ -65,7 +67,7 @@ pub(super) struct Reason {
 }
 
 impl Reason {
-    fn new(word: &'static str, detail: impl ToString) -> Self {
+    pub(super) fn new(word: &'static str, detail: impl ToString) -> Self {
         // A backend may say several lines.
         let detail = detail.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         Self { word, detail, engine: None, again: false }
@@ -228,7 +230,7 @@ fn read_all(
     Ok(all)
 }
 
-fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Reason> {
+pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Reason> {
     match File::open(path) {
         Ok(file) => read_from(file, path, bytes_max),
         Err(error) => Err(Reason::new("file", format!("{}: {error}", path.display()))),
@@ -272,17 +274,21 @@ fn execute(sandbox: &Sandbox, args: &RunArgs, content: Content) -> Ended {
     };
     let files = content.files.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
     let request = call.request(content.stdin.into(), files, template.limits.wall_ms_max);
-    match sandbox.run(request) {
-        Response::Done(finished) => {
+    match spans::run(sandbox, &request, args) {
+        Ok(finished) => {
             let output = task::output(&finished);
             let execution = call.execution(engine, &finished, &output);
             let device = finished.nn_root.and_then(|_| sandbox.describe().device.clone());
             Ended::Done(Box::new(Done { finished, output, execution, device, limits: template.limits }))
         }
-        Response::Fault(fault) => {
+        Err(Stopped::Refused(reason)) => Ended::Rejected(Reason { engine: Some(engine), ..reason }),
+        Err(Stopped::File(reason)) => Ended::Fault(Reason { engine: Some(engine), ..reason }),
+        Err(Stopped::Fault(fault)) => {
             let reason = Reason { engine: Some(engine), ..Reason::new(fault.word(), &fault) };
             match fault {
-                HostFault::LimitTooLarge { .. } | HostFault::BadRequest { .. } => Ended::Rejected(reason),
+                HostFault::LimitTooLarge { .. } | HostFault::BadRequest { .. } | HostFault::Snapshot { .. } => {
+                    Ended::Rejected(reason)
+                }
                 _ => Ended::Fault(reason),
             }
         }

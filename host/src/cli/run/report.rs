@@ -34,6 +34,10 @@ pub(super) struct Report<'a> {
     task: Option<TaskId>,
     commitment: Option<Commitment>,
     engine_fingerprint: Option<EngineFingerprint>,
+    /// Segments that it was run in: one, unless its module has steps.
+    segments: Option<usize>,
+    /// Root over the states between them.
+    segment_root: Option<BlobHash>,
     /// What models ran on, e.g. `cpu by tract (avx2)`.
     device: Option<String>,
 }
@@ -71,6 +75,8 @@ impl<'a> Report<'a> {
             task: Some(execution.task),
             commitment: Some(execution.commitment()),
             engine_fingerprint: Some(execution.engine),
+            segments: Some(1 + finished.segments.as_ref().map_or(0, |record| record.states.len())),
+            segment_root: execution.segment_root,
             device: device.as_ref().map(ToString::to_string),
         }
     }
@@ -91,6 +97,8 @@ impl<'a> Report<'a> {
             task: None,
             commitment: None,
             engine_fingerprint: reason.engine,
+            segments: None,
+            segment_root: None,
             device: None,
         }
     }

@@ -3,17 +3,20 @@
 //! 1. *Verified* on threads that may block: the signature is this node's, the output is the one that was signed, an inline
 //!    standard output is the one in the output. Whatever does not hold ends the session: an honest host never sends it.
 //! 2. *Fetched*, if something of the output is not in the frame, from the host and within the task's own limit. What does
-//!    not come is a fault `output_missing`, not garbage: networks break. A record of inferences comes the same way, and is
-//!    held against the signed root: `record_missing`, `record_wrong`.
+//!    not come is a fault `output_missing`, not garbage: networks break. Records of inferences and of segments come the same way, and
+//!    are held against the signed roots: `record_missing`, `record_wrong`.
 //! 3. *Delivered*, in whatever order they get ready.
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use grid::flow::{AssignmentId, Attested, Fault};
 use iroh::{EndpointAddr, TransportAddr, endpoint::Connection};
 use registry::{
     id::{BlobHash, NodeId},
+    receipt::Receipt,
+    segment::{SEGMENT_RECORD_BYTES_MAX, SegmentRecord},
     store::{FetchLimits, StoreError},
 };
 use tokio::sync::mpsc;
@@ -114,6 +117,10 @@ fn check(done: Raw, node: NodeId) -> Result<Delivered, String> {
     if receipt.receipt().execution.output != output.hash() {
         return Err("receipt: the output is not the one that was signed".to_owned());
     }
+    let Receipt { segment_record, execution, .. } = receipt.receipt();
+    if segment_record.is_some() != execution.segment_root.is_some() {
+        return Err("receipt: a record of segments goes with a segment root".to_owned());
+    }
     if let Some(stdout) = &stdout
         && (stdout.len() as u64 != output.stdout_bytes || BlobHash::of(stdout) != output.stdout)
     {
@@ -148,7 +155,8 @@ async fn fetch<D: Desk>(
                 Err(error) => return Err(missing(error.to_string())),
             }
         }
-        record(shared, connection, &delivered).await.map_err(|fault| (id, fault))
+        record(shared, connection, &delivered).await.map_err(|fault| (id, fault))?;
+        segments(shared, connection, &delivered).await.map_err(|fault| (id, fault))
     };
     let in_time = tokio::time::timeout(Duration::from_millis(limits::OUTPUT_FETCH_MS_MAX), all).await;
     in_time.unwrap_or_else(|_| Err(missing(format!("not here within {} ms", limits::OUTPUT_FETCH_MS_MAX))))?;
@@ -160,11 +168,7 @@ async fn fetch<D: Desk>(
 async fn record<D: Desk>(shared: &Shared<D>, connection: &Connection, delivered: &Delivered) -> Result<(), Fault> {
     let receipt = delivered.receipt.receipt();
     let Some(hash) = receipt.nn_record else { return Ok(()) };
-    let missing = |error: StoreError| Fault::new("record_missing", error.to_string());
-    let bytes_max = limits::NN_RECORD_FILE_BYTES_MAX as u64;
-    let terms = FetchLimits { bytes_max, wall_ms_max: limits::OUTPUT_FETCH_MS_MAX };
-    shared.store.fetch(&shared.endpoint, hash, &[provider(connection)], terms).await.map_err(missing)?;
-    let bytes = shared.store.read(hash, bytes_max).await.map_err(missing)?;
+    let bytes = record_bytes(shared, connection, hash, limits::NN_RECORD_FILE_BYTES_MAX).await?;
     let execution = receipt.execution.clone();
     let opened = tokio::task::spawn_blocking(move || NnRecord::open(&bytes, &execution).map(drop)).await;
     match opened {
@@ -172,6 +176,28 @@ async fn record<D: Desk>(shared: &Shared<D>, connection: &Connection, delivered:
         Ok(Err(error)) => Err(Fault::new("record_wrong", error.to_string())),
         Err(_) => Err(Fault::new("internal", "checking a record of inferences panicked")),
     }
+}
+
+/// The same of the record of segments: without it nobody could say where two results part.
+async fn segments<D: Desk>(shared: &Shared<D>, connection: &Connection, delivered: &Delivered) -> Result<(), Fault> {
+    let Receipt { segment_record, execution, .. } = delivered.receipt.receipt();
+    let Some(hash) = *segment_record else { return Ok(()) };
+    let bytes = record_bytes(shared, connection, hash, SEGMENT_RECORD_BYTES_MAX).await?;
+    let opened = SegmentRecord::open(&bytes, execution.segment_root);
+    opened.map(drop).map_err(|error| Fault::new("record_wrong", error.to_string()))
+}
+
+async fn record_bytes<D: Desk>(
+    shared: &Shared<D>,
+    connection: &Connection,
+    hash: BlobHash,
+    bytes_max: usize,
+) -> Result<Bytes, Fault> {
+    let missing = |error: StoreError| Fault::new("record_missing", error.to_string());
+    let bytes_max = bytes_max as u64;
+    let terms = FetchLimits { bytes_max, wall_ms_max: limits::OUTPUT_FETCH_MS_MAX };
+    shared.store.fetch(&shared.endpoint, hash, &[provider(connection)], terms).await.map_err(missing)?;
+    shared.store.read(hash, bytes_max).await.map_err(missing)
 }
 
 /// The host, where its connection comes from.

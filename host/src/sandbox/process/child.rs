@@ -16,8 +16,8 @@ use super::wire::{self, Answer, Ask, Body, Bounds, Reader, Wait, WireError};
 use crate::{
     limits,
     sandbox::{
-        CancelToken, CpuClass, EngineDescription, Finished, LoadError, ModelInfo, Request, Response, SandboxError,
-        SandboxOptions, ThreadSandbox, compile,
+        CancelToken, CpuClass, EngineDescription, LoadError, ModelInfo, Ran, Request, SandboxError, SandboxOptions,
+        Span, ThreadSandbox, compile,
         jail::{self, Gap, Jail, Layers},
         nn,
     },
@@ -200,12 +200,13 @@ fn serve_asks(sandbox: &ThreadSandbox, reader: &mut Reader) -> Result<(), WireEr
                 answer(&Answer::Shrunk { sessions: sandbox.sessions() }, &[])?;
             }
             Ask::Measure => answer(&Answer::Measured { measured: sandbox.measure() }, &[])?,
-            Ask::Run { request, lengths } => {
+            Ask::Run { request, span, lengths } => {
                 let cancel = CancelToken::asking(is_cancelled);
                 if reader.is_ahead() {
                     cancel.cancel();
                 }
-                run(sandbox, filled(request, wire::cut(body, &lengths)?)?, &cancel)?;
+                let (request, span) = filled(request, span, wire::cut(body, &lengths)?)?;
+                run(sandbox, request, span, &cancel)?;
             }
             // Of a task that was done before it could be stopped.
             Ask::Cancel => {}
@@ -225,7 +226,7 @@ fn load_model(sandbox: &ThreadSandbox, hash: ModelHash, content: Bytes) -> Resul
 }
 
 /// The request with its bytes put back.
-fn filled(request: Request, mut sections: VecDeque<Bytes>) -> Result<Request, WireError> {
+fn filled(request: Request, mut span: Span, mut sections: VecDeque<Bytes>) -> Result<(Request, Span), WireError> {
     let mut request = Request { stdin: sections.pop_front().ok_or(WireError::Sections)?, ..request };
     for file in request.files.values_mut() {
         *file = sections.pop_front().ok_or(WireError::Sections)?;
@@ -233,27 +234,29 @@ fn filled(request: Request, mut sections: VecDeque<Bytes>) -> Result<Request, Wi
     if let Some(recorded) = &mut request.recorded {
         *recorded = sections.pop_front().ok_or(WireError::Sections)?;
     }
-    Ok(request)
+    if let Some(from) = &mut span.from {
+        *from = sections.pop_front().ok_or(WireError::Sections)?;
+    }
+    Ok((request, span))
 }
 
-fn run(sandbox: &ThreadSandbox, request: Request, cancel: &CancelToken) -> Result<(), WireError> {
-    let finished = match sandbox.run_cancellable(request, cancel) {
-        Response::Done(finished) => finished,
-        Response::Fault(fault) => {
-            let sessions = sandbox.sessions();
-            return answer(&Answer::Ran { ran: Err(fault), lengths: Vec::new(), sessions }, &[]);
-        }
-    };
-    let (finished, body) = emptied(finished);
+fn run(sandbox: &ThreadSandbox, request: Request, span: Span, cancel: &CancelToken) -> Result<(), WireError> {
+    let mut ran = sandbox.run(request, span, Some(cancel));
+    let body = ran.as_mut().map(emptied).unwrap_or_default();
     let lengths = body.iter().map(|section| section.len() as u64).collect();
     let pieces: Vec<&[u8]> = body.iter().map(|section| &**section).collect();
-    answer(&Answer::Ran { ran: Ok(Box::new(finished)), lengths, sessions: sandbox.sessions() }, &pieces)
+    answer(&Answer::Ran { ran, lengths, sessions: sandbox.sessions() }, &pieces)
 }
 
-/// The result with its bytes taken out.
-fn emptied(mut finished: Finished) -> (Finished, Vec<Bytes>) {
-    let mut body = vec![std::mem::take(&mut finished.stdout), std::mem::take(&mut finished.stderr)];
-    body.extend(finished.files.iter_mut().map(|(_, bytes)| std::mem::take(bytes)));
-    body.extend(finished.nn_record.as_mut().map(std::mem::take));
-    (finished, body)
+/// Takes the bytes out of a result.
+fn emptied(ran: &mut Ran) -> Vec<Bytes> {
+    match ran {
+        Ran::Done(finished) => {
+            let mut body = vec![std::mem::take(&mut finished.stdout), std::mem::take(&mut finished.stderr)];
+            body.extend(finished.files.iter_mut().map(|(_, bytes)| std::mem::take(bytes)));
+            body.extend(finished.nn_record.as_mut().map(std::mem::take));
+            body
+        }
+        Ran::Paused(snapshot) => vec![std::mem::take(snapshot)],
+    }
 }

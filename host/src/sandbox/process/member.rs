@@ -29,8 +29,8 @@ use crate::{
     clock::Stopwatch,
     limits,
     sandbox::{
-        CancelToken, EngineDescription, Finished, HostFault, LoadError, Measured, ModelInfo, ModuleInfo, Request,
-        SandboxError, jail::Gap,
+        CancelToken, EngineDescription, Finished, HostFault, LoadError, Measured, ModelInfo, ModuleInfo, Ran, Request,
+        SandboxError, Span, jail::Gap, steps,
     },
 };
 
@@ -112,23 +112,26 @@ pub(super) struct Job {
     limits: Limits,
     /// Whether its result may come with a record of inferences.
     records: bool,
+    /// Whether it may stop with a snapshot.
+    pauses: bool,
     stdin: Bytes,
-    /// Input files, and a record to feed.
+    /// Input files, a record to feed, and a snapshot.
     files: Vec<Bytes>,
     /// Inputs that are too long to travel inline.
     content: Option<Content>,
 }
 
 impl Job {
-    pub(super) fn new(mut request: Request) -> io::Result<Self> {
+    pub(super) fn new(mut request: Request, mut span: Span) -> io::Result<Self> {
         let stdin = std::mem::take(&mut request.stdin);
-        let files = request.files.values_mut().chain(request.recorded.as_mut());
+        let files = request.files.values_mut().chain(request.recorded.as_mut()).chain(span.from.as_mut());
         let files: Vec<Bytes> = files.map(std::mem::take).collect();
         let lengths: Vec<u64> = pieces(&stdin, &files).map(|piece| piece.len() as u64).collect();
         let long = lengths.iter().sum::<u64>() > limits::SANDBOX_INLINE_BYTES_MAX as u64;
         let content = long.then(|| Content::seal(&pieces(&stdin, &files).collect::<Vec<_>>())).transpose()?;
         let records = request.record || request.recorded.is_some();
-        Ok(Self { limits: request.limits, records, ask: Ask::Run { request, lengths }, stdin, files, content })
+        let (limits, pauses) = (request.limits, span.until.is_some());
+        Ok(Self { limits, records, pauses, ask: Ask::Run { request, span, lengths }, stdin, files, content })
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -299,17 +302,15 @@ impl Member {
     }
 
     /// Has it run a task, whose module and models it has.
-    pub(super) fn run(
-        &mut self,
-        job: &Job,
-        cancel: Option<&CancelToken>,
-    ) -> Result<Result<Finished, HostFault>, Broken> {
+    pub(super) fn run(&mut self, job: &Job, cancel: Option<&CancelToken>) -> Result<Result<Ran, HostFault>, Broken> {
         let watch = Stopwatch::start();
         let wall_ms = job.limits.wall_ms_max.saturating_add(limits::SANDBOX_DEADLINE_GRACE_MS);
         let mut patience = Patience { cancel, ..Patience::new(wall_ms) };
         let record_bytes_max = if job.records { limits::NN_RECORD_FILE_BYTES_MAX as u64 } else { 0 };
-        let body_bytes_max = job.limits.output_bytes_max.saturating_add(job.limits.log_bytes_max);
-        let bounds = Bounds { body_bytes_max: body_bytes_max.saturating_add(record_bytes_max), ..SHORT };
+        let output_bytes_max = job.limits.output_bytes_max.saturating_add(job.limits.log_bytes_max);
+        let snapshot_bytes_max = if job.pauses { steps::snapshot_bytes_max(&job.limits) } else { 0 };
+        let body_bytes_max = output_bytes_max.saturating_add(record_bytes_max).max(snapshot_bytes_max);
+        let bounds = Bounds { body_bytes_max, ..SHORT };
         let inline: Vec<&[u8]> = pieces(&job.stdin, &job.files).collect();
         let body = job.content.as_ref().map_or(Body::Inline(&inline), Body::Passed);
         let (answer, body) = self.ask(&job.ask, &body, bounds, &mut patience)?;
@@ -317,9 +318,13 @@ impl Member {
         let Answer::Ran { ran, lengths, sessions } = answer else { return Err(Broken::garbage("not about a task")) };
         self.settle(sessions)?;
         match ran {
-            Ok(finished) => {
-                filled(*finished, wire::cut(body, &lengths)?, &job.limits, record_bytes_max as usize).map(Ok)
+            Ok(Ran::Done(finished)) => {
+                let filled = filled(*finished, wire::cut(body, &lengths)?, &job.limits, record_bytes_max as usize)?;
+                Ok(Ok(Ran::Done(Box::new(filled))))
             }
+            // Whoever goes on from it opens it, and believes nothing of it.
+            Ok(Ran::Paused(_)) if job.pauses => Ok(Ok(Ran::Paused(body))),
+            Ok(Ran::Paused(_)) => Err(Broken::garbage("a pause that nobody asked for")),
             Err(fault) => {
                 short(&fault)?;
                 Ok(Err(fault))
@@ -339,14 +344,14 @@ impl Member {
     }
 
     /// Looks at what a task left behind, where it could be much.
-    pub(super) fn worked(&mut self, job: &Job, ran: &Result<Finished, HostFault>) {
+    pub(super) fn worked(&mut self, job: &Job, ran: &Result<Ran, HostFault>) {
         let used = match ran {
-            Ok(finished) => {
+            Ok(Ran::Done(finished)) => {
                 let files = finished.files.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
                 finished.memory_peak_bytes.saturating_add(files).saturating_add(finished.stdout.len() as u64)
             }
             // What it used until then is not known.
-            Err(_) => u64::MAX,
+            Ok(Ran::Paused(_)) | Err(_) => u64::MAX,
         };
         if used.saturating_add(job.input_bytes()) > limits::SANDBOX_LARGE_TASK_BYTES {
             self.kept_bytes = self.resident_bytes().saturating_sub(self.base_bytes);
@@ -475,6 +480,7 @@ fn filled(
         ("number of inferences", finished.inferences.len() <= limits::NN_INFERENCES_MAX),
         ("root of inferences", finished.nn_root.is_some() != finished.inferences.is_empty()),
         ("length of the record of inferences", record_bytes <= record_bytes_max),
+        ("number of segments", finished.segments.as_ref().is_none_or(steps::is_record)),
         ("number of sections", sections.is_empty()),
     ];
     match rules.into_iter().find(|(_, kept)| !kept) {
@@ -555,7 +561,7 @@ impl Wait for Never {
 
 #[cfg(test)]
 mod tests {
-    use registry::receipt::Outcome;
+    use registry::{receipt::Outcome, segment::SegmentRecord};
 
     use super::*;
 
@@ -571,6 +577,7 @@ mod tests {
             inferences: Vec::new(),
             nn_root: None,
             nn_record: None,
+            segments: None,
         }
     }
 
@@ -599,6 +606,10 @@ mod tests {
                 "record of inferences",
             ),
             (check(Finished { memory_peak_bytes: 11, ..finished(&[]) }, &[b"", b""]), "memory"),
+            (
+                check(Finished { segments: Some(SegmentRecord::default()), ..finished(&[]) }, &[b"", b""]),
+                "number of segments",
+            ),
         ];
         for (result, rule) in refused {
             let how = result.unwrap_err();

@@ -34,8 +34,8 @@ use super::content::{Content, ContentError};
 use crate::{
     limits,
     sandbox::{
-        EngineDescription, Finished, HostFault, LoadError, Measured, ModelInfo, ModuleInfo, Request, SandboxError,
-        SandboxOptions, jail::Gap,
+        EngineDescription, HostFault, LoadError, Measured, ModelInfo, ModuleInfo, Ran, Request, SandboxError,
+        SandboxOptions, Span, jail::Gap,
     },
 };
 
@@ -57,9 +57,9 @@ pub(super) enum Ask {
     Shrink { bytes_max: u64 },
     /// Time the inference backend. [`Answer::Measured`].
     Measure,
-    /// Run. The request has its bytes taken out; standard input, files, and a record to feed, in order, are the body.
-    /// [`Answer::Ran`].
-    Run { request: Request, lengths: Vec<u64> },
+    /// Run. The request has its bytes taken out; standard input, files, a record to feed, and a snapshot, in order, are the
+    /// body. [`Answer::Ran`].
+    Run { request: Request, span: Span, lengths: Vec<u64> },
     /// Stop what runs. No answer of its own.
     Cancel,
 }
@@ -90,10 +90,10 @@ pub(super) enum Answer {
     Measured {
         measured: Result<Measured, SandboxError>,
     },
-    /// The result has its bytes taken out; standard output, standard error, files, and the record of inferences, in order, are
-    /// the body.
+    /// The result has its bytes taken out; standard output, standard error, files, and the record of inferences, in order, or
+    /// else a snapshot, are the body.
     Ran {
-        ran: Result<Box<Finished>, HostFault>,
+        ran: Result<Ran, HostFault>,
         lengths: Vec<u64>,
         sessions: Sessions,
     },

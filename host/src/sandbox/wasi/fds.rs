@@ -34,7 +34,7 @@ pub(in crate::sandbox) enum Kind {
 }
 
 /// An open descriptor.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sandbox) struct Fd {
     pub(super) kind: Kind,
     /// Where the next read or write starts.
@@ -72,6 +72,13 @@ impl Fds {
             Some(Fd::stream(Kind::Stderr, RIGHT_WRITE)),
             Some(root),
         ])
+    }
+
+    /// Whether they are those that a task begins with, as they were then.
+    pub(in crate::sandbox) fn are_first(&self) -> bool {
+        let Self(first) = Self::new();
+        let (own, more) = self.0.split_at(first.len().min(self.0.len()));
+        own == first && more.iter().all(Option::is_none)
     }
 
     pub(super) fn get(&self, fd: u32) -> Result<&Fd, Errno> {

@@ -18,11 +18,23 @@ impl Random {
     }
 
     fn fill(&mut self, bytes: &mut [u8]) {
+        self.stream().fill(bytes);
+    }
+
+    fn stream(&mut self) -> &mut blake3::OutputReader {
         let seed = &self.seed;
-        let stream = self.stream.get_or_insert_with(|| {
-            Box::new(blake3::Hasher::new_keyed(seed).update(b"quorate/random/1").finalize_xof())
-        });
-        stream.fill(bytes);
+        self.stream
+            .get_or_insert_with(|| Box::new(blake3::Hasher::new_keyed(seed).update(b"quorate/random/1").finalize_xof()))
+    }
+
+    /// Bytes drawn so far.
+    pub(in crate::sandbox) fn drawn(&self) -> u64 {
+        self.stream.as_ref().map_or(0, |stream| stream.position())
+    }
+
+    /// Goes on where so many were drawn.
+    pub(in crate::sandbox) fn skip_to(&mut self, drawn: u64) {
+        self.stream().set_position(drawn);
     }
 }
 

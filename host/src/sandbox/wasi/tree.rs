@@ -51,10 +51,14 @@ pub(super) struct Node {
 }
 
 /// When a node was read and written, in nanoseconds since 1970: where the clock starts, until the guest sets it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Times {
     pub(super) accessed: u64,
     pub(super) modified: u64,
+}
+
+impl Times {
+    const START: Self = Self { accessed: REALTIME_START_NS, modified: REALTIME_START_NS };
 }
 
 /// What a node holds.
@@ -122,6 +126,8 @@ pub(in crate::sandbox) struct Tree {
     nodes: BTreeMap<Ino, Node>,
     next: Ino,
     next_name: u64,
+    /// These two as the tree was made.
+    first: (Ino, u64),
     /// Names that the guest made and that still exist.
     made: usize,
     out_files: usize,
@@ -129,20 +135,28 @@ pub(in crate::sandbox) struct Tree {
 
 impl Tree {
     pub(in crate::sandbox) fn new(files: BTreeMap<String, Bytes>) -> Self {
-        let mut tree = Self { nodes: BTreeMap::new(), next: ROOT, next_name: 0, made: 0, out_files: 0 };
+        let mut tree = Self { nodes: BTreeMap::new(), next: ROOT, next_name: 0, first: (0, 0), made: 0, out_files: 0 };
         for (zone, name) in [(Zone::Fixed, ""), (Zone::Fixed, "in"), (Zone::Out, "out"), (Zone::Tmp, "tmp")] {
             tree.add(zone, ROOT, name, Dir::body(ROOT, name));
         }
         for (name, bytes) in files {
             tree.add(Zone::Fixed, IN, &name, Body::Input(bytes));
         }
+        tree.first = (tree.next, tree.next_name);
         tree
+    }
+
+    /// Whether it is as it was made.
+    pub(in crate::sandbox) fn is_untouched(&self) -> bool {
+        let is_untouched = |node: &Node| node.times == Times::START && node.opens == 0;
+        // Numbers are never used again.
+        (self.next, self.next_name) == self.first && self.nodes.values().all(is_untouched)
     }
 
     fn add(&mut self, zone: Zone, parent: Ino, name: &str, body: Body) -> Ino {
         let ino = self.next;
         self.next += 1;
-        let times = Times { accessed: REALTIME_START_NS, modified: REALTIME_START_NS };
+        let times = Times::START;
         self.nodes.insert(ino, Node { zone, names: 0, opens: 0, times, body });
         if ino == ROOT {
             // Nothing lists the root, and nothing removes it.
