@@ -6,6 +6,7 @@
 //!
 //! - [`run`], [`text`] and [`lines`]: the three shapes of `main`, for typed values (CBOR), for a text, for a stream of
 //!   lines;
+//! - [`Steps`]: a state that is worked on step by step, for tasks that take long;
 //! - [`Exit`]: how a task ends, and the exit code the host sees;
 //! - [`shard`] and [`stage`]: which slice of which part of the job this is;
 //! - [`files`]: the named input files, all or those on a list;

@@ -80,7 +80,7 @@ pub const INSTANCE_BYTES_MAX: usize = 4 << 20;
 /// Fuel after which a segment of a task with steps may end: some ten milliseconds.
 pub const SEGMENT_FUEL_MIN: u64 = 20_000_000;
 /// How much more fuel a segment has than it costs to hash the state at its end.
-pub const SEGMENT_FUEL_PER_STATE_FUEL: u64 = 16;
+pub const SEGMENT_FUEL_PER_STATE_FUEL: u64 = 64;
 /// Linear memory in bytes that any task may ask for: all that 32-bit addresses reach.
 pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
 
