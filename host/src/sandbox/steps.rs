@@ -6,7 +6,7 @@
 //! ```
 //! - **Where a segment ends** follows from the task alone: after `_start`, and after the step in which its fuel reaches
 //!   [`Steps::due`]. That is a share of all the task's fuel, so that no task has more than
-//!   [`SEGMENTS_MAX`](registry::segment::SEGMENTS_MAX) segments, and many times what the state costs.
+//!   [`SEGMENTS_MAX`] segments, and many times what the state costs.
 //! - **Only where the task holds nothing but its memory**: while it has a file or a graph open, or has written below `/out` or
 //!   `/tmp`, a segment goes on. What cannot be told between two steps at all is refused before the module is compiled:
 //!   tables that change, dropped segments, globals that are no numbers.
