@@ -3,8 +3,10 @@
 use std::fmt;
 
 use registry::{
-    id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId},
+    credits::Credits,
+    id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId, RequesterId},
     job::ShardInfo,
+    price::PriceTable,
     receipt::{Output, Receipt},
     sign::{SignatureError, Signed},
 };
@@ -148,6 +150,19 @@ pub struct Offer {
     pub memory_bytes_max: u64,
     /// What it runs tasks on.
     pub engines: Engines,
+    /// What it asks for that.
+    #[serde(default, skip_serializing_if = "PriceTable::is_free")]
+    pub prices: PriceTable,
+}
+
+/// Who pays for a job. One that nobody pays for runs on hosts that ask for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payer {
+    /// Who.
+    pub requester: RequesterId,
+    /// What the job may cost, all in all.
+    pub cap: Credits,
 }
 
 /// Why an execution gave no result. Nobody is paid or punished for it; the task goes elsewhere.

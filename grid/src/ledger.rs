@@ -42,6 +42,7 @@
 //! [`Ledger::archive`] for postings.
 //!
 //! - `account`: accounts and postings. `books`: what stands on them, and the one place where that changes.
+//! - `entry`: what an owner enters by hand.
 //! - `escrow`: a job's holds and refunds, out of its `budget`. `payment`: from a verdict to an operator. `stake`: deposit, withdrawal, loss.
 //! - `quote`: what a job will cost. `statement`, `invoice`: what happened, for people, by `table` as CSV and JSON.
 //! - `check`: the invariants.
@@ -50,6 +51,7 @@ mod account;
 mod books;
 mod budget;
 mod check;
+mod entry;
 mod error;
 mod escrow;
 mod invoice;
@@ -75,11 +77,12 @@ pub use self::{
     account::{Account, Cause, ParseAccountError, PaymentKey, Posting, PostingId},
     budget::{Budget, Role, Use},
     check::Violation,
+    entry::Entry,
     error::{LedgerError, RulesError},
     escrow::{Order, Terms},
     invoice::{Invoice, InvoiceError, InvoiceLine},
     payment::{Ground, NotPayable, Payable, Payment, Standing},
-    quote::{Ask, Quote, QuoteError, quote},
+    quote::{Ask, Quote, QuoteError, audit_reserve, quote},
     stake::{Conviction, ConvictionError, Slashed},
     statement::{Statement, StatementLine},
     table::{Cell, Table},
@@ -158,7 +161,7 @@ enum Due {
 }
 
 /// All credits of one grid.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ledger {
     rules: Rules,
@@ -182,17 +185,19 @@ impl Ledger {
     /// # Errors
     /// When the rules do not fit together.
     pub fn new(rules: Rules) -> Result<Self, RulesError> {
+        let mut ledger = Self::default();
+        ledger.configure(rules)?;
+        Ok(ledger)
+    }
+
+    /// The rules are others from now on. What has a date keeps it.
+    ///
+    /// # Errors
+    /// When they do not fit together; this changes nothing.
+    pub fn configure(&mut self, rules: Rules) -> Result<(), RulesError> {
         rules.check()?;
-        Ok(Self {
-            rules,
-            books: Books::default(),
-            jobs: BTreeMap::new(),
-            due: BTreeSet::new(),
-            unsettled: BTreeSet::new(),
-            unbonding: BTreeMap::new(),
-            struck: BTreeMap::new(),
-            changes: 0,
-        })
+        self.rules = rules;
+        Ok(())
     }
 
     /// Credits come into the grid.
@@ -229,6 +234,17 @@ impl Ledger {
     /// When there is something to do for [`Ledger::settle`].
     pub fn next_due(&self) -> Option<Millis> {
         self.due.first().map(|(due, _)| *due)
+    }
+
+    /// Jobs of which something is settled by then.
+    pub fn jobs_due(&self, now: Millis) -> BTreeSet<JobId> {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now);
+        due.filter_map(|(_, due)| if let Due::Payment(key) = due { Some(key.job) } else { None }).collect()
+    }
+
+    /// How many postings are not archived.
+    pub fn postings_len(&self) -> usize {
+        self.books.len()
     }
 
     /// The receipt that an operator was convicted of, if it was.

@@ -89,6 +89,8 @@ pub(super) struct Job {
     pub(super) prices: BTreeMap<PriceId, PriceTable>,
     pub(super) holds: BTreeMap<AssignmentId, Hold>,
     pub(super) payments: BTreeMap<(ShardInfo, NodeId), Payment>,
+    /// The smallest hold so far.
+    pub(super) least: Option<Credits>,
     /// Shards whose payments wait for a dispute.
     pub(super) contested: BTreeSet<ShardInfo>,
 }
@@ -104,6 +106,7 @@ impl Job {
             prices: BTreeMap::new(),
             holds: BTreeMap::new(),
             payments: BTreeMap::new(),
+            least: None,
             contested: BTreeSet::new(),
         }
     }
@@ -187,6 +190,7 @@ impl Ledger {
         let id = prices.id();
         open.prices.entry(id).or_insert_with(|| prices.clone());
         open.holds.insert(assignment, Hold { order, prices: id, worst });
+        open.least = Some(open.least.map_or(worst, |least| least.min(worst)));
         self.changed();
         Ok(worst)
     }
@@ -242,6 +246,43 @@ impl Ledger {
         self.jobs.remove(&job);
         self.changed();
         Ok(invoice)
+    }
+
+    /// Whether the job has an escrow, or had one and is not forgotten.
+    pub fn knows(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job)
+    }
+
+    /// What the job's next execution may cost; nothing when nobody pays for it.
+    pub fn free_for(&self, job: JobId, role: Role) -> Credits {
+        let open = self.jobs.get(&job).filter(|job| job.closed_ms.is_none());
+        // A budget that holds is within its cap.
+        open.and_then(|job| job.budget.free_for(role).ok()).unwrap_or_default()
+    }
+
+    /// Whether there is a hold for the order.
+    pub fn is_held(&self, job: JobId, assignment: AssignmentId) -> bool {
+        self.jobs.get(&job).is_some_and(|job| job.holds.contains_key(&assignment))
+    }
+
+    /// What the order may cost, if there is a hold for it.
+    pub fn held(&self, job: JobId, assignment: AssignmentId) -> Option<Credits> {
+        self.jobs.get(&job)?.holds.get(&assignment).map(|hold| hold.worst)
+    }
+
+    /// Orders of the job that there are holds for.
+    pub fn held_of(&self, job: JobId) -> Vec<AssignmentId> {
+        self.jobs.get(&job).map_or_else(Vec::new, |job| job.holds.keys().copied().collect())
+    }
+
+    /// The least that any order of the job could cost at most; none before the first.
+    pub fn least_held(&self, job: JobId) -> Option<Credits> {
+        self.jobs.get(&job)?.least
+    }
+
+    /// On which terms a job was accepted.
+    pub fn terms(&self, job: JobId) -> Option<&Terms> {
+        self.jobs.get(&job).map(|job| &job.terms)
     }
 
     /// Where a job's cap is.

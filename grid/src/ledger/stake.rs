@@ -6,7 +6,7 @@ use registry::{
     credits::Credits,
     id::{Commitment, JobId, OperatorId, ReceiptId},
     job::ShardInfo,
-    receipt::{Evidence, Record, RecordError},
+    receipt::{Evidence, Receipt, Record, RecordError},
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ use super::{
     error::LedgerError,
     payment::Standing,
 };
-use crate::flow::Millis;
+use crate::flow::{Attested, Millis};
 
 /// Stake that is being withdrawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +40,8 @@ pub enum ConvictionError {
     NoAccused,
 }
 
-/// An operator signed a result in class `exact` that is proven wrong. There is none without a record that checks: it cannot
-/// be made, or read from anywhere, in another way.
+/// An operator signed a result in class `exact` that is proven wrong. There is none without a record that checks, or the
+/// attested receipts that such a record is made of: it cannot be read from anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conviction {
     operator: OperatorId,
@@ -63,6 +63,13 @@ impl Conviction {
         let lie = accused.open()?;
         let (operator, receipt, truth) = (lie.operator, lie.id(), checked.commitment);
         Ok(Self { operator, job: lie.job, shard: lie.shard, receipt, truth, auditor: None })
+    }
+
+    /// Of two receipts whose signatures were checked as they came in, the one that a verdict contradicts, and one that it is for.
+    pub(crate) fn found(lie: &Attested, truth: &Attested) -> Self {
+        let (signed, truth) = (lie.receipt(), truth.commitment());
+        let Receipt { operator, job, shard, .. } = *signed;
+        Self { operator, job, shard, receipt: signed.id(), truth, auditor: None }
     }
 
     /// The same, found by an auditor, who gets a part. There is none where a quorum noticed by itself.

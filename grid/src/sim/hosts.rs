@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use registry::{
     id::{BlobHash, EngineFingerprint, JobId, NodeId, TaskId},
     job::{Class, ShardInfo},
+    price::PriceTable,
     receipt::{Execution, Outcome, Receipt},
 };
 
@@ -87,7 +88,13 @@ impl Host {
 
     pub(super) fn offer(&self) -> Offer {
         let engines = Engines::plain(self.engine, PORTABLE);
-        Offer { slots: self.slots, queue_max: QUEUE_MAX, memory_bytes_max: 1 << 30, engines }
+        Offer {
+            slots: self.slots,
+            queue_max: QUEUE_MAX,
+            memory_bytes_max: 1 << 30,
+            engines,
+            prices: PriceTable::default(),
+        }
     }
 }
 

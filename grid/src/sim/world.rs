@@ -309,7 +309,7 @@ impl<'a> World<'a> {
         if self.submitted < self.options.tasks {
             self.queue.at(self.now + self.job_every_ms, Happening::Submit);
         }
-        self.feed(Event::Submitted { spec: Box::new(spec), plan, secret })
+        self.feed(Event::Submitted { spec: Box::new(spec), plan, secret, payer: None })
     }
 
     /// The machine takes an event; the world takes its effects.
@@ -331,7 +331,7 @@ impl<'a> World<'a> {
                 }
                 Effect::Notify { job, notice } => self.noticed(job, notice)?,
                 Effect::Forget { job, .. } => self.jobs.forget(job),
-                Effect::Keep { .. } | Effect::Concat { .. } => {}
+                Effect::Keep { .. } | Effect::Concat { .. } | Effect::Archive { .. } | Effect::Invoice { .. } => {}
             }
         }
         Ok(())

@@ -20,7 +20,7 @@ fn lines(count: usize) -> Vec<u8> {
 }
 
 /// The host's operator has shown so many tasks.
-fn shown(world: &mut World, index: usize, tasks: u64) {
+pub(super) fn shown(world: &mut World, index: usize, tasks: u64) {
     let operator = OperatorId(world.hosts[index].operator.public());
     let (config, worth) = (world.config.audit, tasks * TASK_MICRO);
     world.state.reputation.confirm(&config, operator, Class::Exact, worth, world.now);
