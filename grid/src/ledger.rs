@@ -23,10 +23,13 @@
 //! - **Settlement.** A payment lies in the operator's earned account until the audit window is over, longer where its shard
 //!   is contested. Stake that is withdrawn lies unbonding for at least as long. Both, with the stake, are what the operator
 //!   can lose ([`Ledger::at_risk`]), which is S in the formula for the audit rate.
-//! - **Slashing** takes all of that, once and for good, on a [`Conviction`]: a record in class `exact` whose signatures were
-//!   checked. Unsettled payments go back whole to those who paid them, since nobody pays for the work of a liar; the
-//!   stake is split between the requester who was lied to, the auditor, and nobody: what is burned keeps an operator from
-//!   convicting itself through a friend at no loss. The burned part takes what rounding leaves.
+//! - **Expulsion** follows a [`Conviction`]: a record in class `exact` whose signatures were checked. Unsettled payments go
+//!   back whole to those who paid them, since nobody pays for the work of a liar, and the operator is paid no more. It keeps its
+//!   stake: one wrong result of one operator may be broken hardware, and a fault is not fraud.
+//! - **Slashing** takes that stake too, once and for good: hardware does not break twice in one way, so who signed the same
+//!   wrong result as another operator meant to. The stake is split between the requester who was lied to, the auditor, and
+//!   nobody: what is burned keeps an operator from convicting itself through a friend at no loss. The burned part takes what
+//!   rounding leaves.
 //! - **Audits are paid out of the job's own budget**, as any execution: hosts do not know that they audit, so they must be
 //!   paid alike. A part of the cap is set aside for audits and disputes alone ([`Terms::audit_reserve`]), so that a job's
 //!   last credits do not go to work that nobody can check any more; the quote says how much that takes ([`quote`]).
@@ -173,8 +176,10 @@ pub struct Ledger {
     unsettled: BTreeSet<(OperatorId, PaymentKey)>,
     /// Stake that is being withdrawn, by the posting that asked.
     unbonding: BTreeMap<PostingId, Unbonding>,
-    /// Operators that were slashed, by the receipt that each was convicted of.
-    struck: BTreeMap<OperatorId, ReceiptId>,
+    /// Operators that are paid no more, by the receipt that each was convicted of.
+    convicted: BTreeMap<OperatorId, ReceiptId>,
+    /// Those of them that have lost their stake.
+    slashed: BTreeSet<OperatorId>,
     /// Changes so far: says when a debug build checks everything again.
     changes: u64,
 }
@@ -248,8 +253,13 @@ impl Ledger {
     }
 
     /// The receipt that an operator was convicted of, if it was.
-    pub fn struck(&self, operator: OperatorId) -> Option<ReceiptId> {
-        self.struck.get(&operator).copied()
+    pub fn convicted(&self, operator: OperatorId) -> Option<ReceiptId> {
+        self.convicted.get(&operator).copied()
+    }
+
+    /// Whether an operator has lost its stake.
+    pub fn is_slashed(&self, operator: OperatorId) -> bool {
+        self.slashed.contains(&operator)
     }
 
     /// Takes the postings before `upto` off the books, oldest first, for whoever keeps them. What they add up to stays.

@@ -4,7 +4,7 @@
 //!   runs on hosts that ask for nothing.
 //! - An order is held for before it goes out, and its hold ends with it: paid by the verdict on its shard, or released.
 //! - A repetition by a newcomer has no hold. It is what a new identity costs, and nobody pays it.
-//! - Who is caught loses all that it can lose.
+//! - Who is caught loses what it has earned and is not settled, and its stake where it lied together with others.
 //!
 //! The ledger refuses what must not be, by name; where it refuses a payment the hold is released, so that no credits stay behind.
 
@@ -104,12 +104,26 @@ pub(super) fn contest(state: &mut State, id: JobId, key: ShardKey) {
     let _unpaid = state.ledger.contest(id, shard);
 }
 
-/// Who signed this signed what is not true.
-pub(super) fn slash(state: &mut State, lie: &Attested, truth: &Attested, auditor: Option<OperatorId>, now: Millis) {
-    let conviction = Conviction::found(lie, truth);
-    let conviction = auditor.into_iter().fold(conviction, Conviction::found_by);
-    // It was slashed before.
-    let _struck = state.ledger.slash(&conviction, now);
+/// What is known of a wrong result.
+pub(super) struct Lie<'a> {
+    pub(super) receipt: &'a Attested,
+    /// One that the verdict is for.
+    pub(super) truth: &'a Attested,
+    /// Who was asked to look, and found it.
+    pub(super) auditor: Option<OperatorId>,
+    /// Another operator signed the same.
+    pub(super) is_shared: bool,
+}
+
+/// Who signed this loses what it has earned; and its stake too, if it did not err alone.
+pub(super) fn convict(state: &mut State, lie: &Lie<'_>, now: Millis) {
+    let conviction = Conviction::found(lie.receipt, lie.truth);
+    let conviction = lie.auditor.into_iter().fold(conviction, Conviction::found_by);
+    // Both refuse what was done before.
+    let _convicted = match lie.is_shared {
+        true => state.ledger.slash(&conviction, now).map(|slashed| slashed.returned),
+        false => state.ledger.expel(&conviction, now),
+    };
 }
 
 /// The job has ended: what has no verdict by now gets none, and what is left of the cap goes back.

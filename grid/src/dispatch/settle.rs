@@ -12,7 +12,8 @@ use registry::{
 use super::{
     Effect, Notice, Open, Phase, State, Timer, end,
     job::{Cast, Job, ShardKey},
-    money, standing,
+    money::{self, Lie},
+    standing,
 };
 use crate::{
     aggregate::{self, Next},
@@ -287,7 +288,11 @@ pub(super) fn compare(
     if !referees.is_empty() && !agreeing().any(|cast| referees.contains(&cast.operator())) {
         return;
     }
-    let (operator, info, lie) = (cast.operator(), job.info(key), receipt.clone());
+    let (operator, info, receipt) = (cast.operator(), job.info(key), receipt.clone());
+    let says = cast.commitment();
+    // Where nobody referees, a majority may be the liars': then nobody loses what it brought.
+    let is_shared =
+        !referees.is_empty() && shard.casts.iter().any(|cast| cast.commitment() == says && cast.operator() != operator);
     let Some(accused) = witness(cast) else { return };
     let right = shard.casts.iter().find_map(|cast| match cast {
         Cast::Receipt { receipt, .. } if cast.commitment() == *truth => Some(receipt.clone()),
@@ -299,9 +304,11 @@ pub(super) fn compare(
     effects.push(Effect::Keep { job: id, shard: info, accused: Some(node), record: Record::Evidence(evidence) });
     effects.push(Effect::Notify { job: id, notice: Notice::Caught { shard: info, node, operator } });
     state.fleet.record(node, |record| record.contradicted += 1);
+    if let Some(truth) = &right {
+        money::convict(state, &Lie { receipt: &receipt, truth, auditor, is_shared }, now);
+    }
     if !state.fleet.is_suspended(operator) {
         state.fleet.suspend(operator, &Suspension { job: id, shard: info, node });
-        right.into_iter().for_each(|right| money::slash(state, &lie, &right, auditor, now));
         relieve(state, operator, now, effects);
         standing::void(state, operator, now, effects);
     }

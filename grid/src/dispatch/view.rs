@@ -295,6 +295,11 @@ impl State {
         &self.config
     }
 
+    /// Jobs that are remembered.
+    pub fn jobs_known(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.keys().copied()
+    }
+
     /// Who has which credits.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger

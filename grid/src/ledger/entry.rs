@@ -79,9 +79,9 @@ impl Ledger {
             return Err(LedgerError::Nothing { what: entry.word() });
         }
         if let Entry::Stake { operator, .. } = *entry
-            && let Some(convicted) = self.struck(operator)
+            && let Some(convicted) = self.convicted(operator)
         {
-            return Err(LedgerError::Struck { operator, convicted });
+            return Err(LedgerError::Convicted { operator, convicted });
         }
         // What is on no account is within the bound as long as what the mint gave is.
         let left = self.balance(account).plus(-Delta::from(amount))?;

@@ -171,8 +171,8 @@ impl Ledger {
     /// When the job has ended, the order has its hold, the operator was slashed, or the cap leaves too little.
     pub fn hold(&mut self, job: JobId, order: Order, prices: &PriceTable) -> Result<Credits, LedgerError> {
         let Order { assignment, operator, role, .. } = order;
-        if let Some(convicted) = self.struck(operator) {
-            return Err(LedgerError::Struck { operator, convicted });
+        if let Some(convicted) = self.convicted(operator) {
+            return Err(LedgerError::Convicted { operator, convicted });
         }
         let open = self.jobs.get_mut(&job).ok_or(LedgerError::JobUnknown { job })?;
         if open.closed_ms.is_some() {

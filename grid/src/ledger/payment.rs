@@ -183,11 +183,11 @@ impl Ledger {
     pub fn pay(&mut self, payable: &Payable<'_>, now: Millis) -> Result<PostingId, LedgerError> {
         let Payable { receipt, output, ground } = *payable;
         let (key, operator, id) = (payable.key(), receipt.operator, receipt.id());
-        let struck = self.struck(operator);
+        let convicted = self.convicted(operator);
         let job = self.jobs.get_mut(&key.job).ok_or(LedgerError::JobUnknown { job: key.job })?;
         job.unpaid(key, operator)?;
-        if let Some(convicted) = struck {
-            return Err(LedgerError::Struck { operator, convicted });
+        if let Some(convicted) = convicted {
+            return Err(LedgerError::Convicted { operator, convicted });
         }
         let hold = job.ordered(receipt)?;
         let assignment = hold.order.assignment;

@@ -104,8 +104,8 @@ impl Ledger {
     /// # Errors
     /// When it was slashed, stakes nothing, or has less.
     pub fn stake(&mut self, operator: OperatorId, amount: Credits, now: Millis) -> Result<PostingId, LedgerError> {
-        if let Some(convicted) = self.struck(operator) {
-            return Err(LedgerError::Struck { operator, convicted });
+        if let Some(convicted) = self.convicted(operator) {
+            return Err(LedgerError::Convicted { operator, convicted });
         }
         self.transfer(Cause::Staked, Account::Operator(operator), Account::Stake(operator), amount, now)
     }
@@ -139,22 +139,47 @@ impl Ledger {
             .fold(Credits::ZERO, |sum, part| sum.plus(part).unwrap_or(Credits::MAX))
     }
 
-    /// Takes from a convicted operator all that it can lose, for good: it is paid no more and may not stake again. Its
-    /// orders keep their holds until they are released.
+    /// Takes from a convicted operator what it has earned and is not settled: it is paid no more and may not stake again.
+    /// Its orders keep their holds until they are released. Says how much went back.
+    ///
+    /// # Errors
+    /// When it was convicted before, or convicts itself; this changes nothing.
+    pub fn expel(&mut self, conviction: &Conviction, now: Millis) -> Result<Credits, LedgerError> {
+        let operator = conviction.operator;
+        if let Some(convicted) = self.convicted(operator) {
+            return Err(LedgerError::Convicted { operator, convicted });
+        }
+        self.take(conviction, None, now)
+    }
+
+    /// Takes all that it can lose, for good.
     ///
     /// # Errors
     /// When it was slashed before, or convicts itself; this changes nothing.
     pub fn slash(&mut self, conviction: &Conviction, now: Millis) -> Result<Slashed, LedgerError> {
-        let Conviction { operator, auditor, receipt, .. } = *conviction;
-        if let Some(convicted) = self.struck(operator) {
-            return Err(LedgerError::Struck { operator, convicted });
+        let operator = conviction.operator;
+        if let Some(convicted) = self.convicted(operator).filter(|_| self.is_slashed(operator)) {
+            return Err(LedgerError::Convicted { operator, convicted });
         }
+        let (fine, slashed) = self.fine(conviction)?;
+        let returned = self.take(conviction, fine, now)?;
+        for (asked, unbonding) in self.unbonding.extract_if(.., |_, unbonding| unbonding.operator == operator) {
+            self.due.remove(&(unbonding.due_ms, Due::Unbonding(asked)));
+        }
+        self.slashed.insert(operator);
+        self.changed();
+        Ok(Slashed { returned, ..slashed })
+    }
+
+    /// Takes what is not settled, and this fine.
+    fn take(&mut self, conviction: &Conviction, fine: Option<Draft>, now: Millis) -> Result<Credits, LedgerError> {
+        let Conviction { operator, auditor, receipt, .. } = *conviction;
         if auditor == Some(operator) {
             return Err(LedgerError::OwnAuditor { operator });
         }
         let Returns { payments, budgets, mut drafts } = self.returns(operator, receipt)?;
         let returned = self.books.funds(Account::Earned(operator));
-        let (fine, slashed) = self.fine(conviction)?;
+        let is_fined = fine.is_some();
         drafts.extend(fine);
         self.books.commit(drafts, now)?;
         // From here on nothing fails.
@@ -170,12 +195,11 @@ impl Ledger {
             self.stand(key, Standing::Returned);
             self.unsettled.remove(&(operator, key));
         }
-        for (asked, unbonding) in self.unbonding.extract_if(.., |_, unbonding| unbonding.operator == operator) {
-            self.due.remove(&(unbonding.due_ms, Due::Unbonding(asked)));
+        self.convicted.entry(operator).or_insert(receipt);
+        if !is_fined {
+            self.changed();
         }
-        self.struck.insert(operator, receipt);
-        self.changed();
-        Ok(Slashed { returned, ..slashed })
+        Ok(returned)
     }
 
     /// Unsettled payments go back whole: into the escrow, so that the work can be done again under the same cap, or to the

@@ -27,7 +27,7 @@ pub(super) fn shown(world: &mut World, index: usize, tasks: u64) {
     standing::sort(&mut world.state, world.hosts[index].node());
 }
 
-fn is_suspended(world: &World, index: usize) -> bool {
+pub(super) fn is_suspended(world: &World, index: usize) -> bool {
     world.state.host(world.hosts[index].node()).unwrap().suspended.is_some()
 }
 

@@ -2,7 +2,7 @@
 
 use registry::{credits::Credits, id::RequesterId, job::Limits};
 
-use super::*;
+use super::{audit::is_suspended, *};
 use crate::{
     audit::AuditConfig,
     ledger::{Account, Cause, Ground, Holder, LedgerError, Rules, Standing},
@@ -141,21 +141,19 @@ fn what_a_requester_has_not_is_refused_and_a_cap_that_is_spent_ends_its_job_with
 
 #[test]
 fn a_liar_loses_its_stake_and_what_it_earned_and_whoever_it_lied_to_is_given_it() {
-    let conducts = [Conduct::Honest, Conduct::Honest, Conduct::Honest, Conduct::Liar];
-    let mut world = grid(3, &conducts, 4, 1_000_000, 500_000);
-    world.state.config.audit.rate_ppm_min = 1_000_000;
+    let mut world = grid(3, &[Conduct::Honest; 5], 4, 1_000_000, 500_000);
+    (world.state.config.audit.rate_ppm_min, world.state.config.audit.auditors) = (1_000_000, 2);
     let liar = stake(&mut world, 3, 10_000);
-    world.hosts[3].conduct = Conduct::Honest;
-    audit::shown(&mut world, 3, 1_000_000);
+    (3..5).for_each(|index| audit::shown(&mut world, index, 1_000_000));
     let honest = world.submit(&lines(40), |spec| spec.limits = limits());
     world.run();
     let earned = on(&world, Account::Earned(liar));
     assert!(earned > 0);
     assert_eq!(phase(&world, honest), &Phase::Done);
-    world.hosts[3].conduct = Conduct::Liar;
+    (3..5).for_each(|index| world.hosts[index].conduct = Conduct::Colluder);
     world.submit(&lines(40), |spec| spec.limits = limits());
     world.run();
-    assert!(world.state.ledger().struck(liar).is_some());
+    assert!(world.state.ledger().is_slashed(liar));
     for account in [Account::Stake(liar), Account::Earned(liar), Account::Unbonding(liar), Account::Operator(liar)] {
         assert_eq!(on(&world, account), 0, "{account}");
     }
@@ -168,9 +166,28 @@ fn a_liar_loses_its_stake_and_what_it_earned_and_whoever_it_lied_to_is_given_it(
     assert_eq!(posting.gain(Account::Operator(auditor)), micro(1_000));
     assert_eq!(on(&world, Account::Burn), 6_000);
     let refusal = world.state.ledger().admits(&Entry::Stake { operator: liar, amount: micro(1) });
-    assert!(matches!(refusal, Err(LedgerError::Struck { .. })));
+    assert!(matches!(refusal, Err(LedgerError::Convicted { .. })));
     let paid = world.state.ledger().invoice(honest).unwrap();
     assert!(paid.lines.iter().any(|line| line.operator == liar && line.standing == Standing::Returned));
+}
+
+#[test]
+fn who_errs_alone_loses_what_it_earned_and_keeps_its_stake() {
+    let mut world = grid(3, &[Conduct::Honest; 4], 10, 1_000_000, 500_000);
+    world.state.config.audit.rate_ppm_min = 1_000_000;
+    let flaky = stake(&mut world, 3, 10_000);
+    audit::shown(&mut world, 3, 1_000_000);
+    world.submit(&lines(40), |spec| spec.limits = limits());
+    world.run();
+    assert!(on(&world, Account::Earned(flaky)) > 0);
+    world.hosts[3].conduct = Conduct::Liar;
+    world.submit(&lines(40), |spec| spec.limits = limits());
+    world.run();
+    assert!(world.state.ledger().convicted(flaky).is_some() && is_suspended(&world, 3));
+    assert_eq!((on(&world, Account::Earned(flaky)), on(&world, Account::Stake(flaky))), (0, 10_000));
+    enter(&mut world, Entry::Unbond { operator: flaky, amount: micro(10_000) });
+    settle(&mut world);
+    assert_eq!(on(&world, Account::Operator(flaky)), 10_000, "it may go with what it brought");
 }
 
 #[test]
