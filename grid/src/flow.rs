@@ -4,7 +4,7 @@ use std::fmt;
 
 use registry::{
     credits::Credits,
-    id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId, RequesterId},
+    id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId, ReceiptId, RequesterId},
     job::ShardInfo,
     price::PriceTable,
     receipt::{Output, Receipt},
@@ -73,8 +73,9 @@ pub struct Assignment {
 pub struct Attested {
     signed: Signed<Receipt>,
     receipt: Box<Receipt>,
-    /// What it commits to: compared many times, hashed once.
+    /// What it commits to, and what names it: compared many times, hashed once.
     commitment: Commitment,
+    id: ReceiptId,
 }
 
 impl Attested {
@@ -91,7 +92,8 @@ impl Attested {
     }
 
     fn of(signed: Signed<Receipt>, receipt: Receipt) -> Self {
-        Self { signed, commitment: receipt.execution.commitment(), receipt: Box::new(receipt) }
+        let (commitment, id) = (receipt.execution.commitment(), receipt.id());
+        Self { signed, commitment, id, receipt: Box::new(receipt) }
     }
 
     /// A receipt that nobody signed, for [`sim`](crate::sim) and nothing else: whoever asks for its signature is refused, and it
@@ -103,6 +105,11 @@ impl Attested {
     /// What it says.
     pub fn receipt(&self) -> &Receipt {
         &self.receipt
+    }
+
+    /// The hash that names it.
+    pub fn id(&self) -> ReceiptId {
+        self.id
     }
 
     /// What it commits to.
@@ -118,7 +125,7 @@ impl Attested {
 
 impl fmt::Debug for Attested {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Attested({:?})", self.receipt.id())
+        write!(f, "Attested({:?})", self.id)
     }
 }
 

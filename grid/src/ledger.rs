@@ -21,7 +21,8 @@
 //!   payment also uses up its hold, of which each assignment has one: a job that was forgotten and is run again cannot be
 //!   billed with its old receipts.
 //! - **Settlement.** A payment lies in the operator's earned account until the audit window is over, longer where its shard
-//!   is contested. Stake that is withdrawn lies unbonding for at least as long. Both, with the stake, are what the operator
+//!   is contested. Those of a job that are due at about the same time are one posting: there are as many payments as
+//!   executions. Stake that is withdrawn lies unbonding for at least as long. Both, with the stake, are what the operator
 //!   can lose ([`Ledger::at_risk`]), which is S in the formula for the audit rate.
 //! - **Expulsion** follows a [`Conviction`]: a record in class `exact` whose signatures were checked. Unsettled payments go
 //!   back whole to those who paid them, since nobody pays for the work of a liar, and the operator is paid no more. It keeps its
@@ -93,6 +94,9 @@ pub use self::{
 use self::{books::Books, escrow::Job, stake::Unbonding};
 use crate::flow::Millis;
 
+/// Payments of a job are settled together, so many times in an audit window.
+const SETTLEMENTS_PER_WINDOW: u64 = 24;
+
 /// Parameters of one grid's ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -120,6 +124,12 @@ impl Default for Rules {
 }
 
 impl Rules {
+    /// When what is paid now is settled: at the end of the audit window, or a little later with others.
+    fn due_ms(&self, now: Millis) -> Millis {
+        let grain = (self.audit_window_ms / SETTLEMENTS_PER_WINDOW).max(1);
+        now.saturating_add(self.audit_window_ms).checked_next_multiple_of(grain).unwrap_or(Millis::MAX)
+    }
+
     /// Whether they fit together.
     ///
     /// # Errors
@@ -157,8 +167,8 @@ impl From<Holder> for Account {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Due {
-    /// A payment is settled.
-    Payment(PaymentKey),
+    /// Payments of a job are settled.
+    Job(JobId),
     /// Stake is free.
     Unbonding(PostingId),
 }
@@ -172,8 +182,8 @@ pub struct Ledger {
     jobs: BTreeMap<JobId, Job>,
     /// What [`Ledger::settle`] does, and when.
     due: BTreeSet<(Millis, Due)>,
-    /// Payments that an operator can still lose.
-    unsettled: BTreeSet<(OperatorId, PaymentKey)>,
+    /// Jobs in which an operator has payments that it can still lose.
+    unsettled: BTreeSet<(OperatorId, JobId)>,
     /// Stake that is being withdrawn, by the posting that asked.
     unbonding: BTreeMap<PostingId, Unbonding>,
     /// Operators that are paid no more, by the receipt that each was convicted of.
@@ -244,7 +254,7 @@ impl Ledger {
     /// Jobs of which something is settled by then.
     pub fn jobs_due(&self, now: Millis) -> BTreeSet<JobId> {
         let due = self.due.iter().take_while(|(at, _)| *at <= now);
-        due.filter_map(|(_, due)| if let Due::Payment(key) = due { Some(key.job) } else { None }).collect()
+        due.filter_map(|(_, due)| if let Due::Job(job) = due { Some(*job) } else { None }).collect()
     }
 
     /// How many postings are not archived.

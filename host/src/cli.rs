@@ -2,12 +2,13 @@
 //!
 //! - `exit`: errors and exit codes; `output`: tables, JSON, progress; `connect`: where the coordinator is; `paths`: where
 //!   files are by default; `parse`: what arguments mean; `folder`: where a task's files go.
-//! - Verbs that ask a coordinator: `push submit jobs job results receipt nodes why cancel names yank`.
-//! - Verbs that need no grid: `run doctor calibrate sim completions`, `receipt verify` and `receipt replay`.
+//! - Verbs that ask a coordinator: `push submit jobs job results receipt ledger nodes why cancel names yank`.
+//! - Verbs that need no grid: `run doctor calibrate sim completions`, `receipt verify`, `receipt replay` and `bill verify`.
 //! - Verbs that are a process of the grid: `up node demo`. Their arguments are values that `node` and `demo` take.
 //!
 //! Results go to standard output, everything else to standard error. With `--json` standard output is one JSON value.
 
+mod bill;
 mod calibrate;
 mod cancel;
 mod completions;
@@ -18,6 +19,7 @@ mod exit;
 mod folder;
 mod job;
 mod jobs;
+mod ledger;
 mod names;
 pub mod node;
 mod nodes;
@@ -25,6 +27,7 @@ mod output;
 mod parse;
 pub mod paths;
 mod push;
+mod quote;
 mod receipt;
 mod results;
 mod run;
@@ -84,6 +87,11 @@ enum Verb {
     /// List, fetch and check receipts.
     #[command(subcommand)]
     Receipt(receipt::ReceiptVerb),
+    /// Show who has which credits; bring and take some, and see what happened to them.
+    Ledger(ledger::LedgerArgs),
+    /// Check what a job cost.
+    #[command(subcommand)]
+    Bill(bill::BillVerb),
     /// List hosts and how they did.
     Nodes(nodes::NodesArgs),
     /// Say why a shard is where it is.
@@ -142,6 +150,8 @@ async fn run(verb: Verb) -> Outcome {
         Verb::Job(args) => job::run(args).await,
         Verb::Results(args) => results::run(args).await,
         Verb::Receipt(verb) => receipt::run(verb).await,
+        Verb::Ledger(args) => ledger::run(args).await,
+        Verb::Bill(verb) => bill::run(verb),
         Verb::Nodes(args) => nodes::run(args).await,
         Verb::Why(args) => why::run(args).await,
         Verb::Cancel(args) => cancel::run(args).await,

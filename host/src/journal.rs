@@ -89,7 +89,11 @@ pub enum Row {
     Record(JobId, StoredRecord),
     /// A signed statement about a name.
     Name(Bytes),
-    /// Everything of a job may go.
+    /// Postings that the ledger has no more at hand: each with its place, and as it is encoded.
+    Postings(Vec<(u64, Vec<u8>)>),
+    /// What a job cost in the end, as it is encoded.
+    Invoice(JobId, Vec<u8>),
+    /// Everything of a job may go, but for what it cost.
     Forget(JobId),
 }
 
@@ -230,6 +234,32 @@ impl Journal {
         .await
     }
 
+    /// Postings from the archive, in their order, from this place on, so many at most; as they are encoded.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn postings(&self, from: u64, max: usize) -> Result<Vec<Vec<u8>>, JournalError> {
+        let (from, max) = (i64::try_from(from).unwrap_or(i64::MAX), i64::try_from(max).unwrap_or(i64::MAX));
+        self.read(move |connection| {
+            let sql = "SELECT body FROM posting WHERE place >= ?1 ORDER BY place LIMIT ?2";
+            let mut query = connection.prepare_cached(sql)?;
+            query.query_map([from, max], |row| row.get(0))?.collect()
+        })
+        .await
+    }
+
+    /// What a job cost in the end, as it is encoded, if the job was settled and forgotten.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn invoice(&self, job: JobId) -> Result<Option<Vec<u8>>, JournalError> {
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached("SELECT body FROM invoice WHERE job = ?1")?;
+            query.query_row([job.as_bytes()], |row| row.get(0)).optional()
+        })
+        .await
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -251,6 +281,8 @@ const TABLES: &str = "
         shards INTEGER NOT NULL, accused BLOB, body BLOB NOT NULL);
     CREATE INDEX IF NOT EXISTS record_job ON record (job);
     CREATE UNIQUE INDEX IF NOT EXISTS record_accepted ON record (job, stage, shard) WHERE accused IS NULL;
+    CREATE TABLE IF NOT EXISTS posting (place INTEGER PRIMARY KEY, body BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS invoice (job BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS name (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
 ";
 
@@ -400,6 +432,18 @@ fn keep(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
         }
         Row::Name(body) => {
             connection.prepare_cached("INSERT INTO name (body) VALUES (?1)")?.execute([body.as_ref()])?;
+        }
+        Row::Postings(postings) => {
+            // What is appended again, since its commit failed half way, is the same.
+            let mut insert =
+                connection.prepare_cached("INSERT OR REPLACE INTO posting (place, body) VALUES (?1, ?2)")?;
+            for (place, body) in postings {
+                insert.execute(params![i64::try_from(*place).unwrap_or(i64::MAX), body])?;
+            }
+        }
+        Row::Invoice(job, body) => {
+            let sql = "INSERT OR REPLACE INTO invoice (job, body) VALUES (?1, ?2)";
+            connection.prepare_cached(sql)?.execute(params![job.as_bytes(), body])?;
         }
         Row::Forget(job) => {
             connection.prepare_cached("DELETE FROM output WHERE job = ?1")?.execute([job.as_bytes()])?;

@@ -389,3 +389,10 @@ pub const HOST_AHEAD_MAX: u32 = 256;
 pub const TASK_MEMORY_BYTES_MAX: u64 = 1 << 30;
 /// Time in milliseconds for which a coordinator's ticket is good: it is written anew at each start.
 pub const TICKET_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// Postings that are read from the archive at a time.
+pub const POSTINGS_PAGE_MAX: usize = 4096;
+/// Length in bytes of an encoded posting.
+pub const POSTING_BYTES_MAX: usize = 4096;
+/// Length in bytes of an encoded invoice: a line for each of a million executions.
+pub const INVOICE_BYTES_MAX: usize = 1 << 30;

@@ -230,7 +230,7 @@ pub async fn up(options: UpOptions, ready: impl FnOnce(&Value)) -> Result<(), No
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
     let url = format!("http://{}", listener.local_addr().map_err(listen)?);
     // It runs no tasks, but looks into models.
-    let looking = SandboxOptions { slots_max: 1, ..config.host.sandbox() };
+    let looking = SandboxOptions { slots_max: 1, warms_models: false, ..config.host.sandbox() };
     let sandbox = starting(move || Sandbox::new(looking)).await?;
     let gateway = Gateway::new(coordinator.clone(), store.clone(), sandbox, metrics, token, ticket.to_string());
     let (stop, stopping) = watch::channel(false);
@@ -337,6 +337,7 @@ pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<()
         slots: offer.slots,
         queue_max: offer.queue_max,
         memory_bytes_max: offer.memory_bytes_max,
+        prices: offer.prices,
         conduct: options.conduct,
         metrics,
     };

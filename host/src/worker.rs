@@ -33,6 +33,7 @@ use iroh::{Endpoint, protocol::Router};
 use registry::{
     id::{NodeId, OperatorId},
     membership::{NodeCert, Ticket},
+    price::PriceTable,
     sign::{SecretKey, SignatureError, Signed},
     store::{self, Store},
 };
@@ -69,6 +70,8 @@ pub struct WorkerOptions {
     pub queue_max: u32,
     /// Memory in bytes that one task may have.
     pub memory_bytes_max: u64,
+    /// What it asks.
+    pub prices: PriceTable,
     /// Whether it is honest.
     pub conduct: Conduct,
     /// What it counts.
@@ -187,6 +190,7 @@ impl Shared {
             queue_max: *queue_max,
             memory_bytes_max: *memory_bytes_max,
             engines: sandboxes.engines().clone(),
+            prices: self.options.prices.clone(),
         }
     }
 

@@ -113,7 +113,7 @@ pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
         (standing.checked_micro(now, config.half_life_ms), at_risk)
     };
     let rate_ppm = rate_ppm(config, checked, at_risk, money::worth_micro(receipt));
-    let receipt = receipt.receipt().id();
+    let receipt = receipt.id();
     let drawn = audit::draw(&secret, receipt, id);
     shard.drawn = Some(Drawn { receipt, rate_ppm });
     if drawn.audits(rate_ppm) {

@@ -280,6 +280,11 @@ impl State {
         self.fleet.hosts().map(|(node, host)| host_view(self, node, host)).collect()
     }
 
+    /// Every host that ever joined, as it is kept.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.fleet.hosts().map(|(_, host)| host)
+    }
+
     /// A host, if it ever joined.
     pub fn host(&self, node: NodeId) -> Option<&Host> {
         self.fleet.get(node)

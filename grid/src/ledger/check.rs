@@ -137,7 +137,7 @@ impl Ledger {
     fn check_books(&self) -> Result<(), Violation> {
         let mut computed = self.books.openings().clone();
         for posting in self.books.postings() {
-            let sum: i128 = posting.entries.values().map(|delta| i128::from(delta.micro())).sum();
+            let sum: i128 = posting.entries.iter().map(|(_, delta)| i128::from(delta.micro())).sum();
             if sum != 0 {
                 return Err(Violation::Posting { posting: posting.id, sum });
             }
@@ -245,9 +245,9 @@ impl Ledger {
         for (key, paid) in self.payments() {
             let Standing::Pending { due_ms } = paid.standing else { continue };
             add(&mut computed, Account::Earned(paid.operator), paid.bill)?;
-            unsettled.insert((paid.operator, key));
+            unsettled.insert((paid.operator, key.job));
             if self.jobs.get(&key.job).is_some_and(|job| !job.contested.contains(&key.shard)) {
-                due.insert((due_ms, Due::Payment(key)));
+                due.insert((due_ms, Due::Job(key.job)));
             }
         }
         for (asked, unbonding) in &self.unbonding {

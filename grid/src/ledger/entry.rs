@@ -11,7 +11,7 @@ use super::{
     account::{Account, PostingId},
     error::LedgerError,
 };
-use crate::flow::Millis;
+use crate::flow::{Millis, Payer};
 
 /// One of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +83,19 @@ impl Ledger {
         {
             return Err(LedgerError::Convicted { operator, convicted });
         }
-        // What is on no account is within the bound as long as what the mint gave is.
+        self.has(account, amount)
+    }
+
+    /// Whether there is enough for a job's cap.
+    ///
+    /// # Errors
+    /// When its requester has less.
+    pub fn admits_job(&self, payer: &Payer) -> Result<(), LedgerError> {
+        self.has(Account::Requester(payer.requester), payer.cap)
+    }
+
+    fn has(&self, account: Account, amount: Credits) -> Result<(), LedgerError> {
+        // The mint gives, as long as what it gave is within the bound of all credits.
         let left = self.balance(account).plus(-Delta::from(amount))?;
         let has = self.balance(account).credits().unwrap_or_default();
         if account != Account::Mint && left.credits().is_none() {

@@ -25,6 +25,9 @@ use super::{
 };
 use crate::flow::{AssignmentId, Millis};
 
+/// Price tables that an order's is compared with.
+const COMPARED_MAX: usize = 8;
+
 /// On which terms a job is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,6 +92,8 @@ pub(super) struct Job {
     pub(super) prices: BTreeMap<PriceId, PriceTable>,
     pub(super) holds: BTreeMap<AssignmentId, Hold>,
     pub(super) payments: BTreeMap<(ShardInfo, NodeId), Payment>,
+    /// When some of them are settled.
+    pub(super) dates: BTreeSet<Millis>,
     /// The smallest hold so far.
     pub(super) least: Option<Credits>,
     /// Shards whose payments wait for a dispute.
@@ -106,6 +111,7 @@ impl Job {
             prices: BTreeMap::new(),
             holds: BTreeMap::new(),
             payments: BTreeMap::new(),
+            dates: BTreeSet::new(),
             least: None,
             contested: BTreeSet::new(),
         }
@@ -187,7 +193,9 @@ impl Ledger {
             return Err(LedgerError::Cap { job, worst, free });
         }
         open.budget = open.budget.hold(role, worst)?;
-        let id = prices.id();
+        // Most hosts of a job ask the same, and to name a table costs more than to compare it.
+        let known = open.prices.iter().take(COMPARED_MAX).find(|(_, known)| *known == prices).map(|(id, _)| *id);
+        let id = known.unwrap_or_else(|| prices.id());
         open.prices.entry(id).or_insert_with(|| prices.clone());
         open.holds.insert(assignment, Hold { order, prices: id, worst });
         open.least = Some(open.least.map_or(worst, |least| least.min(worst)));
@@ -236,13 +244,13 @@ impl Ledger {
     /// # Errors
     /// When the job has not ended, or something of it is unsettled.
     pub fn forget(&mut self, job: JobId) -> Result<Invoice, LedgerError> {
-        let invoice = self.invoice(job)?;
         let open = self.jobs.get(&job).ok_or(LedgerError::JobUnknown { job })?;
         let holds = open.holds.len();
         let payments = open.payments.values().filter(|payment| payment.standing.is_pending()).count();
-        if holds > 0 || payments > 0 {
+        if open.closed_ms.is_some() && (holds > 0 || payments > 0) {
             return Err(LedgerError::JobUnsettled { job, holds, payments });
         }
+        let invoice = self.invoice(job)?;
         self.jobs.remove(&job);
         self.changed();
         Ok(invoice)

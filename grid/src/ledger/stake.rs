@@ -1,6 +1,6 @@
 //! What an operator vouches with: deposit, withdrawal after a time, and loss.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use registry::{
     credits::Credits,
@@ -67,9 +67,8 @@ impl Conviction {
 
     /// Of two receipts whose signatures were checked as they came in, the one that a verdict contradicts, and one that it is for.
     pub(crate) fn found(lie: &Attested, truth: &Attested) -> Self {
-        let (signed, truth) = (lie.receipt(), truth.commitment());
-        let Receipt { operator, job, shard, .. } = *signed;
-        Self { operator, job, shard, receipt: signed.id(), truth, auditor: None }
+        let Receipt { operator, job, shard, .. } = *lie.receipt();
+        Self { operator, job, shard, receipt: lie.id(), truth: truth.commitment(), auditor: None }
     }
 
     /// The same, found by an auditor, who gets a part. There is none where a quorum noticed by itself.
@@ -188,13 +187,9 @@ impl Ledger {
                 job.budget = budget;
             }
         }
-        for key in payments {
-            if let Some(Standing::Pending { due_ms }) = self.payment(key).map(|payment| payment.standing) {
-                self.due.remove(&(due_ms, Due::Payment(key)));
-            }
-            self.stand(key, Standing::Returned);
-            self.unsettled.remove(&(operator, key));
-        }
+        let jobs: BTreeSet<JobId> = payments.iter().map(|key| key.job).collect();
+        payments.into_iter().for_each(|key| self.stand(key, Standing::Returned));
+        jobs.into_iter().for_each(|id| self.reschedule(id));
         self.convicted.entry(operator).or_insert(receipt);
         if !is_fined {
             self.changed();
@@ -206,11 +201,13 @@ impl Ledger {
     /// requester once its job has ended.
     fn returns(&self, operator: OperatorId, convicted: ReceiptId) -> Result<Returns, LedgerError> {
         let mut returns = Returns::default();
-        let own = self.unsettled.range((operator, PaymentKey::FIRST)..).take_while(|(other, _)| *other == operator);
-        for key in own.map(|(_, key)| *key) {
-            let unknown = LedgerError::JobUnknown { job: key.job };
-            let job = self.jobs.get(&key.job).ok_or(unknown.clone())?;
-            let payment = self.payment(key).ok_or(unknown)?;
+        let own = self.unsettled.range((operator, JobId([0; 32]))..).take_while(|(other, _)| *other == operator);
+        let jobs = own.filter_map(|(_, id)| Some((*id, self.jobs.get(id)?)));
+        let payments =
+            jobs.flat_map(|(id, job)| job.payments.iter().map(move |(key, payment)| (id, job, *key, payment)));
+        let lost = payments.filter(|(.., payment)| payment.operator == operator && payment.standing.is_pending());
+        for (job_id, job, (shard, node), payment) in lost {
+            let key = PaymentKey { job: job_id, shard, node };
             let budget = returns.budgets.entry(key.job).or_insert(job.budget);
             *budget = budget.put_back(payment.role, payment.bill)?;
             let mut to = Account::Escrow(key.job);

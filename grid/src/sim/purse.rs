@@ -23,12 +23,14 @@ use super::{
 use crate::{
     audit::AuditConfig,
     dispatch::Event,
-    flow::Payer,
+    flow::{Millis, Payer},
     ledger::{Account, Cause, Entry, Holder, Invoice, Posting, Standing},
 };
 
 /// Whoever pays for all jobs.
 const REQUESTER: RequesterId = RequesterId([0x33; 32]);
+/// From one settlement to the next, when all jobs have ended.
+const STEP_MS: Millis = 1_000;
 /// Executions of each task that a job can pay for: a dispute of five and as many again.
 const EXECUTIONS_MAX: u64 = 10;
 /// Fuel of a task.
@@ -160,8 +162,9 @@ impl World<'_> {
 
     /// Time passes until everything is settled, and what liars have then is counted.
     pub(super) fn settle(&mut self) -> Result<Purse, Broken> {
-        while self.state.ledger().next_due().is_some() {
-            self.now += self.options.config.ledger.audit_window_ms.max(1);
+        // In steps: what is settled at once is in memory at once.
+        while let Some(due) = self.state.ledger().next_due() {
+            self.now = self.now.max(due) + STEP_MS;
             self.feed(Event::Tick)?;
         }
         let ledger = self.state.ledger();

@@ -22,6 +22,7 @@ use registry::{
     },
     membership::{NodeCert, Ticket},
     name::{Name, NameEntry, NameStatement},
+    price::PriceTable,
     receipt::{Accepted, Evidence, Execution, Outcome, Output, OutputFile, Receipt, Record, Trap, Witness},
     sign::{SecretKey, Signed, Statement},
 };
@@ -231,6 +232,11 @@ fn device() -> Device {
     Device { kind: DeviceKind::Gpu, provider: "cuda".into(), name: "NVIDIA H200".into() }
 }
 
+fn prices() -> PriceTable {
+    let model_second_micro = [(DeviceKind::Cpu, 3), (DeviceKind::Gpu, u64::MAX)].into();
+    PriceTable { giga_fuel_micro: 1, gib_second_micro: 1 << 40, mib_out_micro: 0, model_second_micro }
+}
+
 fn engines() -> Engines {
     let mut engines = Engines::plain(EngineFingerprint([4; 32]), EngineFingerprint([5; 32]));
     let gpu = EngineOffer::exact(EngineFingerprint([6; 32]), Profile::Native);
@@ -323,7 +329,7 @@ fn registry_samples(key: &SecretKey) -> Vec<Vec<u8>> {
 
 fn messages_samples(key: &SecretKey) -> (Vec<ToCoordinator>, Vec<ToHost>) {
     let Witness { receipt, cert } = witness(key, Outcome::Ok);
-    let offer = Offer { slots: 2, queue_max: 8, memory_bytes_max: 1 << 30, engines: engines() };
+    let offer = Offer { slots: 2, queue_max: 8, memory_bytes_max: 1 << 30, engines: engines(), prices: prices() };
     let holding = vec![AssignmentId(1), AssignmentId(u64::MAX)];
     let stdout = Some(Bytes::from_static(b"out\n"));
     let order = |stdin| Order {

@@ -21,6 +21,10 @@ pub(super) const ROUTES: &[&str] = &[
     "/v1/jobs/{id}/shards/{stage}/{index}/output",
     "/v1/jobs/{id}/shards/{stage}/{index}/stdout",
     "/v1/jobs/{id}/why",
+    "/v1/jobs/{id}/invoice",
+    "/v1/quote",
+    "/v1/ledger",
+    "/v1/ledger/statement",
     "/v1/engine",
     "/v1/nodes",
     "/v1/ticket",
@@ -32,6 +36,7 @@ pub(super) const ACCEPTANCES: &[&str] = &["word", "audit", "quorum"];
 pub(super) const EVENTS: &[&str] = &[
     "submitted",
     "configured",
+    "entered",
     "host_up",
     "host_down",
     "receipt",

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use grid::flow::Fault;
 use registry::{
     id::BlobHash,
+    price::Usage,
     receipt::{Output, Receipt},
     sign::Signed,
     store::BlobReader,
@@ -165,7 +166,7 @@ fn keep(shared: &Shared, finished: &Finished) -> Result<(Option<Bytes>, Vec<Blob
 
 fn receipt(shared: &Shared, task: &Task, sandbox: &Sandbox, finished: &Finished, output: &Output) -> Receipt {
     let order = &task.order;
-    Receipt {
+    let receipt = Receipt {
         job: order.job,
         shard: order.shard,
         execution: call(task).execution(sandbox.fingerprint(), finished, output),
@@ -176,5 +177,9 @@ fn receipt(shared: &Shared, task: &Task, sandbox: &Sandbox, finished: &Finished,
         nonce: order.id.0,
         price_micro: 0,
         nn_record: finished.nn_record.as_ref().map(|record| BlobHash::of(record)),
-    }
+    };
+    let usage = Usage::of(&receipt, output, task.job.template.limits.memory_bytes_max);
+    // Within prices that were checked and a task's limits there is always a bill.
+    let price_micro = shared.options.prices.bill(&usage).map_or(0, |bill| bill.total.micro());
+    Receipt { price_micro, ..receipt }
 }

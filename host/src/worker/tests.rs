@@ -82,6 +82,7 @@ impl Worker {
             slots: 1,
             queue_max: 4096,
             memory_bytes_max: 64 << 20,
+            prices: PriceTable::default(),
             conduct: Conduct::Honest,
             metrics: HostMetrics::new(&Metrics::new()),
         };

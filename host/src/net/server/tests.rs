@@ -14,6 +14,7 @@ use registry::{
     id::{BlobHash, EngineFingerprint, JobId, ModuleHash, TaskId},
     job::{Class, JobSpec, ShardInfo, Stage, TaskTemplate},
     membership::Ticket,
+    price::PriceTable,
     receipt::{Execution, Outcome, Output, OutputFile, Receipt},
     sign::SecretKey,
     store::{FetchLimits, StoreOptions},
@@ -164,6 +165,7 @@ impl Host {
             queue_max: 8,
             memory_bytes_max: 1 << 30,
             engines: Engines::plain(EngineFingerprint([4; 32]), EngineFingerprint([5; 32])),
+            prices: PriceTable::default(),
         };
         Hello { version: VERSION, cert, offer, holding: vec![AssignmentId(7)], agent: "test/1".into() }
     }
