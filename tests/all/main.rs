@@ -11,6 +11,7 @@
 //! - `tolerant`: what models answered, recorded, and judged by a tolerance where it is replayed.
 //! - `users`: what task authors and teams do, by the command line.
 //! - `run`: one task on this machine, without a grid, and that it comes out as on one.
+//! - `receipts`: logs of a job and of its hosts, checked offline, whole and tampered with.
 //! - `replay`: records of receipts run again, with everything stopped.
 //! - `isolation`: what each layer around a task stops by itself, and what becomes of processes that are hurt.
 //! - `hostile`: peers, clients, modules and disks that mean harm; its modules, and those of `bad_input`, are made in `bombs`.
@@ -45,6 +46,7 @@ mod metrics;
 mod models;
 mod nn;
 mod operators;
+mod receipts;
 mod referee;
 mod refusals;
 mod replay;

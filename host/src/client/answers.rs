@@ -6,7 +6,7 @@ use grid::flow::Fault;
 use registry::{
     audit::Secret,
     device::Device,
-    id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId, SecretHash},
+    id::{BlobHash, EngineFingerprint, JobId, LinkId, NodeId, OperatorId, SecretHash},
     job::{Class, Policy, Profile, ShardInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -142,6 +142,10 @@ pub struct ReceiptAnswer {
     pub device: Option<Device>,
     /// Length of the file.
     pub bytes: u64,
+    /// Its place in the job's log.
+    pub seq: u64,
+    /// What stands for it and everything before it; that of the latest is the head of the log.
+    pub link: LinkId,
 }
 
 /// A file that a job wrote.

@@ -133,11 +133,12 @@ impl Heads {
     /// When its signature does not hold, it is another host's, or it contradicts one that is known.
     pub fn believe(&mut self, signed: &Signed<Head>) -> Result<(), HeadError> {
         let head = signed.peek()?;
-        let of_host = self.known.entry(head.node).or_default();
-        if of_host.get(&head.seq).is_some_and(|(_, known)| known == signed) {
+        let known = self.known.get(&head.node).and_then(|of_host| of_host.get(&head.seq));
+        if known.is_some_and(|(_, known)| known == signed) {
             return Ok(());
         }
         head.open(signed)?;
+        let of_host = self.known.entry(head.node).or_default();
         if let Some(conflict) = conflict(of_host, &head, signed) {
             return Err(HeadError::Conflict(Box::new(conflict)));
         }

@@ -142,7 +142,7 @@ fn two_heads_of_one_number_are_evidence_wherever_they_come_from() {
     let whole = batches(1, 3);
     let tip = whole[0].head.peek().unwrap().tip();
     let (other, _) = Batch::seal(&[receipt(1, 99)], tip, &key(1)).unwrap();
-    let twice = [&whole[..2], &[other.clone()]].concat();
+    let twice = [&whole[..2], std::slice::from_ref(&other)].concat();
     assert!(host_refusal(&twice).contains("entry 2: equivocation: node"), "{}", host_refusal(&twice));
 
     // In a record, beside a log that was checked before.

@@ -167,7 +167,13 @@ impl<T: Statement> Batch<T> {
     }
 
     fn opened(&self) -> Result<(Head, Vec<T>), SignatureError> {
-        let head = self.head.peek()?;
+        let (head, signer) = (self.head.peek()?, NodeId(self.head.signer()?));
+        if self.head.inclusion.is_some() {
+            return Err(SignatureError::Nested);
+        }
+        if head.node != signer {
+            return Err(SignatureError::OtherHead { head: head.node, signer });
+        }
         head.check_count()?;
         let found = self.payloads.len();
         if found != head.count as usize {
