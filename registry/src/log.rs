@@ -4,7 +4,7 @@
 //! host's log:  head 0 ◄─prev─ head 1 ◄─prev─ head 2     a head is signed and stands for a batch of receipts
 //! job's log:   link 0 ◄─prev─ link 1 ◄─prev─ link 2     a link is a hash and stands for a record
 //! ```
-//! - [`file`]: what both files look like: a line that names the kind, then items, each with its length before it.
+//! - [`mod@file`]: what both files look like: a line that names the kind, then items, each with its length before it.
 //! - [`heads`]: what is known of a host's heads: each is checked once, and two that contradict each other are evidence.
 //! - [`host`]: everything that a host signed, in its order.
 //! - [`job`]: everything that a job's coordinator kept, accepted records and evidence, in its order.
