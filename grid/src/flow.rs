@@ -8,7 +8,7 @@ use registry::{
     job::ShardInfo,
     price::PriceTable,
     receipt::{Output, Receipt},
-    sign::{SignatureError, Signed},
+    sign::{Head, SignatureError, Signed},
 };
 use serde::{Deserialize, Serialize};
 
@@ -84,9 +84,21 @@ impl Attested {
     /// # Errors
     /// When the signature does not hold or another node signed.
     pub fn check(signed: Signed<Receipt>, node: NodeId) -> Result<Self, SignatureError> {
-        let (receipt, signer) = signed.open()?;
+        Self::check_by(signed, node, |head| head.open().map(drop))
+    }
+
+    /// The same, where `believe` says of the head of a batch whether it is signed: see [`Signed::open_by`].
+    ///
+    /// # Errors
+    /// When the signature does not hold or another node signed.
+    pub fn check_by<E: From<SignatureError>>(
+        signed: Signed<Receipt>,
+        node: NodeId,
+        believe: impl FnOnce(&Signed<Head>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let (receipt, signer) = signed.open_by(believe)?;
         if signer != node.0 || receipt.node != node {
-            return Err(SignatureError::Key);
+            return Err(SignatureError::Key.into());
         }
         Ok(Self::of(signed, receipt))
     }

@@ -151,7 +151,7 @@ async fn run(verb: Verb) -> Outcome {
         Verb::Results(args) => results::run(args).await,
         Verb::Receipt(verb) => receipt::run(verb).await,
         Verb::Ledger(args) => ledger::run(args).await,
-        Verb::Bill(verb) => bill::run(verb),
+        Verb::Bill(verb) => bill::run(verb).await,
         Verb::Nodes(args) => nodes::run(args).await,
         Verb::Why(args) => why::run(args).await,
         Verb::Cancel(args) => cancel::run(args).await,

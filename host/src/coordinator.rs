@@ -40,7 +40,7 @@ use registry::{
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use self::work::Loop;
-pub use crate::journal::StoredRecord;
+pub use crate::journal::{LoggedRecord, StoredRecord};
 use crate::{
     journal::{Journal, JournalError, Replay, Row},
     limits,
@@ -487,12 +487,20 @@ impl Coordinator {
         names.entries().map(|(name, entry)| (name.clone(), entry.clone())).collect()
     }
 
-    /// The records of a job.
+    /// The records of a job that stand, by shard.
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub async fn records(&self, job: JobId) -> Result<Vec<StoredRecord>, JournalError> {
+    pub async fn records(&self, job: JobId) -> Result<Vec<LoggedRecord>, JournalError> {
         self.journal.records(job).await
+    }
+
+    /// All records that a job ever had, in their order.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn log(&self, job: JobId) -> Result<Vec<LoggedRecord>, JournalError> {
+        self.journal.log(job).await
     }
 
     /// A small output, as it was kept beside its receipt; larger ones are in the store.

@@ -114,6 +114,7 @@ impl Gateway {
             .route("/v1/jobs/{id}/results/files/{shard}/{*path}", get(results::file))
             .route("/v1/jobs/{id}/receipts", get(receipts::list))
             .route("/v1/jobs/{id}/receipts/{index}", get(receipts::read))
+            .route("/v1/jobs/{id}/log", get(receipts::log))
             .route("/v1/jobs/{id}/spec", get(work::spec))
             .route("/v1/jobs/{id}/shards/{stage}/{index}/input", get(work::input))
             .route("/v1/jobs/{id}/shards/{stage}/{index}/output", get(work::output))

@@ -50,6 +50,8 @@ const NODE_KEY_FILE: &str = "node.key";
 const OPERATOR_KEY_FILE: &str = "operator.key";
 const JOURNAL_FILE: &str = "journal.db";
 const BLOBS_DIR: &str = "blobs";
+/// Where, in its data directory, a host keeps the log of what it signed.
+pub const RECEIPTS_DIR: &str = "receipts";
 const COMPILED_DIR: &str = "compiled";
 const COMPILE_KEY_FILE: &str = "compile.key";
 
@@ -332,6 +334,7 @@ pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<()
         cert: certify(&key, &operator),
         key,
         endpoint: endpoint.clone(),
+        log_dir: dir.join(RECEIPTS_DIR),
         store: store.clone(),
         sandboxes,
         slots: offer.slots,

@@ -11,6 +11,7 @@ use registry::{
         BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, ReceiptId, TaskId,
     },
     job::{Class, JobInput, JobSpec, Limits, Policy, Profile, Reduce, ShardInfo, Split, Stage, task_id},
+    log::{job, link},
     manifest::{
         Lint, LintCondition, LintDifference, LintRun, LintSubject, Manifest, ModelEncoding, ModelManifest, TaskManifest,
     },
@@ -18,7 +19,7 @@ use registry::{
     name::NameStatement,
     price::PriceTable,
     receipt::{Execution, Outcome, Output, OutputFile, Receipt, Trap},
-    sign::{SecretKey, Signed},
+    sign::{Batch, Head, SecretKey, Signed, Tip},
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -194,6 +195,40 @@ fn signatures() {
             "bd17d0376305f69f14d2e3d7db74167bfc17c5c862ed0a5e10f71ba9f54d1b84"
         ]
     );
+}
+
+#[test]
+fn batches_and_logs() {
+    let receipts = [41, 42, 43].map(|nonce| Receipt { nonce, ..receipt() });
+    let (batch, tip) = Batch::seal(&receipts, Tip::START, &key()).unwrap();
+    let head: Head = batch.head.peek().unwrap();
+    let key = hex(&key().public());
+    let spoken = [
+        "a5646e6f64655820",
+        &key,
+        "637365710064707265765820",
+        &"00".repeat(32),
+        "64726f6f745820",
+        &head.root.to_string(),
+        "65636f756e7403",
+    ];
+    assert_eq!(hex(&canon::encode(&head)), spoken.concat());
+    let hash = |bytes: &[u8]| hex(blake3::hash(bytes).as_bytes());
+    let found = [
+        ("head", tip.last.to_string()),
+        ("root", head.root.to_string()),
+        ("batch", hash(&canon::encode(&batch))),
+        ("statement of a batch", hash(&canon::encode(&batch.signed().unwrap()[2]))),
+        ("link", link(JobId([8; 32]), 3, job::START, b"record").to_string()),
+    ];
+    let golden = [
+        ("head", "aa51a1019c9d0b832d37ed8fa3f55f8a6142149a4b285bd036e78a0015d4d2ba"),
+        ("root", "30ce5a47d723b0a88dd516e738dc51676e6b4449d8ef188f1f583b08ce612eb7"),
+        ("batch", "d0ca6b229c420a131909a341ba2d50d231b007d1660b12b745b96b618ac4681a"),
+        ("statement of a batch", "c1dd19698af0196f1cdb26ec7041e70fa4fc1845bc9600401b2a367af24c6999"),
+        ("link", "48fd22b5ab5826d03f4abc0b2aed387f7b86a654847d054cb645130bab8b1660"),
+    ];
+    assert_eq!(found, golden.map(|(what, hash)| (what, hash.to_owned())));
 }
 
 #[test]

@@ -168,7 +168,7 @@ async fn what_is_not_there_is_not_spent_and_a_quote_says_what_would_be() {
     assert!(view.waits.unwrap().contains("the job's cap leaves 0.000001"));
 
     let module = scratch.path().join("digits.wasm");
-    fs::write(&module, tasks::module("digits").unwrap()).unwrap();
+    fs::write(&module, tasks::DIGITS.wasm).unwrap();
     let report = scratch.path().join("report.json");
     fs::write(&report, r#"{"outcome":"ok","fuel_used":2000000,"output_bytes":100}"#).unwrap();
     let args = ["submit", module.to_str().unwrap(), "--inline", "x", "--quote", report.to_str().unwrap()];

@@ -11,16 +11,15 @@ use std::{
 use clap::{Args, Subcommand};
 use grid::ledger::Invoice;
 use registry::{
-    canon,
-    id::{BlobHash, ReceiptId},
+    id::ReceiptId,
     job::JobSpec,
     price::Usage,
-    receipt::{Output, Receipt, Record, Witness},
+    receipt::{Output, RECORD_BYTES_MAX, Receipt, Record, RecordError, Witness},
 };
 use serde_json::json;
 
 use super::{CliError, Exit, Outcome, output};
-use crate::limits;
+use crate::replay::{CONTENT_DIR, Sources};
 
 /// Files of an invoice's records that are read.
 const FILES_MAX: usize = 1_000_000;
@@ -43,15 +42,14 @@ pub(super) struct VerifyArgs {
     json: bool,
 }
 
-pub(super) fn run(verb: BillVerb) -> Outcome {
+pub(super) async fn run(verb: BillVerb) -> Outcome {
     let BillVerb::Verify(args) = verb;
     let invoice = read_invoice(&args.invoice)?;
-    let held = check(&invoice, &args.receipts);
+    let held = check(&invoice, &args.receipts).await;
     if args.json {
         let error = held.as_ref().err().map(ToString::to_string);
-        output::json(
-            &json!({ "job": invoice.job, "holds": held.is_ok(), "total_micro": invoice.total, "error": error }),
-        )?;
+        let (job, holds, total) = (invoice.job, held.is_ok(), invoice.total);
+        output::json(&json!({ "job": job, "holds": holds, "total_micro": total, "error": error }))?;
     }
     held?;
     if !args.json {
@@ -67,107 +65,82 @@ fn read_invoice(path: &Path) -> Result<Invoice, CliError> {
     serde_json::from_str(&text).map_err(refused)
 }
 
-fn check(invoice: &Invoice, dirs: &[PathBuf]) -> Result<(), CliError> {
+async fn check(invoice: &Invoice, dirs: &[PathBuf]) -> Result<(), CliError> {
     let failed = |message: String| CliError::Failed(format!("bill of job {}: {message}", output::short(invoice.job)));
     invoice.check().map_err(|error| failed(error.to_string()))?;
-    let evidence = Evidence::read(dirs)?;
-    let spec =
-        evidence.job(invoice).ok_or_else(|| failed("no file is its job: get the receipts with --content".into()))?;
+    let receipts = receipts(dirs)?;
+    let sources = Sources::open(dirs).await.map_err(|error| failed(error.to_string()))?;
+    let checked = lines(invoice, &receipts, &sources).map_err(failed);
+    sources.close().await;
+    checked
+}
+
+/// Each line against its receipt; says what does not hold.
+fn lines(invoice: &Invoice, receipts: &BTreeMap<ReceiptId, Receipt>, sources: &Sources) -> Result<(), String> {
+    let spec: Option<JobSpec> = sources.preimage(invoice.job.0).map_err(|error| error.to_string())?;
+    let spec = spec.ok_or("its job is not in the content: get the receipts with --content")?;
     for line in &invoice.lines {
         let name = line.receipt;
-        let receipt = evidence.receipts.get(&name).ok_or_else(|| failed(format!("no record has receipt {name}")))?;
-        let named = (receipt.node, receipt.operator, receipt.shard) == (line.node, line.operator, line.shard);
-        if !named {
-            return Err(failed(format!("receipt {} is of another execution than its line says", name.short())));
+        let receipt = receipts.get(&name).ok_or_else(|| format!("no record has receipt {name}"))?;
+        if (receipt.node, receipt.operator, receipt.shard) != (line.node, line.operator, line.shard) {
+            return Err(format!("receipt {} is of another execution than its line says", name.short()));
         }
-        let output = evidence
-            .output(receipt)
-            .ok_or_else(|| failed(format!("no file is what receipt {} wrote", name.short())))?;
-        let usage = Usage::proven(receipt, &spec, &output).map_err(|error| failed(error.to_string()))?;
+        let written: Option<Output> =
+            sources.preimage(receipt.execution.output.0).map_err(|error| error.to_string())?;
+        let written = written.ok_or_else(|| format!("what receipt {} wrote is not in the content", name.short()))?;
+        let usage = Usage::proven(receipt, &spec, &written).map_err(|error| error.to_string())?;
         if usage != line.usage {
             let Usage { fuel, output_bytes, .. } = usage;
-            return Err(failed(format!(
+            return Err(format!(
                 "receipt {} says {fuel} units of fuel and {output_bytes} bytes of output, its line {} and {}",
                 name.short(),
                 line.usage.fuel,
                 line.usage.output_bytes,
-            )));
+            ));
         }
         if receipt.price_micro != line.bill.total.micro() {
             let (signed, billed) = (receipt.price_micro, line.bill.total.micro());
-            return Err(failed(format!("receipt {} asks {signed} micro-credits, its line {billed}", name.short())));
+            return Err(format!("receipt {} asks {signed} micro-credits, its line {billed}", name.short()));
         }
     }
     Ok(())
 }
 
-/// Everything that the files prove.
-#[derive(Default)]
-struct Evidence {
-    receipts: BTreeMap<ReceiptId, Receipt>,
-    outputs: BTreeMap<BlobHash, Output>,
-    jobs: Vec<JobSpec>,
+/// The receipts of every record that holds, in these directories; what tasks read and wrote is left aside.
+fn receipts(dirs: &[PathBuf]) -> Result<BTreeMap<ReceiptId, Receipt>, CliError> {
+    let (mut receipts, mut waiting, mut files) = (BTreeMap::new(), dirs.to_vec(), 0);
+    while let Some(path) = waiting.pop() {
+        let failed = |source| CliError::File { path: path.clone(), source };
+        if path.is_dir() {
+            for entry in std::fs::read_dir(&path).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                if entry.file_name() != CONTENT_DIR {
+                    waiting.push(entry.path());
+                }
+            }
+            continue;
+        }
+        files += 1;
+        if files > FILES_MAX {
+            return Err(CliError::Usage(format!("more than {FILES_MAX} files: name the job's directories alone")));
+        }
+        if std::fs::metadata(&path).map_err(failed)?.len() > RECORD_BYTES_MAX as u64 {
+            continue;
+        }
+        let Ok(record) = Record::from_bytes(&std::fs::read(&path).map_err(failed)?) else { continue };
+        let refused = |error| CliError::Failed(format!("record {}: {error}", path.display()));
+        receipts.extend(agreeing(&record).map_err(refused)?);
+    }
+    Ok(receipts)
 }
 
-impl Evidence {
-    fn read(dirs: &[PathBuf]) -> Result<Self, CliError> {
-        let mut evidence = Self::default();
-        let mut waiting: Vec<PathBuf> = dirs.to_vec();
-        let mut files = 0;
-        while let Some(path) = waiting.pop() {
-            let failed = |source| CliError::File { path: path.clone(), source };
-            if path.is_dir() {
-                for entry in std::fs::read_dir(&path).map_err(failed)? {
-                    waiting.push(entry.map_err(failed)?.path());
-                }
-                continue;
-            }
-            files += 1;
-            if files > FILES_MAX {
-                return Err(CliError::Usage(format!("more than {FILES_MAX} files: name the job's directories alone")));
-            }
-            evidence.add(&path)?;
-        }
-        Ok(evidence)
-    }
-
-    /// A file is whatever it decodes as; one that is none of these is content of a task.
-    fn add(&mut self, path: &Path) -> Result<(), CliError> {
-        let failed = |source| CliError::File { path: path.to_owned(), source };
-        if std::fs::metadata(path).map_err(failed)?.len() > limits::BILL_FILE_BYTES_MAX {
-            return Ok(());
-        }
-        let bytes = std::fs::read(path).map_err(failed)?;
-        if let Ok(record) = Record::from_bytes(&bytes) {
-            let refused = |error| CliError::Failed(format!("record {}: {error}", path.display()));
-            record.check().map_err(refused)?;
-            return self.witnesses(&record).map_err(refused);
-        }
-        if let Ok(output) = canon::decode::<Output>(&bytes, bytes.len()) {
-            self.outputs.insert(output.hash(), output);
-        } else if let Ok(spec) = canon::decode::<JobSpec>(&bytes, bytes.len()) {
-            self.jobs.push(spec);
-        }
-        Ok(())
-    }
-
-    fn witnesses(&mut self, record: &Record) -> Result<(), registry::receipt::RecordError> {
-        let witnesses: Vec<&Witness> = match record {
-            Record::Accepted(accepted) => accepted.witnesses.iter().collect(),
-            Record::Evidence(evidence) => evidence.accepted.witnesses.iter().chain([&evidence.accused]).collect(),
-        };
-        for witness in witnesses {
-            let receipt = witness.open()?;
-            self.receipts.insert(receipt.id(), receipt);
-        }
-        Ok(())
-    }
-
-    fn job(&self, invoice: &Invoice) -> Option<JobSpec> {
-        self.jobs.iter().find(|spec| spec.id() == invoice.job).cloned()
-    }
-
-    fn output(&self, receipt: &Receipt) -> Option<Output> {
-        self.outputs.get(&receipt.execution.output).cloned()
-    }
+/// The receipts that agree on what a record says, by name.
+fn agreeing(record: &Record) -> Result<Vec<(ReceiptId, Receipt)>, RecordError> {
+    record.check()?;
+    let accepted = match record {
+        Record::Accepted(accepted) => accepted,
+        Record::Evidence(evidence) => &evidence.accepted,
+    };
+    let open = |witness: &Witness| witness.open().map(|receipt| (receipt.id(), receipt));
+    accepted.witnesses.iter().map(open).collect()
 }

@@ -7,7 +7,7 @@ use registry::{
     audit::Secret,
     credits::Credits,
     device::Device,
-    id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId, RequesterId, SecretHash},
+    id::{BlobHash, EngineFingerprint, JobId, LinkId, NodeId, OperatorId, RequesterId, SecretHash},
     job::{Class, Policy, Profile, ShardInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -164,6 +164,10 @@ pub struct ReceiptAnswer {
     pub device: Option<Device>,
     /// Length of the file.
     pub bytes: u64,
+    /// Its place in the job's log.
+    pub seq: u64,
+    /// What stands for it and everything before it; that of the latest is the head of the log.
+    pub link: LinkId,
 }
 
 /// A file that a job wrote.

@@ -122,7 +122,7 @@ async fn a_job_is_taken_run_and_kept() {
     let records = coordinator.records(view.id).await.unwrap();
     assert_eq!(records.len(), 2);
     for record in &records {
-        Record::from_bytes(&record.bytes).unwrap().check().unwrap();
+        Record::from_bytes(&record.record.bytes).unwrap().check().unwrap();
     }
     assert_eq!(coordinator.output(BlobHash::of(b"ONE\n")).await.unwrap().as_deref(), Some(b"ONE\n".as_slice()));
     let again = coordinator.submit_and_wait(spec, plan, None).await.unwrap();

@@ -102,7 +102,8 @@ async fn ended_how(gateway: &Gateway, view: &JobView) -> Result<Option<(Count, C
         return Ok(None);
     }
     let (mut outcomes, mut devices) = (Count::new(), Count::new());
-    for record in gateway.inner.coordinator.records(view.id).await? {
+    for logged in gateway.inner.coordinator.records(view.id).await? {
+        let record = logged.record;
         if record.accused.is_none()
             && let Some((outcome, device)) = said(&record.bytes)
         {
