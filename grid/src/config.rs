@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use registry::id::OperatorId;
 use serde::{Deserialize, Serialize};
 
-use crate::audit::AuditConfig;
+use crate::{audit::AuditConfig, ledger::Rules};
 
 /// Parameters of one grid. Part of the machine's state: a replay uses the ones that decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,10 @@ pub struct Config {
     pub vouched: BTreeSet<OperatorId>,
     /// How often results are audited.
     pub audit: AuditConfig,
+    /// When what was earned is settled, and who gets what a liar loses.
+    pub ledger: Rules,
+    /// Postings that are kept at hand; half of them are archived when there are more.
+    pub postings_max: usize,
 }
 
 impl Default for Config {
@@ -64,6 +68,8 @@ impl Default for Config {
             open_jobs_max: 10_000,
             vouched: BTreeSet::new(),
             audit: AuditConfig::default(),
+            ledger: Rules::default(),
+            postings_max: 16_384,
         }
     }
 }

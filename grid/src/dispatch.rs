@@ -12,6 +12,7 @@
 //!
 //! - `job`: a job and its shards.
 //! - `schedule`: queued shards meet hosts with room.
+//! - `money`: what that means for the ledger.
 //! - `settle`: receipts and faults come in.
 //! - `standing`: audits are drawn, newcomers show what they are worth, who is caught loses what stood on its word alone.
 //! - `timers`: leases, stragglers, back-offs, deadlines, lost hosts.
@@ -19,6 +20,7 @@
 //! - `sane`: what holds of it at every time.
 
 mod job;
+mod money;
 mod sane;
 mod schedule;
 mod settle;
@@ -45,12 +47,13 @@ use self::standing::Qualification;
 pub use self::{
     job::{Job, Phase},
     sane::Insane,
-    view::{ExecutionView, HostView, JobView, Purpose, ShardView, Why},
+    view::{Costs, ExecutionView, HostView, JobView, Pay, Purpose, ShardView, Why},
 };
 use crate::{
     config::Config,
     fleet::Fleet,
-    flow::{Assignment, AssignmentId, Attested, Fault, Millis, Offer, Part, Plan},
+    flow::{Assignment, AssignmentId, Attested, Fault, Millis, Offer, Part, Payer, Plan},
+    ledger::{Entry, Invoice, Ledger, Posting},
     reputation::{Reputation, Standing},
 };
 
@@ -67,6 +70,15 @@ pub enum Event {
         /// What decides which of its results are audited.
         #[serde(default)]
         secret: Secret,
+        /// Who pays for it; nobody when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        payer: Option<Payer>,
+    },
+    /// The grid's owner enters credits that come or go, or stake. What the ledger refuses changes nothing: see
+    /// [`Ledger::admits`].
+    Entered {
+        /// What is entered.
+        entry: Entry,
     },
     /// The grid's owner has changed the parameters.
     Configured {
@@ -186,6 +198,16 @@ pub enum Effect {
         job: JobId,
         /// What is new.
         notice: Notice,
+    },
+    /// Keep postings that are not at hand any more, together with the event.
+    Archive {
+        /// The oldest, in their order.
+        postings: Vec<Posting>,
+    },
+    /// Keep what a job cost in the end, together with the event.
+    Invoice {
+        /// All of it settled.
+        invoice: Box<Invoice>,
     },
     /// The job is forgotten: so may be what was kept for it.
     Forget {
@@ -310,12 +332,16 @@ pub struct State {
     /// Shards of these.
     ended_shards: u64,
     assignments: u64,
+    ledger: Ledger,
 }
 
 impl State {
     /// A machine that knows nobody and has nothing to do.
     pub fn new(config: Config) -> Self {
+        // Rules that do not fit together are refused where the configuration is read; the usual ones hold in their place.
+        let ledger = Ledger::new(config.ledger.clone()).unwrap_or_default();
         Self {
+            ledger,
             fleet: Fleet::new(config.ahead_ms),
             reputation: Reputation::new(&config.vouched),
             newcomers: BTreeSet::new(),
@@ -344,7 +370,8 @@ impl State {
 
     /// When the next [`Event::Tick`] is due.
     pub fn next_timer(&self) -> Option<Millis> {
-        self.timers.first().map(|(due, _)| *due)
+        let timer = self.timers.first().map(|(due, _)| *due);
+        timer.into_iter().chain(self.ledger.next_due()).min()
     }
 
     /// How much is remembered, in jobs and their shards: what a snapshot of it costs grows with this.
@@ -362,7 +389,11 @@ impl State {
 pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
     let effects = &mut Vec::new();
     match event {
-        Event::Submitted { spec, plan, secret } => submitted(state, *spec, plan, secret, now, effects),
+        Event::Submitted { spec, plan, secret, payer } => submitted(state, *spec, plan, secret, payer, now, effects),
+        Event::Entered { entry } => {
+            // Who asked was told before: see `Ledger::admits`.
+            let _refused = state.ledger.enter(&entry, now);
+        }
         Event::Configured { config } => standing::configured(state, *config),
         Event::HostUp { node, operator, cert, offer, holding } => {
             state.fleet.up(node, operator, cert, offer, now);
@@ -386,10 +417,19 @@ pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
     }
     schedule::schedule(state, now, effects);
     standing::qualify(state, now, effects);
+    money::settle(state, now, effects);
     std::mem::take(effects)
 }
 
-fn submitted(state: &mut State, spec: JobSpec, plan: Plan, secret: Secret, now: Millis, effects: &mut Vec<Effect>) {
+fn submitted(
+    state: &mut State,
+    spec: JobSpec,
+    plan: Plan,
+    secret: Secret,
+    payer: Option<Payer>,
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
     let id = spec.id();
     if state.jobs.contains_key(&id) {
         return;
@@ -399,7 +439,10 @@ fn submitted(state: &mut State, spec: JobSpec, plan: Plan, secret: Secret, now: 
     effects.push(Effect::Notify { job: id, notice: Notice::Planned { shards: job.shard_count() } });
     state.timers.insert((deadline, Timer::Deadline(id)));
     state.jobs.insert(id, job);
-    state.turn.push_back(id);
+    match money::open(state, id, payer, now) {
+        Ok(()) => state.turn.push_back(id),
+        Err(reason) => end(state, id, Phase::Failed { reason }, now, effects),
+    }
 }
 
 /// Ends a job: its executions are revoked, its receipts have been kept, its shards' outputs stay.
@@ -417,10 +460,11 @@ fn end(state: &mut State, id: JobId, phase: Phase, now: Millis, effects: &mut Ve
         state.unchecked.remove(&alone);
     }
     for assignment in open {
-        if let Some(open) = settle::close(state, assignment) {
+        if let Some(open) = settle::drop_open(state, assignment, now) {
             effects.push(Effect::Revoke { node: open.node, assignment });
         }
     }
+    money::close(state, id, now);
     state.ended.push_back(id);
     forget_oldest(state, effects);
 }
@@ -435,5 +479,6 @@ fn forget_oldest(state: &mut State, effects: &mut Vec<Effect>) {
         let Some(job) = state.jobs.remove(&oldest) else { continue };
         state.ended_shards -= u64::from(job.shard_count());
         effects.push(Effect::Forget { job: oldest, blobs: job.blobs() });
+        money::forget(state, oldest, effects);
     }
 }

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use registry::{
-    id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId},
+    credits::Credits,
+    id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId, ReceiptId, RequesterId},
     job::ShardInfo,
+    price::PriceTable,
     receipt::{Output, Receipt},
-    sign::{SignatureError, Signed},
+    sign::{Head, SignatureError, Signed},
 };
 use serde::{Deserialize, Serialize};
 
@@ -71,8 +73,9 @@ pub struct Assignment {
 pub struct Attested {
     signed: Signed<Receipt>,
     receipt: Box<Receipt>,
-    /// What it commits to: compared many times, hashed once.
+    /// What it commits to, and what names it: compared many times, hashed once.
     commitment: Commitment,
+    id: ReceiptId,
 }
 
 impl Attested {
@@ -81,15 +84,28 @@ impl Attested {
     /// # Errors
     /// When the signature does not hold or another node signed.
     pub fn check(signed: Signed<Receipt>, node: NodeId) -> Result<Self, SignatureError> {
-        let (receipt, signer) = signed.open()?;
+        Self::check_by(signed, node, |head| head.open().map(drop))
+    }
+
+    /// The same, where `believe` says of the head of a batch whether it is signed: see [`Signed::open_by`].
+    ///
+    /// # Errors
+    /// When the signature does not hold or another node signed.
+    pub fn check_by<E: From<SignatureError>>(
+        signed: Signed<Receipt>,
+        node: NodeId,
+        believe: impl FnOnce(&Signed<Head>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let (receipt, signer) = signed.open_by(believe)?;
         if signer != node.0 || receipt.node != node {
-            return Err(SignatureError::Key);
+            return Err(SignatureError::Key.into());
         }
         Ok(Self::of(signed, receipt))
     }
 
     fn of(signed: Signed<Receipt>, receipt: Receipt) -> Self {
-        Self { signed, commitment: receipt.execution.commitment(), receipt: Box::new(receipt) }
+        let (commitment, id) = (receipt.execution.commitment(), receipt.id());
+        Self { signed, commitment, id, receipt: Box::new(receipt) }
     }
 
     /// A receipt that nobody signed, for [`sim`](crate::sim) and nothing else: whoever asks for its signature is refused, and it
@@ -101,6 +117,11 @@ impl Attested {
     /// What it says.
     pub fn receipt(&self) -> &Receipt {
         &self.receipt
+    }
+
+    /// The hash that names it.
+    pub fn id(&self) -> ReceiptId {
+        self.id
     }
 
     /// What it commits to.
@@ -116,7 +137,7 @@ impl Attested {
 
 impl fmt::Debug for Attested {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Attested({:?})", self.receipt.id())
+        write!(f, "Attested({:?})", self.id)
     }
 }
 
@@ -148,6 +169,19 @@ pub struct Offer {
     pub memory_bytes_max: u64,
     /// What it runs tasks on.
     pub engines: Engines,
+    /// What it asks for that.
+    #[serde(default, skip_serializing_if = "PriceTable::is_free")]
+    pub prices: PriceTable,
+}
+
+/// Who pays for a job. One that nobody pays for runs on hosts that ask for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payer {
+    /// Who.
+    pub requester: RequesterId,
+    /// What the job may cost, all in all.
+    pub cap: Credits,
 }
 
 /// Why an execution gave no result. Nobody is paid or punished for it; the task goes elsewhere.

@@ -21,12 +21,16 @@
 //!   payment also uses up its hold, of which each assignment has one: a job that was forgotten and is run again cannot be
 //!   billed with its old receipts.
 //! - **Settlement.** A payment lies in the operator's earned account until the audit window is over, longer where its shard
-//!   is contested. Stake that is withdrawn lies unbonding for at least as long. Both, with the stake, are what the operator
+//!   is contested. Those of a job that are due at about the same time are one posting: there are as many payments as
+//!   executions. Stake that is withdrawn lies unbonding for at least as long. Both, with the stake, are what the operator
 //!   can lose ([`Ledger::at_risk`]), which is S in the formula for the audit rate.
-//! - **Slashing** takes all of that, once and for good, on a [`Conviction`]: a record in class `exact` whose signatures were
-//!   checked. Unsettled payments go back whole to those who paid them, since nobody pays for the work of a liar; the
-//!   stake is split between the requester who was lied to, the auditor, and nobody: what is burned keeps an operator from
-//!   convicting itself through a friend at no loss. The burned part takes what rounding leaves.
+//! - **Expulsion** follows a [`Conviction`]: a record in class `exact` whose signatures were checked. Unsettled payments go
+//!   back whole to those who paid them, since nobody pays for the work of a liar, and the operator is paid no more. It keeps its
+//!   stake: one wrong result of one operator may be broken hardware, and a fault is not fraud.
+//! - **Slashing** takes that stake too, once and for good: hardware does not break twice in one way, so who signed the same
+//!   wrong result as another operator meant to. The stake is split between the requester who was lied to, the auditor, and
+//!   nobody: what is burned keeps an operator from convicting itself through a friend at no loss. The burned part takes what
+//!   rounding leaves.
 //! - **Audits are paid out of the job's own budget**, as any execution: hosts do not know that they audit, so they must be
 //!   paid alike. A part of the cap is set aside for audits and disputes alone ([`Terms::audit_reserve`]), so that a job's
 //!   last credits do not go to work that nobody can check any more; the quote says how much that takes ([`quote`]).
@@ -42,6 +46,7 @@
 //! [`Ledger::archive`] for postings.
 //!
 //! - `account`: accounts and postings. `books`: what stands on them, and the one place where that changes.
+//! - `entry`: what an owner enters by hand.
 //! - `escrow`: a job's holds and refunds, out of its `budget`. `payment`: from a verdict to an operator. `stake`: deposit, withdrawal, loss.
 //! - `quote`: what a job will cost. `statement`, `invoice`: what happened, for people, by `table` as CSV and JSON.
 //! - `check`: the invariants.
@@ -50,6 +55,7 @@ mod account;
 mod books;
 mod budget;
 mod check;
+mod entry;
 mod error;
 mod escrow;
 mod invoice;
@@ -75,17 +81,21 @@ pub use self::{
     account::{Account, Cause, ParseAccountError, PaymentKey, Posting, PostingId},
     budget::{Budget, Role, Use},
     check::Violation,
+    entry::Entry,
     error::{LedgerError, RulesError},
     escrow::{Order, Terms},
     invoice::{Invoice, InvoiceError, InvoiceLine},
     payment::{Ground, NotPayable, Payable, Payment, Standing},
-    quote::{Ask, Quote, QuoteError, quote},
+    quote::{Ask, Quote, QuoteError, audit_reserve, quote},
     stake::{Conviction, ConvictionError, Slashed},
     statement::{Statement, StatementLine},
     table::{Cell, Table},
 };
 use self::{books::Books, escrow::Job, stake::Unbonding};
 use crate::flow::Millis;
+
+/// Payments of a job are settled together, so many times in an audit window.
+const SETTLEMENTS_PER_WINDOW: u64 = 24;
 
 /// Parameters of one grid's ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +124,12 @@ impl Default for Rules {
 }
 
 impl Rules {
+    /// When what is paid now is settled: at the end of the audit window, or a little later with others.
+    fn due_ms(&self, now: Millis) -> Millis {
+        let grain = (self.audit_window_ms / SETTLEMENTS_PER_WINDOW).max(1);
+        now.saturating_add(self.audit_window_ms).checked_next_multiple_of(grain).unwrap_or(Millis::MAX)
+    }
+
     /// Whether they fit together.
     ///
     /// # Errors
@@ -151,14 +167,14 @@ impl From<Holder> for Account {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Due {
-    /// A payment is settled.
-    Payment(PaymentKey),
+    /// Payments of a job are settled.
+    Job(JobId),
     /// Stake is free.
     Unbonding(PostingId),
 }
 
 /// All credits of one grid.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ledger {
     rules: Rules,
@@ -166,12 +182,14 @@ pub struct Ledger {
     jobs: BTreeMap<JobId, Job>,
     /// What [`Ledger::settle`] does, and when.
     due: BTreeSet<(Millis, Due)>,
-    /// Payments that an operator can still lose.
-    unsettled: BTreeSet<(OperatorId, PaymentKey)>,
+    /// Jobs in which an operator has payments that it can still lose.
+    unsettled: BTreeSet<(OperatorId, JobId)>,
     /// Stake that is being withdrawn, by the posting that asked.
     unbonding: BTreeMap<PostingId, Unbonding>,
-    /// Operators that were slashed, by the receipt that each was convicted of.
-    struck: BTreeMap<OperatorId, ReceiptId>,
+    /// Operators that are paid no more, by the receipt that each was convicted of.
+    convicted: BTreeMap<OperatorId, ReceiptId>,
+    /// Those of them that have lost their stake.
+    slashed: BTreeSet<OperatorId>,
     /// Changes so far: says when a debug build checks everything again.
     changes: u64,
 }
@@ -182,17 +200,19 @@ impl Ledger {
     /// # Errors
     /// When the rules do not fit together.
     pub fn new(rules: Rules) -> Result<Self, RulesError> {
+        let mut ledger = Self::default();
+        ledger.configure(rules)?;
+        Ok(ledger)
+    }
+
+    /// The rules are others from now on. What has a date keeps it.
+    ///
+    /// # Errors
+    /// When they do not fit together; this changes nothing.
+    pub fn configure(&mut self, rules: Rules) -> Result<(), RulesError> {
         rules.check()?;
-        Ok(Self {
-            rules,
-            books: Books::default(),
-            jobs: BTreeMap::new(),
-            due: BTreeSet::new(),
-            unsettled: BTreeSet::new(),
-            unbonding: BTreeMap::new(),
-            struck: BTreeMap::new(),
-            changes: 0,
-        })
+        self.rules = rules;
+        Ok(())
     }
 
     /// Credits come into the grid.
@@ -231,9 +251,25 @@ impl Ledger {
         self.due.first().map(|(due, _)| *due)
     }
 
+    /// Jobs of which something is settled by then.
+    pub fn jobs_due(&self, now: Millis) -> BTreeSet<JobId> {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now);
+        due.filter_map(|(_, due)| if let Due::Job(job) = due { Some(*job) } else { None }).collect()
+    }
+
+    /// How many postings are not archived.
+    pub fn postings_len(&self) -> usize {
+        self.books.len()
+    }
+
     /// The receipt that an operator was convicted of, if it was.
-    pub fn struck(&self, operator: OperatorId) -> Option<ReceiptId> {
-        self.struck.get(&operator).copied()
+    pub fn convicted(&self, operator: OperatorId) -> Option<ReceiptId> {
+        self.convicted.get(&operator).copied()
+    }
+
+    /// Whether an operator has lost its stake.
+    pub fn is_slashed(&self, operator: OperatorId) -> bool {
+        self.slashed.contains(&operator)
     }
 
     /// Takes the postings before `upto` off the books, oldest first, for whoever keeps them. What they add up to stays.

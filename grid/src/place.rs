@@ -3,6 +3,8 @@
 use std::{collections::BTreeSet, fmt};
 
 use registry::{
+    credits::Credits,
+    device::DeviceAsk,
     id::{EngineFingerprint, ModuleHash, NodeId, OperatorId},
     job::{Class, Limits},
 };
@@ -36,6 +38,8 @@ pub struct Need<'a> {
     pub faulted: &'a [NodeId],
     /// Whose hosts may run it.
     pub among: Among<'a>,
+    /// What its next execution may cost.
+    pub budget: Credits,
     /// Where the search for a host starts; after the host that was given work last, when absent.
     pub start: Option<NodeId>,
 }
@@ -91,6 +95,13 @@ pub enum Reason {
         /// Offered, in bytes.
         offered: u64,
     },
+    /// It asks for more than the job may still cost.
+    Price {
+        /// What an execution may cost there.
+        worst: Credits,
+        /// What the job's cap leaves.
+        free: Credits,
+    },
     /// It has no engine for it.
     Lacks(Lack),
     /// Its results could not be compared with those at hand.
@@ -121,6 +132,12 @@ impl fmt::Display for Reason {
             }
             Self::Failed => f.write_str("failed to run this shard, and another host may still do so"),
             Self::Memory { asked, offered } => write!(f, "offers {offered} bytes of memory a task, of {asked} asked"),
+            Self::Price { worst, free } if free.is_zero() => {
+                write!(f, "asks for up to {worst} credits an execution, and the job has none: submit it with a cap")
+            }
+            Self::Price { worst, free } => {
+                write!(f, "asks for up to {worst} credits an execution, and the job's cap leaves {free}")
+            }
             Self::Lacks(lack) => write!(f, "{lack}"),
             Self::Engine => f.write_str("runs another engine than this shard's earlier executions"),
             Self::EngineAlone { operators, quorum } => {
@@ -159,6 +176,19 @@ pub fn capable(limits: &Limits, ask: &EngineAsk, host: &Host) -> Result<(), Reas
     ask.lack(&host.offer.engines.0).map_or(Ok(()), |lack| Err(Reason::Lacks(lack)))
 }
 
+/// Whether an execution costs no more there than it may.
+///
+/// # Errors
+/// What it may cost.
+pub fn affordable(limits: &Limits, device: DeviceAsk, free: Credits, host: &Host) -> Result<(), Reason> {
+    if host.offer.prices.is_free() {
+        return Ok(());
+    }
+    // What has no bill is over the bound of all credits.
+    let worst = host.offer.prices.worst(limits, device).map_or(Credits::MAX, |bill| bill.total);
+    if worst > free { Err(Reason::Price { worst, free }) } else { Ok(()) }
+}
+
 /// Whether the host `node` may run the shard, how well it suits, and on which engine.
 ///
 /// # Errors
@@ -175,6 +205,7 @@ pub fn consider(need: &Need<'_>, node: NodeId, host: &Host, fleet: &Fleet, confi
     }
     need.among.admits(host, need.ask.class)?;
     capable(need.limits, &need.ask, host)?;
+    affordable(need.limits, need.ask.device, need.budget, host)?;
     let engine = engine(need, host, fleet)?;
     let window = host.window(config.ahead_ms);
     if host.in_flight >= window {
@@ -291,6 +322,7 @@ mod properties;
 mod tests {
     use registry::{
         membership::NodeCert,
+        price::PriceTable,
         sign::{SecretKey, Signed},
     };
 
@@ -306,7 +338,8 @@ mod tests {
     }
 
     pub(super) fn offer(engine: EngineFingerprint) -> Offer {
-        Offer { slots: 1, queue_max: 0, memory_bytes_max: 1 << 30, engines: Engines::plain(engine, PORTABLE) }
+        let (engines, prices) = (Engines::plain(engine, PORTABLE), PriceTable::default());
+        Offer { slots: 1, queue_max: 0, memory_bytes_max: 1 << 30, engines, prices }
     }
 
     fn fleet(hosts: &[(u8, u8)]) -> Fleet {
@@ -327,6 +360,7 @@ mod tests {
             operators: &[],
             faulted: &[],
             among: Among::All,
+            budget: Credits::ZERO,
             start: None,
         }
     }

@@ -9,13 +9,13 @@
 //! - [`adversary`]: who works against the grid. `conduct`: what each of them does.
 //! - `world`: the event loop. `hosts`: what hosts do with assignments. `network`: what becomes of messages and connections.
 //! - `work`: jobs, tasks, and what is true of them. `random`: where chance comes from. `slab`: where things lie.
+//! - `purse`: what is paid for tasks, what operators vouch with, and what liars have of it in the end.
 //! - `check`: what has to hold at every time. [`statistics`], [`report`], [`sweep`], [`chart`]: what is told of it.
 //!
 //! A run is a function of its options: the same ones give the same report, event by event, on every machine. There is no clock in
 //! here, so how long a run takes is measured by who calls it.
 //!
-//! What is not simulated, since the machine does not know it yet: subnets, prices and stakes in a ledger (`Operator` in `world` is
-//! where balances will be), disputes over segments. What a coordinator loses when it crashes is tested with the journal instead.
+//! What is not simulated, since the machine does not know it yet: subnets, disputes over segments. What a coordinator loses when it crashes is tested with the journal instead.
 
 pub mod adversary;
 pub mod chart;
@@ -23,6 +23,7 @@ mod check;
 mod conduct;
 mod hosts;
 mod network;
+pub mod purse;
 mod random;
 pub mod report;
 mod slab;
@@ -75,6 +76,9 @@ pub struct Options {
     pub shown_tasks: u64,
     /// Honest operators that begin with none.
     pub newcomers_ppm: u32,
+    /// Stake of every operator, in tasks: each task costs a credit then, and what it costs is in the machine's ledger. Nobody pays
+    /// for anything when 0.
+    pub stake_tasks: u64,
     /// What becomes of messages.
     pub network: Network,
     /// What becomes of hosts.
@@ -190,6 +194,7 @@ impl Default for Options {
             re_entry_ms: Some(10_000),
             shown_tasks: 60_000,
             newcomers_ppm: 0,
+            stake_tasks: 25,
             network: Network::default(),
             trouble: Trouble::default(),
             check_every_events: 100_000,
@@ -222,6 +227,7 @@ impl Options {
             ("number of slots", self.slots.into(), 1, 1_000),
             ("number of tasks", self.tasks.into(), 1, 1_000_000_000),
             ("number of tasks of a job", self.job_tasks.into(), 1, 1_000_000),
+            ("stake in tasks", self.stake_tasks, 0, 1_000_000),
             ("time of a task in ms", self.task_ms, 1, 10_000),
             ("load in ppm", self.load_ppm.into(), 1, 10 * ppm),
             ("share of liars in ppm", self.liars_ppm.into(), 0, 900_000),

@@ -2,13 +2,14 @@
 //!
 //! - `exit`: errors and exit codes; `output`: tables, JSON, progress; `connect`: where the coordinator is; `paths`: where
 //!   files are by default; `parse`: what arguments mean; `folder`: where a task's files go.
-//! - Verbs that ask a coordinator: `push submit jobs job results receipt nodes why cancel names yank`.
-//! - Verbs that need no grid: `run doctor calibrate sim completions`, `receipt verify`, `receipt replay`, `dispute make` and
-//!   `dispute replay`.
+//! - Verbs that ask a coordinator: `push submit jobs job results receipt ledger nodes why cancel names yank`.
+//! - Verbs that need no grid: `run doctor calibrate sim completions`, `receipt verify`, `receipt replay`, `dispute make`, `dispute
+//!   replay` and `bill verify`.
 //! - Verbs that are a process of the grid: `up node demo`. Their arguments are values that `node` and `demo` take.
 //!
 //! Results go to standard output, everything else to standard error. With `--json` standard output is one JSON value.
 
+mod bill;
 mod calibrate;
 mod cancel;
 mod completions;
@@ -20,6 +21,7 @@ mod exit;
 mod folder;
 mod job;
 mod jobs;
+mod ledger;
 mod names;
 pub mod node;
 mod nodes;
@@ -27,6 +29,7 @@ mod output;
 mod parse;
 pub mod paths;
 mod push;
+mod quote;
 mod receipt;
 mod results;
 mod run;
@@ -89,6 +92,11 @@ enum Verb {
     /// Settle two receipts that differ by the one segment in which they do.
     #[command(subcommand)]
     Dispute(dispute::DisputeVerb),
+    /// Show who has which credits; bring and take some, and see what happened to them.
+    Ledger(ledger::LedgerArgs),
+    /// Check what a job cost.
+    #[command(subcommand)]
+    Bill(bill::BillVerb),
     /// List hosts and how they did.
     Nodes(nodes::NodesArgs),
     /// Say why a shard is where it is.
@@ -148,6 +156,8 @@ async fn run(verb: Verb) -> Outcome {
         Verb::Results(args) => results::run(args).await,
         Verb::Receipt(verb) => receipt::run(verb).await,
         Verb::Dispute(verb) => dispute::run(verb).await,
+        Verb::Ledger(args) => ledger::run(args).await,
+        Verb::Bill(verb) => bill::run(verb).await,
         Verb::Nodes(args) => nodes::run(args).await,
         Verb::Why(args) => why::run(args).await,
         Verb::Cancel(args) => cancel::run(args).await,

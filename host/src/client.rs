@@ -177,6 +177,16 @@ impl Client {
         self.ask(Method::POST, path, "application/json", full(body.into())).await
     }
 
+    /// `POST`s JSON and waits for the gateway's word that it is done.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn tell(&self, path: &str, value: &impl Serialize) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(value)
+            .map_err(|error| ClientError::Answer { url: self.url.clone(), detail: error.to_string() })?;
+        self.send(Method::POST, path, "application/json", full(body.into())).await.map(drop)
+    }
+
     /// `GET`s text, such as `/metrics`.
     ///
     /// # Errors

@@ -14,6 +14,12 @@
 //! cpu_class = "generic"       # or "avx2": the processor's best when left out; hosts of different classes never agree
 //! every_layer = false         # true: no node where the kernel lacks a part of `sandbox::jail`
 //!
+//! [host.prices]               # what it asks, in millionths of a credit; nothing when left out
+//! giga_fuel_micro = 1000      # for 10^9 units of fuel
+//! gib_second_micro = 500      # for a GiB of memory limit over a second of the task's own time
+//! mib_out_micro = 20          # for a MiB of output
+//! model_second_micro = { cpu = 100, gpu = 9000 }
+//!
 //! [host.compile]              # what compiling one module may take, and what is kept
 //! cpu_s_max = 120
 //! memory_bytes_max = 2147483648
@@ -30,6 +36,8 @@ mod inference;
 
 use std::path::{Path, PathBuf};
 
+use grid::ledger::RulesError;
+use registry::price::{PriceError, PriceTable};
 use serde::Deserialize;
 
 pub use self::inference::{InferenceConfig, InferenceError, Library};
@@ -84,6 +92,8 @@ pub struct HostConfig {
     pub compile: CompileConfig,
     /// What models run on beside tract.
     pub inference: InferenceConfig,
+    /// What it asks.
+    pub prices: PriceTable,
 }
 
 /// What compiling one module may take, and how much is kept of what was compiled.
@@ -127,6 +137,7 @@ impl Default for HostConfig {
             every_layer: false,
             compile: CompileConfig::default(),
             inference: InferenceConfig::default(),
+            prices: PriceTable::default(),
         }
     }
 }
@@ -165,6 +176,12 @@ pub enum ConfigError {
     /// What models run on.
     #[error("{0}")]
     Inference(#[from] InferenceError),
+    /// A price is over its bound.
+    #[error("host.prices: {0}")]
+    Price(#[from] PriceError),
+    /// The ledger's rules do not fit together.
+    #[error("grid.ledger: {0}")]
+    Rules(#[from] RulesError),
 }
 
 impl Config {
@@ -178,6 +195,7 @@ impl Config {
         let config: Self = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
         config.host.check()?;
+        config.grid.ledger.check()?;
         Ok(config)
     }
 }
@@ -201,6 +219,7 @@ impl HostConfig {
     /// Names the first that is not or does not.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.inference.check(self.isolation)?;
+        self.prices.check()?;
         let compile = &self.compile;
         let bounds = [
             ("host.slots", self.slots.into(), 1, limits::HOST_SLOTS_MAX.into()),
@@ -268,6 +287,9 @@ mod tests {
             ("[host]\nslots = 0\n", "host.slots is 0, outside"),
             ("[host]\nisolation = \"none\"\n", "isolation"),
             ("[host]\ncpu_class = \"avx9\"\n", "avx9"),
+            ("[host.prices]\nwall_second_micro = 7\n", "wall_second_micro"),
+            ("[host.prices]\nmib_out_micro = 1000000000001\n", "price mib_out_micro is 1000000000001"),
+            ("[grid.ledger]\nunbonding_ms = 7\n", "unbonding_ms is 7, below audit_window_ms"),
             ("[host.inference]\nonnxruntimes = \"auto\"\n", "onnxruntimes"),
             ("[host]\nisolation = \"thread\"\n[host.inference]\nonnxruntime = \"auto\"\n", "native library"),
         ] {

@@ -14,6 +14,7 @@ mod work;
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -21,11 +22,13 @@ use bytes::Bytes;
 use grid::{
     config::Config,
     dispatch::{Event, JobView, Notice, State, on_event},
-    flow::{Assignment, AssignmentId, Attested, Fault, Offer, Plan},
+    flow::{Assignment, AssignmentId, Attested, Fault, Millis, Offer, Payer, Plan},
+    ledger::{Account, Entry, Invoice, LedgerError, Posting, Statement},
 };
 use registry::{
     audit::Secret,
     canon,
+    credits::{CreditsError, Delta},
     id::{BlobHash, JobId, ManifestHash, NodeId, OperatorId},
     job::{JobSpec, TaskTemplate},
     membership::NodeCert,
@@ -37,7 +40,7 @@ use registry::{
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use self::work::Loop;
-pub use crate::journal::StoredRecord;
+pub use crate::journal::{LoggedRecord, StoredRecord};
 use crate::{
     journal::{Journal, JournalError, Replay, Row},
     limits,
@@ -70,6 +73,29 @@ pub enum SubmitError {
     /// No secret can be made for what is audited.
     #[error("system has no randomness: {0}; try again later")]
     Random(getrandom::Error),
+    /// The ledger says no.
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
+}
+
+/// Why there is no statement or invoice.
+#[derive(Debug, thiserror::Error)]
+pub enum StatementError {
+    /// Stopping.
+    #[error("{0}")]
+    Closed(#[from] Closed),
+    /// The archive cannot be read.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    /// The ledger says no.
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
+    /// An entry of the archive makes no sense.
+    #[error("archive of the ledger is damaged: {0}; restore the journal from a copy")]
+    Damaged(#[from] canon::CanonError),
+    /// The postings do not add up.
+    #[error("archive of the ledger does not add up: {0}; restore the journal from a copy")]
+    Credits(#[from] CreditsError),
 }
 
 /// Why a coordinator cannot start.
@@ -145,14 +171,48 @@ type Question = Box<dyn FnOnce(&State) -> Answer + Send>;
 type Answer = Box<dyn FnOnce() + Send>;
 
 enum Command {
-    Submit { spec: Box<JobSpec>, plan: Plan, secret: Secret, input: Option<Bytes>, reply: SubmitReply },
-    Cancel { job: JobId, reply: oneshot::Sender<bool> },
-    HostUp { event: Box<Event>, node: NodeId, session: SessionId, outbox: mpsc::Sender<ToHost> },
-    HostDown { node: NodeId, session: SessionId },
-    Deliver { node: NodeId, delivered: Vec<Delivered> },
-    Faulted { node: NodeId, faults: Vec<(AssignmentId, Fault)> },
-    Name { statement: Vec<u8>, reply: oneshot::Sender<()> },
-    Ask { question: Question, once_on_disk: bool },
+    Submit {
+        spec: Box<JobSpec>,
+        plan: Plan,
+        secret: Secret,
+        payer: Option<Payer>,
+        input: Option<Bytes>,
+        reply: SubmitReply,
+    },
+    Enter {
+        entry: Entry,
+        reply: oneshot::Sender<Result<(), SubmitError>>,
+    },
+    Cancel {
+        job: JobId,
+        reply: oneshot::Sender<bool>,
+    },
+    HostUp {
+        event: Box<Event>,
+        node: NodeId,
+        session: SessionId,
+        outbox: mpsc::Sender<ToHost>,
+    },
+    HostDown {
+        node: NodeId,
+        session: SessionId,
+    },
+    Deliver {
+        node: NodeId,
+        delivered: Vec<Delivered>,
+    },
+    Faulted {
+        node: NodeId,
+        faults: Vec<(AssignmentId, Fault)>,
+    },
+    Name {
+        statement: Vec<u8>,
+        reply: oneshot::Sender<()>,
+    },
+    Ask {
+        question: Question,
+        once_on_disk: bool,
+    },
     Event(Box<Event>),
     Close,
 }
@@ -214,13 +274,20 @@ impl Coordinator {
     ///
     /// # Errors
     /// When there is no room, or nothing can be written.
-    pub async fn submit(&self, spec: JobSpec, plan: Plan) -> Result<JobId, SubmitError> {
+    pub async fn submit(&self, spec: JobSpec, plan: Plan, payer: Option<Payer>) -> Result<JobId, SubmitError> {
         let (reply, answer) = oneshot::channel();
         let secret = Secret::generate().map_err(SubmitError::Random)?;
         self.pin(spec.id(), spec.blobs().into_iter()).await;
         let input = self.cached_input(&spec).await;
-        self.send(Command::Submit { spec: Box::new(spec), plan, secret, input, reply: SubmitReply::Taken(reply) })
-            .await?;
+        self.send(Command::Submit {
+            spec: Box::new(spec),
+            plan,
+            secret,
+            payer,
+            input,
+            reply: SubmitReply::Taken(reply),
+        })
+        .await?;
         answer.await.map_err(|_| Closed)?
     }
 
@@ -228,13 +295,25 @@ impl Coordinator {
     ///
     /// # Errors
     /// When there is no room, or nothing can be written.
-    pub async fn submit_and_wait(&self, spec: JobSpec, plan: Plan) -> Result<JobView, SubmitError> {
+    pub async fn submit_and_wait(
+        &self,
+        spec: JobSpec,
+        plan: Plan,
+        payer: Option<Payer>,
+    ) -> Result<JobView, SubmitError> {
         let (reply, answer) = oneshot::channel();
         let secret = Secret::generate().map_err(SubmitError::Random)?;
         self.pin(spec.id(), spec.blobs().into_iter()).await;
         let input = self.cached_input(&spec).await;
-        self.send(Command::Submit { spec: Box::new(spec), plan, secret, input, reply: SubmitReply::Ended(reply) })
-            .await?;
+        self.send(Command::Submit {
+            spec: Box::new(spec),
+            plan,
+            secret,
+            payer,
+            input,
+            reply: SubmitReply::Ended(reply),
+        })
+        .await?;
         answer.await.map_err(|_| Closed)?
     }
 
@@ -246,6 +325,53 @@ impl Coordinator {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Cancel { job, reply }).await?;
         answer.await.map_err(|_| Closed)
+    }
+
+    /// Enters credits that come or go, or stake; returns once that is on disk.
+    ///
+    /// # Errors
+    /// When the ledger refuses, or nothing can be written.
+    pub async fn enter(&self, entry: Entry) -> Result<(), SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Enter { entry, reply }).await?;
+        answer.await.map_err(|_| Closed)?
+    }
+
+    /// What happened on an account, from what is at hand and from the archive.
+    ///
+    /// # Errors
+    /// When the coordinator is stopping, or the archive cannot be read.
+    pub async fn statement(&self, account: Account, range: Range<Millis>) -> Result<Statement, StatementError> {
+        // What is at hand first: what is archived meanwhile is in both, and is left out of the first below.
+        let recent: Vec<Posting> = self.ask(|state| state.ledger().postings().cloned().collect()).await?;
+        let upto = recent.first().map_or(u64::MAX, |posting| posting.id.0);
+        let mut postings = Vec::new();
+        let mut from = 0;
+        while from < upto {
+            let page = self.journal.postings(from, limits::POSTINGS_PAGE_MAX).await?;
+            let Some(last) = page.last() else { break };
+            from = canon::decode::<Posting>(last, limits::POSTING_BYTES_MAX)?.id.0 + 1;
+            let page = page.iter().map(|body| canon::decode::<Posting>(body, limits::POSTING_BYTES_MAX));
+            let own = page.filter(|posting| !matches!(posting, Ok(posting) if posting.change(account).is_none()));
+            postings.extend(own.collect::<Result<Vec<_>, _>>()?.into_iter().filter(|posting| posting.id.0 < upto));
+        }
+        postings.extend(recent);
+        Ok(Statement::of(account, Delta::ZERO, &postings, range)?)
+    }
+
+    /// What a job cost, once it has ended.
+    ///
+    /// # Errors
+    /// When the ledger does not know the job, or it has not ended; when the archive cannot be read.
+    pub async fn invoice(&self, job: JobId) -> Result<Invoice, StatementError> {
+        match self.ask(move |state| state.ledger().invoice(job)).await? {
+            Err(LedgerError::JobUnknown { .. }) => {}
+            known => return Ok(known?),
+        }
+        match self.journal.invoice(job).await? {
+            Some(body) => Ok(canon::decode(&body, limits::INVOICE_BYTES_MAX)?),
+            None => Err(LedgerError::JobUnknown { job }.into()),
+        }
     }
 
     /// Asks the state something. The answer comes once what it tells is on disk, so that nobody is told of an end that a
@@ -362,12 +488,20 @@ impl Coordinator {
         names.entries().map(|(name, entry)| (name.clone(), entry.clone())).collect()
     }
 
-    /// The records of a job.
+    /// The records of a job that stand, by shard.
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub async fn records(&self, job: JobId) -> Result<Vec<StoredRecord>, JournalError> {
+    pub async fn records(&self, job: JobId) -> Result<Vec<LoggedRecord>, JournalError> {
         self.journal.records(job).await
+    }
+
+    /// All records that a job ever had, in their order.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn log(&self, job: JobId) -> Result<Vec<LoggedRecord>, JournalError> {
+        self.journal.log(job).await
     }
 
     /// A small output, as it was kept beside its receipt; larger ones are in the store.

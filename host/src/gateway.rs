@@ -7,6 +7,7 @@
 //! - [`wire`]: what crosses the socket as JSON; [`error`]: every refusal, with its status, word and advice.
 //! - [`serve`]: connections; [`guard`]: who may ask what; [`token`]: the secret that says so.
 //! - [`jobs`], [`resolve`], [`preflight`], [`plan`]: from a request to an accepted job.
+//! - [`ledger`]: what it costs, and who has which credits.
 //! - [`events`], [`results`], [`receipts`]: what comes of it; [`work`]: what it takes to do it again. [`blobs`], [`names`], [`grid_routes`]: the rest.
 //!
 //! **Attackers.** It listens on loopback unless told otherwise. Whatever changes or tells anything needs the token of the
@@ -23,6 +24,7 @@ mod events;
 mod grid_routes;
 mod guard;
 mod jobs;
+mod ledger;
 mod names;
 mod plan;
 mod preflight;
@@ -112,11 +114,16 @@ impl Gateway {
             .route("/v1/jobs/{id}/results/files/{shard}/{*path}", get(results::file))
             .route("/v1/jobs/{id}/receipts", get(receipts::list))
             .route("/v1/jobs/{id}/receipts/{index}", get(receipts::read))
+            .route("/v1/jobs/{id}/log", get(receipts::log))
             .route("/v1/jobs/{id}/spec", get(work::spec))
             .route("/v1/jobs/{id}/shards/{stage}/{index}/input", get(work::input))
             .route("/v1/jobs/{id}/shards/{stage}/{index}/output", get(work::output))
             .route("/v1/jobs/{id}/shards/{stage}/{index}/stdout", get(work::stdout))
             .route("/v1/jobs/{id}/why", get(jobs::why))
+            .route("/v1/jobs/{id}/invoice", get(ledger::invoice))
+            .route("/v1/quote", post(ledger::quote))
+            .route("/v1/ledger", get(ledger::accounts).post(ledger::enter))
+            .route("/v1/ledger/statement", get(ledger::statement))
             .route("/v1/engine", get(work::engine))
             .route("/v1/nodes", get(grid_routes::nodes))
             .route("/v1/ticket", get(grid_routes::ticket))

@@ -8,7 +8,12 @@
 //! I/O error) the batch is kept and tried again; until it succeeds [`Journal::is_healthy`] says no and new work is
 //! refused. A snapshot of the state replaces the events before it.
 //!
+//! Records of a job are its log: each is chained to the one before as it is written (`registry::log::job`), in the transaction
+//! that has the event which led to it. None is taken out: one that was withdrawn is marked.
+//!
 //! SQLite through `rusqlite`: the journal is one writer on one thread, which is the shape of a synchronous library.
+
+mod chain;
 
 use std::{
     path::Path,
@@ -24,8 +29,8 @@ use std::{
 use bytes::Bytes;
 use registry::{
     canon,
-    id::{BlobHash, JobId, NodeId},
-    job::{ShardInfo, Stage},
+    id::{BlobHash, JobId, LinkId, NodeId},
+    job::ShardInfo,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
@@ -37,7 +42,9 @@ pub const LINGER: Duration = Duration::from_millis(4);
 /// Wait before a failed commit is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 /// Version of the tables and of the events in them.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
+/// The version before, whose records have no chain: it is made when such a file is opened.
+const SCHEMA_UNCHAINED: i64 = 2;
 
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +96,11 @@ pub enum Row {
     Record(JobId, StoredRecord),
     /// A signed statement about a name.
     Name(Bytes),
-    /// Everything of a job may go.
+    /// Postings that the ledger has no more at hand: each with its place, and as it is encoded.
+    Postings(Vec<(u64, Vec<u8>)>),
+    /// What a job cost in the end, as it is encoded.
+    Invoice(JobId, Vec<u8>),
+    /// Everything of a job may go, but for what it cost.
     Forget(JobId),
 }
 
@@ -102,6 +113,19 @@ pub struct StoredRecord {
     pub accused: Option<NodeId>,
     /// Its canonical bytes.
     pub bytes: Bytes,
+}
+
+/// A record with its place in its job's log.
+#[derive(Debug, Clone)]
+pub struct LoggedRecord {
+    /// The record.
+    pub record: StoredRecord,
+    /// Records of the job before it.
+    pub seq: u64,
+    /// What stands for it and everything before it.
+    pub link: LinkId,
+    /// Another one has taken its place.
+    pub withdrawn: bool,
 }
 
 /// One event as it is journalled: its time and its canonical bytes.
@@ -145,10 +169,13 @@ impl Journal {
     pub fn open(path: &Path, on_commit: OnCommit) -> Result<(Self, Replay), JournalError> {
         let shown: Arc<str> = path.display().to_string().into();
         let failed = |source| JournalError::Sqlite { path: shown.to_string(), source };
-        let writer = connect(path).map_err(failed)?;
+        let mut writer = connect(path).map_err(failed)?;
         let found: i64 = writer.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-        if ![0, SCHEMA].contains(&found) {
+        if ![0, SCHEMA_UNCHAINED, SCHEMA].contains(&found) {
             return Err(JournalError::Schema { path: shown.to_string(), found });
+        }
+        if found == SCHEMA_UNCHAINED {
+            chain::begin(&mut writer).map_err(failed)?;
         }
         writer.execute_batch(TABLES).map_err(failed)?;
         writer.pragma_update(None, "user_version", SCHEMA).map_err(failed)?;
@@ -208,24 +235,48 @@ impl Journal {
         .await
     }
 
-    /// The records of a job, by shard, evidence after what it is held against.
+    /// The records of a job that stand, by shard, evidence after what it is held against.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn records(&self, job: JobId) -> Result<Vec<StoredRecord>, JournalError> {
+    pub async fn records(&self, job: JobId) -> Result<Vec<LoggedRecord>, JournalError> {
+        let mut records = self.log(job).await?;
+        records.retain(|logged| !logged.withdrawn);
+        // The sort keeps the order in which they were written.
+        records.sort_by_key(|logged| (logged.record.shard.stage, logged.record.shard.index));
+        Ok(records)
+    }
+
+    /// All records that a job ever had, in the order in which they were written.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn log(&self, job: JobId) -> Result<Vec<LoggedRecord>, JournalError> {
+        self.read(move |connection| chain::read(connection, job)).await
+    }
+
+    /// Postings from the archive, in their order, from this place on, so many at most; as they are encoded.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn postings(&self, from: u64, max: usize) -> Result<Vec<Vec<u8>>, JournalError> {
+        let (from, max) = (i64::try_from(from).unwrap_or(i64::MAX), i64::try_from(max).unwrap_or(i64::MAX));
         self.read(move |connection| {
-            let sql = "SELECT stage, shard, shards, accused, body FROM record WHERE job = ?1 ORDER BY stage, shard, id";
+            let sql = "SELECT body FROM posting WHERE place >= ?1 ORDER BY place LIMIT ?2";
             let mut query = connection.prepare_cached(sql)?;
-            let rows = query.query_map([job.as_bytes()], |row| {
-                let stage = if row.get::<_, u8>(0)? == 0 { Stage::Map } else { Stage::Reduce };
-                let accused: Option<[u8; 32]> = row.get(3)?;
-                Ok(StoredRecord {
-                    shard: ShardInfo { stage, index: row.get(1)?, count: row.get(2)? },
-                    accused: accused.map(NodeId),
-                    bytes: Bytes::from(row.get::<_, Vec<u8>>(4)?),
-                })
-            })?;
-            rows.collect()
+            query.query_map([from, max], |row| row.get(0))?.collect()
+        })
+        .await
+    }
+
+    /// What a job cost in the end, as it is encoded, if the job was settled and forgotten.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn invoice(&self, job: JobId) -> Result<Option<Vec<u8>>, JournalError> {
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached("SELECT body FROM invoice WHERE job = ?1")?;
+            query.query_row([job.as_bytes()], |row| row.get(0)).optional()
         })
         .await
     }
@@ -248,9 +299,12 @@ const TABLES: &str = "
     CREATE UNIQUE INDEX IF NOT EXISTS output_hash ON output (hash, job);
     CREATE TABLE IF NOT EXISTS record (
         id INTEGER PRIMARY KEY, job BLOB NOT NULL, stage INTEGER NOT NULL, shard INTEGER NOT NULL,
-        shards INTEGER NOT NULL, accused BLOB, body BLOB NOT NULL);
-    CREATE INDEX IF NOT EXISTS record_job ON record (job);
-    CREATE UNIQUE INDEX IF NOT EXISTS record_accepted ON record (job, stage, shard) WHERE accused IS NULL;
+        shards INTEGER NOT NULL, accused BLOB, body BLOB NOT NULL,
+        seq INTEGER NOT NULL DEFAULT 0, link BLOB NOT NULL DEFAULT x'', withdrawn INTEGER NOT NULL DEFAULT 0);
+    CREATE UNIQUE INDEX IF NOT EXISTS record_log ON record (job, seq);
+    CREATE UNIQUE INDEX IF NOT EXISTS record_stands ON record (job, stage, shard) WHERE accused IS NULL AND withdrawn = 0;
+    CREATE TABLE IF NOT EXISTS posting (place INTEGER PRIMARY KEY, body BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS invoice (job BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS name (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
 ";
 
@@ -383,23 +437,21 @@ fn keep(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
             let sql = "INSERT OR IGNORE INTO output (job, hash, body) VALUES (?1, ?2, ?3)";
             connection.prepare_cached(sql)?.execute(params![job.as_bytes(), hash.as_bytes(), body.as_ref()])?;
         }
-        Row::Record(job, record) => {
-            // What is accepted now takes the place of what was withdrawn.
-            let sql = "INSERT OR REPLACE INTO record (job, stage, shard, shards, accused, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let stage = u8::from(record.shard.stage == Stage::Reduce);
-            let accused = record.accused.as_ref().map(|node| node.as_bytes().as_slice());
-            let ShardInfo { index, count, .. } = record.shard;
-            connection.prepare_cached(sql)?.execute(params![
-                job.as_bytes(),
-                stage,
-                index,
-                count,
-                accused,
-                record.bytes.as_ref()
-            ])?;
-        }
+        Row::Record(job, record) => chain::append(connection, *job, record)?,
         Row::Name(body) => {
             connection.prepare_cached("INSERT INTO name (body) VALUES (?1)")?.execute([body.as_ref()])?;
+        }
+        Row::Postings(postings) => {
+            // What is appended again, since its commit failed half way, is the same.
+            let mut insert =
+                connection.prepare_cached("INSERT OR REPLACE INTO posting (place, body) VALUES (?1, ?2)")?;
+            for (place, body) in postings {
+                insert.execute(params![i64::try_from(*place).unwrap_or(i64::MAX), body])?;
+            }
+        }
+        Row::Invoice(job, body) => {
+            let sql = "INSERT OR REPLACE INTO invoice (job, body) VALUES (?1, ?2)";
+            connection.prepare_cached(sql)?.execute(params![job.as_bytes(), body])?;
         }
         Row::Forget(job) => {
             connection.prepare_cached("DELETE FROM output WHERE job = ?1")?.execute([job.as_bytes()])?;
@@ -430,6 +482,8 @@ fn next_batch(inbox: &mpsc::Receiver<Command>) -> Option<Batch> {
 
 #[cfg(test)]
 mod tests {
+    use registry::job::Stage;
+
     use super::*;
 
     fn open(path: &Path) -> (Journal, Replay) {
@@ -493,8 +547,9 @@ mod tests {
         journal.append_and_tell(vec![], rows).await.unwrap();
         assert_eq!(journal.output(hash).await.unwrap().as_deref(), Some(b"out".as_slice()));
         let records = journal.records(job).await.unwrap();
-        let kept: Vec<_> = records.iter().map(|record| (record.accused, record.bytes.as_ref())).collect();
-        assert_eq!(kept, [(Some(NodeId([2; 32])), b"record".as_slice()), (None, b"stands")]);
+        let kept = |logged: &LoggedRecord| (logged.record.accused, logged.record.bytes.to_vec());
+        let kept: Vec<_> = records.iter().map(kept).collect();
+        assert_eq!(kept, [(Some(NodeId([2; 32])), b"record".to_vec()), (None, b"stands".to_vec())]);
         journal.append_and_tell(vec![], vec![Row::Forget(job)]).await.unwrap();
         assert_eq!(journal.output(hash).await.unwrap(), None);
         assert!(journal.records(job).await.unwrap().is_empty());

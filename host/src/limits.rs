@@ -289,6 +289,14 @@ pub const HOLDING_MAX: usize = 16_384;
 pub const HOST_QUEUE_MAX: u32 = 8192;
 /// Length in bytes of a standard output that travels with its receipt; longer ones are fetched as blobs.
 pub const OUTPUT_INLINE_BYTES_MAX: usize = 64 << 10;
+/// Length in bytes of one file of a host's log of receipts, after which another is begun: some 15,000 receipts.
+pub const RECEIPT_LOG_SEGMENT_BYTES: u64 = 16 << 20;
+/// Bytes of a host's log of receipts; past them the oldest files go.
+pub const RECEIPT_LOG_BYTES_MAX: u64 = 1 << 30;
+/// Heads of one host's log that a coordinator remembers, so that it checks each once and sees which contradict each other.
+pub const HEADS_PER_HOST_MAX: usize = 256;
+/// Hosts whose heads a coordinator remembers besides those that are connected.
+pub const HEADS_HOSTS_MAX: usize = 4096;
 /// Jobs' templates that both ends of a connection remember.
 pub const TEMPLATES_MAX: usize = 1024;
 /// The same in bytes.
@@ -393,3 +401,10 @@ pub const HOST_AHEAD_MAX: u32 = 256;
 pub const TASK_MEMORY_BYTES_MAX: u64 = 1 << 30;
 /// Time in milliseconds for which a coordinator's ticket is good: it is written anew at each start.
 pub const TICKET_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// Postings that are read from the archive at a time.
+pub const POSTINGS_PAGE_MAX: usize = 4096;
+/// Length in bytes of an encoded posting.
+pub const POSTING_BYTES_MAX: usize = 4096;
+/// Length in bytes of an encoded invoice: a line for each of a million executions.
+pub const INVOICE_BYTES_MAX: usize = 1 << 30;

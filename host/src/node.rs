@@ -50,6 +50,8 @@ const NODE_KEY_FILE: &str = "node.key";
 const OPERATOR_KEY_FILE: &str = "operator.key";
 const JOURNAL_FILE: &str = "journal.db";
 const BLOBS_DIR: &str = "blobs";
+/// Where, in its data directory, a host keeps the log of what it signed.
+pub const RECEIPTS_DIR: &str = "receipts";
 const COMPILED_DIR: &str = "compiled";
 const COMPILE_KEY_FILE: &str = "compile.key";
 
@@ -230,7 +232,7 @@ pub async fn up(options: UpOptions, ready: impl FnOnce(&Value)) -> Result<(), No
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
     let url = format!("http://{}", listener.local_addr().map_err(listen)?);
     // It runs no tasks, but looks into models.
-    let looking = SandboxOptions { slots_max: 1, ..config.host.sandbox() };
+    let looking = SandboxOptions { slots_max: 1, warms_models: false, ..config.host.sandbox() };
     let sandbox = starting(move || Sandbox::new(looking)).await?;
     let gateway = Gateway::new(coordinator.clone(), store.clone(), sandbox, metrics, token, ticket.to_string());
     let (stop, stopping) = watch::channel(false);
@@ -332,11 +334,13 @@ pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<()
         cert: certify(&key, &operator),
         key,
         endpoint: endpoint.clone(),
+        log_dir: dir.join(RECEIPTS_DIR),
         store: store.clone(),
         sandboxes,
         slots: offer.slots,
         queue_max: offer.queue_max,
         memory_bytes_max: offer.memory_bytes_max,
+        prices: offer.prices,
         conduct: options.conduct,
         metrics,
     };

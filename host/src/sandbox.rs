@@ -141,6 +141,9 @@ pub struct SandboxOptions {
     pub optimisation: Optimisation,
     /// What a task that breaks out of WebAssembly would find itself in.
     pub isolation: Isolation,
+    /// Whether a model is opened, for the shape that it declares, when it is loaded before a task runs. Who only looks whether
+    /// models load need not.
+    pub warms_models: bool,
     /// Whether there is no sandbox where the kernel lacks a part of [`jail`], rather than a warning.
     pub every_layer: bool,
     /// Time in milliseconds after which a sandbox process that has nothing to do is ended.
@@ -185,6 +188,7 @@ impl Default for SandboxOptions {
             backend: BackendOptions::default(),
             optimisation: Optimisation::Speed,
             isolation: Isolation::Thread,
+            warms_models: true,
             every_layer: false,
             process_idle_ms: limits::SANDBOX_IDLE_MS,
             program: None,

@@ -1,11 +1,12 @@
 //! The host's side: takes assignments, runs them in the sandbox, signs what came of them.
 //!
 //! ```text
-//! Assign ─link► Book ─job► content at hand ─► Book ─executor► Request ─sandbox► Finished ─sign► Done ─► Book ─link► Receipts
+//! Assign ─link► Book ─job► content at hand ─► Book ─executor► Request ─sandbox► Finished ─signer► Done ─► Book ─link► Receipts
 //! ```
 //! - `book`: what the host holds and in which state: waiting, running, finished; the queue; what is still to be said.
 //! - `job`: what the tasks of one job share, and how it gets here.
 //! - `executor`: the threads that run tasks, one a slot.
+//! - `signer`: the thread that signs what is ready with one signature. `log`: where it keeps what it signed.
 //! - `link`: the connection to the coordinator, made again for ever.
 //! - `conduct`: the test aid that makes a host lie.
 //!
@@ -16,29 +17,35 @@
 //!
 //! # What a crash loses
 //! Everything that is held: the hello after the restart lists nothing, so the coordinator gives the work to others. Nothing
-//! on disk has to be cleaned up; large outputs lose their hold with the process.
+//! on disk has to be cleaned up; large outputs lose their hold with the process. The log of what was signed stays, and goes on.
 
 mod book;
 mod conduct;
 mod executor;
 mod job;
 mod link;
+mod log;
+mod signer;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use grid::flow::Offer;
 use iroh::{Endpoint, protocol::Router};
 use registry::{
     id::{NodeId, OperatorId},
     membership::{NodeCert, Ticket},
+    price::PriceTable,
     sign::{SecretKey, SignatureError, Signed},
     store::{self, Store},
 };
 
-use self::book::Book;
-pub use self::conduct::Conduct;
+use self::{book::Book, log::ReceiptLog};
+pub use self::{
+    conduct::Conduct,
+    log::{ReceiptLogError, export},
+};
 use crate::{
     clock::Stopwatch,
     limits,
@@ -59,6 +66,8 @@ pub struct WorkerOptions {
     /// Where the coordinator is dialled from, and may fetch large outputs at. The worker takes connections at it, and closes
     /// it when it ends.
     pub endpoint: Endpoint,
+    /// Where the log of what it signed lies; it belongs to the key.
+    pub log_dir: PathBuf,
     /// Where modules, models, inputs and large outputs lie.
     pub store: Store,
     /// Runs the tasks.
@@ -69,6 +78,8 @@ pub struct WorkerOptions {
     pub queue_max: u32,
     /// Memory in bytes that one task may have.
     pub memory_bytes_max: u64,
+    /// What it asks.
+    pub prices: PriceTable,
     /// Whether it is honest.
     pub conduct: Conduct,
     /// What it counts.
@@ -109,6 +120,9 @@ pub enum WorkerError {
         /// As is.
         node: NodeId,
     },
+    /// The log of what the node signed cannot be used.
+    #[error("{0}")]
+    Log(#[from] ReceiptLogError),
     /// A thread did not start.
     #[error("thread for a slot does not start: {0}")]
     Thread(std::io::Error),
@@ -138,7 +152,8 @@ struct Shared {
 /// When an option makes no sense, or the coordinator refuses this host for good.
 pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
     let shared = Arc::new(Shared::new(options)?);
-    let executors = executor::start(&shared)?;
+    let log = ReceiptLog::open(&shared.options.log_dir, shared.node)?;
+    let executors = executor::start(&shared, log)?;
     let WorkerOptions { endpoint, store, ticket, .. } = &shared.options;
     let coordinator = ticket.coordinator;
     let blobs = store.protocol(Arc::new(move |node| node == coordinator));
@@ -187,6 +202,7 @@ impl Shared {
             queue_max: *queue_max,
             memory_bytes_max: *memory_bytes_max,
             engines: sandboxes.engines().clone(),
+            prices: self.options.prices.clone(),
         }
     }
 

@@ -81,8 +81,16 @@ pub fn hash<T: Serialize>(domain: &str, value: &T) -> [u8; 32] {
 
 /// The same of a value that is encoded already.
 pub fn hash_encoded(domain: &str, bytes: &[u8]) -> [u8; 32] {
+    hash_parts(domain, [bytes])
+}
+
+/// The same of bytes that lie in several places.
+pub(crate) fn hash_parts<const N: usize>(domain: &str, parts: [&[u8]; N]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(domain.as_bytes()).update(&[0]).update(bytes);
+    hasher.update(domain.as_bytes()).update(&[0]);
+    for part in parts {
+        hasher.update(part);
+    }
     *hasher.finalize().as_bytes()
 }
 

@@ -148,6 +148,18 @@ id!(
     SecretHash
 );
 id!(
+    /// A leaf or an inner node of a tree over what was signed together: see [`crate::merkle`].
+    MerkleHash
+);
+id!(
+    /// A head of a host's log: the hash of the canonical bytes of a [`crate::sign::Head`].
+    HeadId
+);
+id!(
+    /// An entry of a job's log, with everything before it: see [`crate::log::link`].
+    LinkId
+);
+id!(
     /// A machine, by its iroh ed25519 public key.
     NodeId
 );

@@ -4,13 +4,15 @@
 //! - [`id`]: newtype hashes and keys; nothing else names a thing.
 //! - [`canon`]: the one canonical CBOR codec. What is hashed or signed goes through it and nothing else does.
 //! - [`preimage`]: what a hash in a signed record is of, so that it can be handed on without trust.
-//! - [`sign`]: domain-separated ed25519 signatures over the exact bytes.
+//! - [`sign`]: domain-separated ed25519 signatures over the exact bytes, of one statement or of a batch. [`merkle`]: the trees
+//!   over batches.
 //! - [`name`]: `publisher/name@version`, signed, immutable, yankable.
 //! - [`manifest`]: what a publisher says of a task module or a model.
 //! - [`tolerance`]: how far two backends may differ on one model. [`device`]: what inference runs on.
 //! - [`job`]: what a submitter asks for, and the task, one pure function call, that a host runs.
 //! - [`membership`]: an operator's certificate for its machine; the ticket that leads to a grid.
 //! - [`receipt`]: what a host signs about one execution, and evidence against a host that signed a wrong one.
+//! - [`log`]: what a host signed and what was kept of a job, each chained by hashes, in files.
 //! - [`merkle`]: one hash for a list, and proofs of what is in it.
 //! - [`segment`]: the states that a stepped task goes through, the root over them that a receipt signs, and snapshots.
 //! - [`dispute`]: two receipts that differ, and the one segment that says which of them is wrong.
@@ -27,6 +29,7 @@ pub mod device;
 pub mod dispute;
 pub mod id;
 pub mod job;
+pub mod log;
 pub mod manifest;
 pub mod membership;
 pub mod merkle;

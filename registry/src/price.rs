@@ -163,6 +163,15 @@ impl PriceTable {
         PriceId(self.name())
     }
 
+    /// Whether it asks for nothing.
+    pub fn is_free(&self) -> bool {
+        let Self { giga_fuel_micro, gib_second_micro, mib_out_micro, model_second_micro } = self;
+        [giga_fuel_micro, gib_second_micro, mib_out_micro]
+            .into_iter()
+            .chain(model_second_micro.values())
+            .all(|micro| *micro == 0)
+    }
+
     /// Whether every price is within its bound.
     ///
     /// # Errors

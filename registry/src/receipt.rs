@@ -16,6 +16,7 @@ use crate::{
     device::Device,
     id::{BlobHash, Commitment, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, ReceiptId, TaskId},
     job::{Class, QUORUM_MAX, ShardInfo},
+    log::{Conflict, Heads, heads::HeadError},
     membership::NodeCert,
     preimage::Preimage,
     sign::{SignatureError, Signed, Statement},
@@ -249,7 +250,10 @@ pub enum RecordError {
     Form(#[from] canon::CanonError),
     /// A signature does not hold.
     #[error("{0}")]
-    Signature(#[from] SignatureError),
+    Signature(SignatureError),
+    /// A host contradicts itself.
+    #[error("{0}")]
+    Conflict(Box<Conflict>),
     /// Signed by another machine than it names.
     #[error("receipt names node {named} but another key signed it")]
     Signer {
@@ -285,13 +289,36 @@ pub enum RecordError {
     NoContradiction,
 }
 
+impl From<SignatureError> for RecordError {
+    fn from(error: SignatureError) -> Self {
+        Self::Signature(error)
+    }
+}
+
+impl From<HeadError> for RecordError {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Signature(error) => Self::Signature(error),
+            HeadError::Conflict(conflict) => Self::Conflict(conflict),
+        }
+    }
+}
+
 impl Witness {
     /// The receipt, when both signatures hold and tie together.
     ///
     /// # Errors
     /// Names what does not hold.
     pub fn open(&self) -> Result<Receipt, RecordError> {
-        let (receipt, signer) = self.receipt.open()?;
+        self.open_by(&mut Heads::default())
+    }
+
+    /// The same, beside heads that are known from elsewhere.
+    ///
+    /// # Errors
+    /// Names what does not hold, or contradicts those.
+    pub fn open_by(&self, heads: &mut Heads) -> Result<Receipt, RecordError> {
+        let (receipt, signer) = self.receipt.open_by(|head| heads.believe(head).map_err(RecordError::from))?;
         let (cert, operator) = self.cert.open()?;
         if receipt.node.0 != signer {
             return Err(RecordError::Signer { named: receipt.node });
@@ -363,17 +390,17 @@ pub struct Checked {
 }
 
 impl Accepted {
-    fn check(&self) -> Result<Checked, RecordError> {
+    fn check(&self, heads: &mut Heads) -> Result<Checked, RecordError> {
         let quorum = self.quorum.clamp(1, QUORUM_MAX);
         let none = RecordError::Quorum { operators: 0, quorum };
         let (first, rest) = self.witnesses.split_first().ok_or(none)?;
-        let first = first.open()?;
+        let first = first.open_by(heads)?;
         let commitment = first.execution.commitment();
         let mut operators = BTreeSet::from([first.operator]);
         let mut devices = BTreeSet::from_iter(first.device.clone());
         let (mut nn_record, mut segment_record) = (first.nn_record, first.segment_record);
         for witness in rest {
-            let receipt = witness.open()?;
+            let receipt = witness.open_by(heads)?;
             if (receipt.job, receipt.shard) != (first.job, first.shard) {
                 return Err(RecordError::Subject);
             }
@@ -415,12 +442,20 @@ impl Record {
     /// # Errors
     /// Names the first thing that does not hold.
     pub fn check(&self) -> Result<Checked, RecordError> {
+        self.check_by(&mut Heads::default())
+    }
+
+    /// The same, beside heads that are known from elsewhere.
+    ///
+    /// # Errors
+    /// Names the first thing that does not hold, or contradicts those.
+    pub fn check_by(&self, heads: &mut Heads) -> Result<Checked, RecordError> {
         let evidence = match self {
-            Self::Accepted(accepted) => return accepted.check(),
+            Self::Accepted(accepted) => return accepted.check(heads),
             Self::Evidence(evidence) => evidence,
         };
-        let checked = evidence.accepted.check()?;
-        let accused = evidence.accused.open()?;
+        let checked = evidence.accepted.check(heads)?;
+        let accused = evidence.accused.open_by(heads)?;
         if (accused.job, accused.shard) != (checked.job, checked.shard) {
             return Err(RecordError::Subject);
         }

@@ -22,7 +22,7 @@ pub use self::snapshot::{SNAPSHOT_HEAD_BYTES_MAX, Snapshot, SnapshotError};
 use crate::{
     canon::{self, CanonError},
     id::{BlobHash, EngineFingerprint, ModuleHash, StateRoot, TaskId},
-    merkle::{Proof, Tree},
+    merkle::{List, Proof},
 };
 
 /// Segments of a task, in number.
@@ -37,9 +37,9 @@ pub const GLOBALS_MAX: usize = 10_000;
 pub const SEGMENT_RECORD_BYTES_MAX: usize = SEGMENTS_MAX as usize * 34 + 64;
 
 /// Kind of the tree over the states of a task.
-const SEGMENTS: Tree = Tree("quorate/segments/1");
+const SEGMENTS: List = List("quorate/segments/1");
 /// Kind of the tree over the pages of a memory, each by its BLAKE3 hash.
-const MEMORY: Tree = Tree("quorate/memory/1");
+const MEMORY: List = List("quorate/memory/1");
 /// What states of one task are chained under.
 const CHAIN: &str = "quorate/segments/chain/1";
 

@@ -3,13 +3,24 @@
 //! What is signed is `DOMAIN || 0x00 || payload`: a signature made for one kind of statement is worth nothing for
 //! another. [`Signed`] carries the payload as it was signed, so that nobody has to re-encode anything to check it; the
 //! payload itself is canonical and is decoded strictly.
+//!
+//! A signature may stand for a whole batch of statements: see [`Batch`]. Whoever opens a statement need not care.
+
+mod batch;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, marker::PhantomData};
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::canon::{self, Bytes, CanonError};
+pub use self::batch::{BATCH_ITEMS_MAX, Batch, Head, INCLUSION_BYTES_MAX, Inclusion, Tip};
+use crate::{
+    canon::{self, Bytes, CanonError},
+    id::NodeId,
+    merkle,
+};
 
 /// A kind of statement that can be signed.
 pub trait Statement: Serialize + DeserializeOwned {
@@ -30,6 +41,51 @@ pub enum SignatureError {
     Mismatch {
         /// Kind of statement.
         domain: &'static str,
+    },
+    /// A batch of none, or of too many.
+    #[error("batch of {count} statements, outside the bounds of 1 to {BATCH_ITEMS_MAX}")]
+    Count {
+        /// Statements.
+        count: usize,
+    },
+    /// The head of a batch is signed as part of a batch.
+    #[error("head of a batch is part of a batch itself; heads are signed for themselves")]
+    Nested,
+    /// The head of the batch is of another node than its signature.
+    #[error("head is of node {head}, signed by {signer}: a head of another host")]
+    OtherHead {
+        /// The node that the head names.
+        head: NodeId,
+        /// Who signed.
+        signer: NodeId,
+    },
+    /// The path does not lead from the statement to the root that was signed.
+    #[error(
+        "path does not lead from leaf {index} of {count} to the root of head {seq}: another leaf's, or changed bytes"
+    )]
+    Path {
+        /// Which leaf.
+        index: u32,
+        /// Leaves of the batch.
+        count: u32,
+        /// Number of the head.
+        seq: u64,
+    },
+    /// A batch is not whole, or more than whole.
+    #[error("batch of head {seq} has {found} statements, signed were {count}")]
+    Items {
+        /// Number of the head.
+        seq: u64,
+        /// As signed.
+        count: u32,
+        /// As found.
+        found: usize,
+    },
+    /// The statements of a batch are not those that its head stands for.
+    #[error("statements of the batch do not lead to the root of head {seq}: one is changed, or stands elsewhere")]
+    Root {
+        /// Number of the head.
+        seq: u64,
     },
     /// The bytes are signed but are not a canonical statement.
     #[error("signed {domain} is malformed: {source}")]
@@ -85,6 +141,9 @@ pub struct Signed<T> {
     payload: Bytes,
     signer: Bytes,
     signature: Bytes,
+    /// Absent when the signature is over the payload alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inclusion: Option<Box<Inclusion>>,
     #[serde(skip)]
     kind: PhantomData<T>,
 }
@@ -98,6 +157,7 @@ impl<T: Statement> Signed<T> {
             payload: payload.into(),
             signer: key.public().to_vec().into(),
             signature: signature.to_bytes().to_vec().into(),
+            inclusion: None,
             kind: PhantomData,
         }
     }
@@ -106,7 +166,7 @@ impl<T: Statement> Signed<T> {
     /// put something signed.
     pub fn nothing() -> Self {
         let (payload, signer, signature) = (Bytes::default(), Bytes::default(), Bytes::default());
-        Self { payload, signer, signature, kind: PhantomData }
+        Self { payload, signer, signature, inclusion: None, kind: PhantomData }
     }
 
     /// The statement and its signer's public key, when the signature holds.
@@ -114,14 +174,56 @@ impl<T: Statement> Signed<T> {
     /// # Errors
     /// When it does not, or the payload is not a canonical statement of this kind.
     pub fn open(&self) -> Result<(T, [u8; 32]), SignatureError> {
-        let signer: [u8; 32] = self.signer.0.as_slice().try_into().map_err(|_| SignatureError::Key)?;
-        let key = VerifyingKey::from_bytes(&signer).map_err(|_| SignatureError::Key)?;
-        let mismatch = SignatureError::Mismatch { domain: T::DOMAIN };
-        let Ok(signature) = Signature::from_slice(&self.signature.0) else { return Err(mismatch) };
-        if key.verify_strict(&message(T::DOMAIN, &self.payload), &signature).is_err() {
-            return Err(mismatch);
+        self.open_by(Signed::check)
+    }
+
+    /// The same, where `believe` says of the head of a batch whether it is signed: who sees many statements of one batch
+    /// need check it once.
+    ///
+    /// # Errors
+    /// When it is not, the statement is not of that batch, or the payload is not a canonical statement of this kind.
+    pub fn open_by<E: From<SignatureError>>(
+        &self,
+        believe: impl FnOnce(&Signed<Head>) -> Result<(), E>,
+    ) -> Result<(T, [u8; 32]), E> {
+        let signer = self.signer()?;
+        match self.head() {
+            None => self.check()?,
+            Some(head) => {
+                self.check_inclusion(NodeId(signer))?;
+                believe(&head)?;
+            }
         }
         Ok((self.peek()?, signer))
+    }
+
+    /// The head of the batch that it stands in, with the head's signature; none when it was signed for itself.
+    pub fn head(&self) -> Option<Signed<Head>> {
+        let head = &self.inclusion.as_ref()?.head;
+        let (signer, signature) = (self.signer.clone(), self.signature.clone());
+        Some(Signed { payload: canon::encode(head).into(), signer, signature, inclusion: None, kind: PhantomData })
+    }
+
+    /// Where in which batch it stands; nowhere when it was signed for itself.
+    pub fn inclusion(&self) -> Option<&Inclusion> {
+        self.inclusion.as_deref()
+    }
+
+    fn signer(&self) -> Result<[u8; 32], SignatureError> {
+        self.signer.0.as_slice().try_into().map_err(|_| SignatureError::Key)
+    }
+
+    fn check_inclusion(&self, signer: NodeId) -> Result<(), SignatureError> {
+        let leaf = || merkle::leaf(T::DOMAIN, &self.payload);
+        self.inclusion.as_ref().map_or(Ok(()), |inclusion| inclusion.check(leaf(), signer))
+    }
+
+    /// Checks the signature over the payload.
+    fn check(&self) -> Result<(), SignatureError> {
+        let key = VerifyingKey::from_bytes(&self.signer()?).map_err(|_| SignatureError::Key)?;
+        let mismatch = SignatureError::Mismatch { domain: T::DOMAIN };
+        let Ok(signature) = Signature::from_slice(&self.signature.0) else { return Err(mismatch) };
+        key.verify_strict(&message(T::DOMAIN, &self.payload), &signature).map_err(|_| mismatch)
     }
 
     /// The statement without looking at the signature: for what this process itself sealed or opened before.
@@ -129,8 +231,7 @@ impl<T: Statement> Signed<T> {
     /// # Errors
     /// When the payload is not a canonical statement of this kind.
     pub fn peek(&self) -> Result<T, SignatureError> {
-        canon::decode(&self.payload, T::BYTES_MAX)
-            .map_err(|source| SignatureError::Payload { domain: T::DOMAIN, source })
+        decode(&self.payload)
     }
 }
 
@@ -140,79 +241,14 @@ impl<T: Statement> fmt::Debug for Signed<T> {
     }
 }
 
+fn decode<T: Statement>(payload: &[u8]) -> Result<T, SignatureError> {
+    canon::decode(payload, T::BYTES_MAX).map_err(|source| SignatureError::Payload { domain: T::DOMAIN, source })
+}
+
 fn message(domain: &str, payload: &[u8]) -> Vec<u8> {
     let mut message = Vec::with_capacity(domain.len() + 1 + payload.len());
     message.extend_from_slice(domain.as_bytes());
     message.push(0);
     message.extend_from_slice(payload);
     message
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Note {
-        text: String,
-    }
-
-    impl Statement for Note {
-        const DOMAIN: &'static str = "test/note/1";
-        const BYTES_MAX: usize = 100;
-    }
-
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Order {
-        text: String,
-    }
-
-    impl Statement for Order {
-        const DOMAIN: &'static str = "test/order/1";
-        const BYTES_MAX: usize = 100;
-    }
-
-    fn note() -> (Note, SecretKey) {
-        (Note { text: "hello".into() }, SecretKey::from_bytes(&[7; 32]))
-    }
-
-    #[test]
-    fn a_sealed_statement_opens_to_itself_and_its_signer() {
-        let (note, key) = note();
-        assert_eq!(Signed::seal(&note, &key).open().unwrap(), (note, key.public()));
-    }
-
-    #[test]
-    fn a_changed_byte_anywhere_breaks_it() {
-        let (note, key) = note();
-        let sealed = canon::encode(&Signed::seal(&note, &key));
-        for at in 0..sealed.len() {
-            let mut bytes = sealed.clone();
-            bytes[at] ^= 1;
-            let opened = canon::decode::<Signed<Note>>(&bytes, 1000).ok().and_then(|signed| signed.open().ok());
-            assert_eq!(opened, None, "byte {at} changed unnoticed");
-        }
-    }
-
-    #[test]
-    fn a_signature_for_one_kind_is_worth_nothing_for_another() {
-        let (note, key) = note();
-        let bytes = canon::encode(&Signed::seal(&note, &key));
-        let order: Signed<Order> = canon::decode(&bytes, 1000).unwrap();
-        assert!(matches!(order.open(), Err(SignatureError::Mismatch { domain: "test/order/1" })));
-    }
-
-    #[test]
-    fn nothing_is_believed_of_nobody() {
-        let nothing = Signed::<Note>::nothing();
-        assert!(matches!(nothing.open(), Err(SignatureError::Key)));
-        assert!(matches!(nothing.peek(), Err(SignatureError::Payload { .. })));
-    }
-
-    #[test]
-    fn a_secret_key_does_not_print() {
-        assert!(!format!("{:?}", SecretKey::from_bytes(&[7; 32])).contains("0707"));
-    }
 }

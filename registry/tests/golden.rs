@@ -12,6 +12,7 @@ use registry::{
         StateRoot, TaskId,
     },
     job::{Class, JobInput, JobSpec, Limits, Policy, Profile, Reduce, ShardInfo, Split, Stage, task_id},
+    log::{job, link},
     manifest::{
         Lint, LintCondition, LintDifference, LintRun, LintSubject, Manifest, ModelEncoding, ModelManifest, TaskManifest,
     },
@@ -20,7 +21,7 @@ use registry::{
     price::PriceTable,
     receipt::{Execution, Outcome, Output, OutputFile, Receipt, Trap},
     segment::{Global, MemoryState, PAGE_BYTES, SegmentRecord, Snapshot, State, Stream, chained, memory_root},
-    sign::{SecretKey, Signed},
+    sign::{Batch, Head, SecretKey, Signed, Tip},
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -206,11 +207,11 @@ fn hashes_of_longer_values() {
         ("commitment", "c9f9715d911839d14c9e6bbf9657823131f3eca39d8e823c2e6b95d2c9c90621"),
         ("receipt", "9b46b89d28bd1b578d8f11844ecf9b94fedcdee6e3dcafad10976642dcba897a"),
         ("price table", "d122c8fa371cca4b2b6f08db2a17b38cb6d12006a20ef7e1f899189b3474eb94"),
-        ("memory", "b78387ac77a08ce9da4a2b1e76dfd73ba9a80d8eff9ef0acc8271f84eea9e557"),
-        ("state", "c3be4df273edec41edb7bcc3ef458a509e83cb13529d8e89e06ebe1c06cf37f8"),
+        ("memory", "b954f6737892ee3ced00d5116dc93030239a969021092be76d60b5381d764e8f"),
+        ("state", "bb321a47394689dc9bfbcc4e1703a8ee4a2ac136075141b4cee59d31ac611e2e"),
         ("chain", "196249a8c00700808ee24fcacb6410931cf1c63970d22e377b85233033a81562"),
-        ("segments", "9c4c1bd91b0c6fc69615e1f846304c3c937f38eaf1d279c4bc70a603a97072e8"),
-        ("snapshot", "e29aade338f716087cdfb1085853955eab7a24eaf4601e716dd3eb2b4d2ebf20"),
+        ("segments", "ebef45205bbc25f2bfb80325dc1d7124c18da93bab2a9c0b572d5ecbfbd9288a"),
+        ("snapshot", "14bbe62eedf61d2fe1349c7b67a8ba0536dfe3f652ed980e3d8b0fc45b94f1ac"),
     ];
     assert_eq!(found, golden.map(|(what, hash)| (what, hash.to_owned())));
 }
@@ -229,6 +230,40 @@ fn signatures() {
             "bd17d0376305f69f14d2e3d7db74167bfc17c5c862ed0a5e10f71ba9f54d1b84"
         ]
     );
+}
+
+#[test]
+fn batches_and_logs() {
+    let receipts = [41, 42, 43].map(|nonce| Receipt { nonce, ..receipt() });
+    let (batch, tip) = Batch::seal(&receipts, Tip::START, &key()).unwrap();
+    let head: Head = batch.head.peek().unwrap();
+    let key = hex(&key().public());
+    let spoken = [
+        "a5646e6f64655820",
+        &key,
+        "637365710064707265765820",
+        &"00".repeat(32),
+        "64726f6f745820",
+        &head.root.to_string(),
+        "65636f756e7403",
+    ];
+    assert_eq!(hex(&canon::encode(&head)), spoken.concat());
+    let hash = |bytes: &[u8]| hex(blake3::hash(bytes).as_bytes());
+    let found = [
+        ("head", tip.last.to_string()),
+        ("root", head.root.to_string()),
+        ("batch", hash(&canon::encode(&batch))),
+        ("statement of a batch", hash(&canon::encode(&batch.signed().unwrap()[2]))),
+        ("link", link(JobId([8; 32]), 3, job::START, b"record").to_string()),
+    ];
+    let golden = [
+        ("head", "aa51a1019c9d0b832d37ed8fa3f55f8a6142149a4b285bd036e78a0015d4d2ba"),
+        ("root", "30ce5a47d723b0a88dd516e738dc51676e6b4449d8ef188f1f583b08ce612eb7"),
+        ("batch", "d0ca6b229c420a131909a341ba2d50d231b007d1660b12b745b96b618ac4681a"),
+        ("statement of a batch", "c1dd19698af0196f1cdb26ec7041e70fa4fc1845bc9600401b2a367af24c6999"),
+        ("link", "48fd22b5ab5826d03f4abc0b2aed387f7b86a654847d054cb645130bab8b1660"),
+    ];
+    assert_eq!(found, golden.map(|(what, hash)| (what, hash.to_owned())));
 }
 
 #[test]

@@ -28,6 +28,7 @@ use registry::{
     id::{BlobHash, JobId, NodeId, OperatorId, TaskId},
     job::{Class, Policy, ShardInfo, Stage},
     membership::{NodeCert, Ticket},
+    price::PriceTable,
     receipt::{Execution, Outcome, Output, Receipt},
     sign::{SecretKey, Signed},
 };
@@ -67,7 +68,7 @@ impl Peer {
         let hello = Hello {
             version: wire::VERSION,
             cert: Signed::seal(&cert, &operator),
-            offer: Offer { slots: 4, queue_max: 64, memory_bytes_max: 1 << 30, engines },
+            offer: Offer { slots: 4, queue_max: 64, memory_bytes_max: 1 << 30, engines, prices: PriceTable::default() },
             holding: vec![AssignmentId(1), AssignmentId(u64::MAX)],
             agent: agent.to_owned(),
         };

@@ -11,8 +11,10 @@
 //! - `tolerant`: what models answered, recorded, and judged by a tolerance where it is replayed.
 //! - `users`: what task authors and teams do, by the command line.
 //! - `run`: one task on this machine, without a grid, and that it comes out as on one.
+//! - `receipts`: logs of a job and of its hosts, checked offline, whole and tampered with.
 //! - `replay`: records of receipts run again, with everything stopped.
 //! - `isolation`: what each layer around a task stops by itself, and what becomes of processes that are hurt.
+//! - `ledger`: jobs that somebody pays for, and bills that anybody computes again.
 //! - `hostile`: peers, clients, modules and disks that mean harm; its modules, and those of `bad_input`, are made in `bombs`.
 //! - `wasi`: preview 1 as the public test suite means it, and the table of what is supported.
 //! - `bad_input`: every kind of bad module and bad behaviour, each with its outcome, as one table.
@@ -42,10 +44,12 @@ mod gpu;
 mod grid;
 mod hostile;
 mod isolation;
+mod ledger;
 mod metrics;
 mod models;
 mod nn;
 mod operators;
+mod receipts;
 mod referee;
 mod refusals;
 mod replay;

@@ -70,12 +70,18 @@ impl Cluster {
 
     /// The same, in a grid whose owner answers for the honest hosts: the liars are strangers.
     pub async fn start_vouched(exe: impl AsRef<Path>, hosts: &[Conduct]) -> Self {
+        Self::start_vouched_with(exe, hosts, &[]).await
+    }
+
+    /// The same with further arguments for every host.
+    pub async fn start_vouched_with(exe: impl AsRef<Path>, hosts: &[Conduct], node: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let known = hosts.iter().zip(1..).filter(|(conduct, _)| **conduct == Conduct::Honest);
         let operator = |index| operator_of(&dir.path().join(host_name(index))).expect("an operator's key").to_string();
         let known: Vec<String> = known.map(|(_, index)| operator(index)).collect();
         let up: Vec<&str> = known.iter().flat_map(|operator| ["--vouch", operator]).collect();
-        Self::start_in(dir, exe.as_ref(), hosts, &up, &["--slots", "1"]).await
+        let node = [&["--slots", "1"], node].concat();
+        Self::start_in(dir, exe.as_ref(), hosts, &up, &node).await
     }
 
     async fn start_in(dir: tempfile::TempDir, exe: &Path, hosts: &[Conduct], up: &[&str], node: &[&str]) -> Self {

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use registry::{
     audit::{Drawn, Secret},
+    credits::Credits,
     id::{BlobHash, Commitment, EngineFingerprint, NodeId, OperatorId, SecretHash, TaskId},
     job::{JobSpec, Policy, ShardInfo, Stage, task_id},
     membership::NodeCert,
@@ -111,6 +112,14 @@ impl Cast {
         match self {
             Self::Receipt { receipt, .. } => receipt.receipt().execution.engine,
             Self::Summary { engine, .. } => *engine,
+        }
+    }
+
+    /// The order that it answers, as long as that is known.
+    pub(super) fn assignment(&self) -> Option<AssignmentId> {
+        match self {
+            Self::Receipt { receipt, .. } => Some(AssignmentId(receipt.receipt().nonce)),
+            Self::Summary { .. } => None,
         }
     }
 
@@ -435,6 +444,7 @@ impl Job {
             operators,
             faulted: &shard.faulted,
             among: Among::All,
+            budget: Credits::ZERO,
             start: shard.auditor,
         }
     }

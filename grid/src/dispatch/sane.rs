@@ -7,7 +7,10 @@ use registry::{
     job::{Class, Stage},
 };
 
-use super::{State, job::ShardKey};
+use super::{
+    State,
+    job::{Cast, ShardKey},
+};
 
 /// A rule that a state breaks: a defect of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +31,7 @@ impl State {
         self.check_open()?;
         self.check_shards()?;
         self.check_newcomers()?;
+        self.check_money()?;
         let shards = self.ended.iter().filter_map(|id| self.jobs.get(id)).map(|job| u64::from(job.shard_count())).sum();
         holds("shards of ended jobs are counted", &self.ended_shards, &shards)
     }
@@ -71,6 +75,26 @@ impl State {
             }
         }
         holds("results that one operator stands for are known", &self.unchecked, &unchecked)
+    }
+
+    /// Every order of a job that somebody pays for is held for until there is a verdict on it, and nothing else is.
+    fn check_money(&self) -> Result<(), Insane> {
+        self.ledger
+            .check()
+            .map_err(|violation| Insane { rule: "the ledger's invariants hold", detail: violation.to_string() })?;
+        for (id, job) in self.jobs.iter().filter(|(id, _)| self.ledger.knows(**id)) {
+            let held: BTreeSet<_> = self.ledger.held_of(*id).into_iter().collect();
+            let (mut under_way, mut undecided) = (BTreeSet::new(), BTreeSet::new());
+            for (_, shard) in job.shards().filter(|_| !job.phase.is_ended()) {
+                under_way.extend(shard.open.iter().map(|(assignment, _)| *assignment));
+                let casts = shard.casts.iter().filter(|_| shard.accepted.is_none());
+                undecided.extend(casts.filter_map(Cast::assignment));
+            }
+            holds("an execution under way is held for", &(id, under_way.difference(&held).count()), &(id, 0))?;
+            let others = held.iter().filter(|held| !under_way.contains(held) && !undecided.contains(held));
+            holds("nothing is held for what has its verdict", &(id, others.count()), &(id, 0))?;
+        }
+        Ok(())
     }
 
     fn check_newcomers(&self) -> Result<(), Insane> {

@@ -3,8 +3,9 @@
 use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
 
 use super::{
-    Effect, Job, Open, State, Timer,
+    Effect, Job, Open, Phase, State, Timer,
     job::{Shard, ShardKey},
+    money,
 };
 use crate::{
     flow::{Assignment, AssignmentId, Millis},
@@ -28,8 +29,11 @@ pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>
             return;
         }
         let Some(id) = state.turn.pop_front() else { return };
-        let placed = next_of(state, id).map(|placed| assign(state, id, placed, now, effects));
-        passed_over = if placed.is_some() { 0 } else { passed_over + 1 };
+        let is_placed = next_of(state, id).is_some_and(|placed| assign(state, id, placed, now, effects));
+        passed_over = if is_placed { 0 } else { passed_over + 1 };
+        if !is_placed && let Some(reason) = money::is_spent(state, id) {
+            super::end(state, id, Phase::Failed { reason }, now, effects);
+        }
         if state.jobs.get(&id).is_some_and(super::Job::is_queued) {
             state.turn.push_back(id);
         }
@@ -58,7 +62,7 @@ fn next_of(state: &State, id: JobId) -> Option<Placed> {
             continue;
         }
         let operators = shard.operators();
-        let need = need(state, job, shard, &operators);
+        let need = need(state, id, job, shard, &operators);
         if let Some((node, engine)) = place::pick(&need, &state.fleet, &state.config) {
             return Some((key, node, engine));
         }
@@ -71,8 +75,14 @@ fn next_of(state: &State, id: JobId) -> Option<Placed> {
 /// What the shard's next execution needs of a host; `operators` are the shard's own. Whose hosts may run it follows from what
 /// is known of them: where results differ, a referee decides; where one result may be enough, it is of an operator with
 /// standing; and where nobody is there who could, it is anybody's.
-pub(super) fn need<'a>(state: &'a State, job: &'a Job, shard: &'a Shard, operators: &'a [OperatorId]) -> Need<'a> {
-    let need = job.need(shard, operators);
+pub(super) fn need<'a>(
+    state: &'a State,
+    id: JobId,
+    job: &'a Job,
+    shard: &'a Shard,
+    operators: &'a [OperatorId],
+) -> Need<'a> {
+    let need = Need { budget: money::budget(state, id, shard), ..job.need(shard, operators) };
     let (referees, qualified) = (&state.config.vouched, state.reputation.qualified(job.spec.class));
     let among = if shard.is_disputed(&state.config) && place::any_of(referees, &need, &state.fleet) {
         Among::Referees(referees)
@@ -84,13 +94,18 @@ pub(super) fn need<'a>(state: &'a State, job: &'a Job, shard: &'a Shard, operato
     Need { among, ..need }
 }
 
-fn assign(state: &mut State, id: JobId, placed: Placed, now: Millis, effects: &mut Vec<Effect>) {
+/// Orders the execution, if its job can pay for it.
+fn assign(state: &mut State, id: JobId, placed: Placed, now: Millis, effects: &mut Vec<Effect>) -> bool {
     let (key, node, engine) = placed;
-    let Some(operator) = state.fleet.get(node).map(|host| host.operator) else { return };
+    let role = state.jobs.get(&id).and_then(|job| job.shard(key)).map(|shard| money::role(shard, &state.config));
+    let (Some(role), Some(operator)) = (role, state.fleet.get(node).map(|host| host.operator)) else { return false };
+    if !money::hold(state, id, key, AssignmentId(state.assignments + 1), node, role) {
+        return false;
+    }
     let newcomers_quorum = state.config.audit.newcomers_quorum;
-    let Some(job) = state.jobs.get_mut(&id) else { return };
+    let Some(job) = state.jobs.get_mut(&id) else { return false };
     let newcomer = job.audits() && !state.reputation.qualified(job.spec.class).contains(&operator);
-    let Some(shard) = job.shard_mut(key) else { return };
+    let Some(shard) = job.shard_mut(key) else { return false };
     shard.engine = Some(engine);
     shard.attempts += 1;
     if newcomer {
@@ -100,6 +115,7 @@ fn assign(state: &mut State, id: JobId, placed: Placed, now: Millis, effects: &m
     if let Some(job) = state.jobs.get_mut(&id) {
         job.requeue(key, &state.config, now);
     }
+    true
 }
 
 /// Gives a shard to a host.

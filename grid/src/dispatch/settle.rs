@@ -4,6 +4,7 @@ use registry::{
     device::{DeviceAsk, DeviceKind},
     id::{BlobHash, JobId, NodeId},
     job::{Class, Stage},
+    price::Usage,
     receipt::{Accepted, Evidence, Output, Record, Witness},
     sign::Signed,
 };
@@ -11,6 +12,7 @@ use registry::{
 use super::{
     Effect, Notice, Open, Phase, State, Timer, end,
     job::{Cast, Job, ShardKey},
+    money::{self, Lie},
     standing,
 };
 use crate::{
@@ -19,8 +21,15 @@ use crate::{
     flow::{AssignmentId, Attested, Fault, Millis, Verdict},
 };
 
-/// Takes an execution off the books, whatever came of it.
-pub(super) fn close(state: &mut State, id: AssignmentId) -> Option<Open> {
+/// An execution has come to nothing, or is not wanted any more.
+pub(super) fn drop_open(state: &mut State, id: AssignmentId, now: Millis) -> Option<Open> {
+    let open = close(state, id)?;
+    money::release(state, open.job, id, now);
+    Some(open)
+}
+
+/// Takes an execution off the lists, whatever came of it.
+fn close(state: &mut State, id: AssignmentId) -> Option<Open> {
     let open = state.open.remove(&id)?;
     state.open_of.remove(&(open.node, id));
     state.timers.remove(&open.timer);
@@ -105,6 +114,7 @@ pub(super) fn receipt(
     }
     let Some(shard) = job.shard_mut(open.shard) else { return };
     shard.nn_records.extend(receipt.receipt().nn_record);
+    shard.nn_records.extend(receipt.receipt().segment_record);
     let cast = Cast::Receipt { receipt, output, cert };
     if open.probe {
         standing::probed(state, &open, cast, now, effects);
@@ -129,6 +139,7 @@ fn answers(state: &State, id: AssignmentId, attested: &Attested, output: &Output
     let inferred = execution.nn_root.is_some();
     let on_gpu = device.is_some_and(|device| device.kind == DeviceKind::Gpu);
     let offered = host.offer.engines.get(open.engine);
+    let usage = Usage::of(receipt, output, job.spec.limits.memory_bytes_max);
     let rules = [
         (receipt.job == open.job && receipt.shard == job.info(open.shard), "the receipt names another shard"),
         (receipt.operator == open.operator, "the receipt names another operator"),
@@ -145,6 +156,14 @@ fn answers(state: &State, id: AssignmentId, attested: &Attested, output: &Output
         (
             !inferred || device == offered.and_then(|engine| engine.device.as_ref()),
             "the receipt names another device than its engine's",
+        ),
+        (
+            inferred || execution.class != Class::Exact || receipt.nn_record.is_none(),
+            "the receipt names a record of inferences, and nothing was inferred",
+        ),
+        (
+            host.offer.prices.bill(&usage).is_ok_and(|bill| bill.total.micro() == receipt.price_micro),
+            "the receipt asks another price than what its host offered comes to",
         ),
         (execution.fuel_used <= job.spec.limits.fuel_max, "the receipt claims more fuel than the task's limit"),
         (output.bytes() <= job.spec.limits.output_bytes_max, "the output is over the task's limit"),
@@ -165,10 +184,11 @@ pub(super) fn judge(state: &mut State, id: JobId, key: ShardKey, now: Millis, ef
     let Some(shard) = job.shard(key) else { return };
     match shard.verdict(&state.config) {
         Verdict::Accepted(_) => accept(state, id, key, now, effects),
-        Verdict::Inconclusive => {
+        verdict @ Verdict::Inconclusive => {
             let votes = shard.casts.len();
             let detail =
                 format!("{votes} executions of shard {} give no quorum: the module may be nondeterministic", key.index);
+            money::judged(state, id, key, verdict, now);
             end(state, id, Phase::Failed { reason: Fault::new("inconclusive", detail) }, now, effects);
         }
         Verdict::Open { .. } => {
@@ -201,10 +221,11 @@ fn accept(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mu
     let unneeded: Vec<_> = shard.open.iter().map(|(assignment, _)| *assignment).collect();
     keep_accepted(state, id, key, effects);
     for assignment in unneeded {
-        if let Some(open) = close(state, assignment) {
+        if let Some(open) = drop_open(state, assignment, now) {
             effects.push(Effect::Revoke { node: open.node, assignment });
         }
     }
+    money::judged(state, id, key, Verdict::Accepted(commitment), now);
     let nodes: Vec<NodeId> = state
         .jobs
         .get(&id)
@@ -268,12 +289,25 @@ pub(super) fn compare(
     if !referees.is_empty() && !agreeing().any(|cast| referees.contains(&cast.operator())) {
         return;
     }
-    let (operator, info) = (cast.operator(), job.info(key));
+    let (operator, info, receipt) = (cast.operator(), job.info(key), receipt.clone());
+    let says = cast.commitment();
+    // Where nobody referees, a majority may be the liars': then nobody loses what it brought.
+    let is_shared =
+        !referees.is_empty() && shard.casts.iter().any(|cast| cast.commitment() == says && cast.operator() != operator);
     let Some(accused) = witness(cast) else { return };
+    let right = shard.casts.iter().find_map(|cast| match cast {
+        Cast::Receipt { receipt, .. } if cast.commitment() == *truth => Some(receipt.clone()),
+        Cast::Receipt { .. } | Cast::Summary { .. } => None,
+    });
+    // Where nothing is audited nobody was asked to look: a quorum noticed by itself.
+    let auditor = right.as_ref().filter(|_| job.audits()).map(|right| right.receipt().operator);
     let evidence = Evidence { accepted: accepted_record(job, key), accused };
     effects.push(Effect::Keep { job: id, shard: info, accused: Some(node), record: Record::Evidence(evidence) });
     effects.push(Effect::Notify { job: id, notice: Notice::Caught { shard: info, node, operator } });
     state.fleet.record(node, |record| record.contradicted += 1);
+    if let Some(truth) = &right {
+        money::convict(state, &Lie { receipt: &receipt, truth, auditor, is_shared }, now);
+    }
     if !state.fleet.is_suspended(operator) {
         state.fleet.suspend(operator, &Suspension { job: id, shard: info, node });
         relieve(state, operator, now, effects);
@@ -286,7 +320,7 @@ fn relieve(state: &mut State, operator: registry::id::OperatorId, now: Millis, e
     let given: Vec<AssignmentId> =
         state.open.iter().filter(|(_, open)| open.operator == operator).map(|(id, _)| *id).collect();
     for id in given {
-        if let Some(open) = close(state, id) {
+        if let Some(open) = drop_open(state, id, now) {
             effects.push(Effect::Revoke { node: open.node, assignment: id });
             requeue(state, open.job, open.shard, now);
         }
@@ -332,7 +366,7 @@ pub(super) fn fault(
     if !state.open_of.contains(&(node, id)) {
         return;
     }
-    let Some(open) = close(state, id) else { return };
+    let Some(open) = drop_open(state, id, now) else { return };
     state.fleet.record(node, |record| record.faults += 1);
     if open.probe {
         return;

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Effect, Notice, Open, Phase, State,
     job::{Cast, Shard, ShardKey},
+    money,
     schedule::{self, Placed},
     settle,
 };
@@ -71,6 +72,8 @@ impl Qualification {
 /// The parameters are others from now on.
 pub(super) fn configured(state: &mut State, config: Config) {
     let before = std::mem::replace(&mut state.config, config);
+    // Rules that do not fit together are refused where the configuration is read; those that were hold on.
+    let _refused = state.ledger.configure(state.config.ledger.clone());
     state.reputation.vouch(&state.config.audit, &before.vouched, &state.config.vouched);
     let nodes: Vec<NodeId> = state.fleet.hosts().map(|(node, _)| node).collect();
     nodes.into_iter().for_each(|node| sort(state, node));
@@ -106,10 +109,11 @@ pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
         (u64::MAX, u64::MAX)
     } else {
         let standing = state.reputation.standing(operator, class);
-        (standing.checked_micro(now, config.half_life_ms), config.stake_micro)
+        let at_risk = config.stake_micro.saturating_add(state.ledger.at_risk(operator).micro());
+        (standing.checked_micro(now, config.half_life_ms), at_risk)
     };
-    let rate_ppm = rate_ppm(config, checked, at_risk, TASK_MICRO);
-    let receipt = receipt.receipt().id();
+    let rate_ppm = rate_ppm(config, checked, at_risk, money::worth_micro(receipt));
+    let receipt = receipt.id();
     let drawn = audit::draw(&secret, receipt, id);
     shard.drawn = Some(Drawn { receipt, rate_ppm });
     if drawn.audits(rate_ppm) {
@@ -235,7 +239,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
         return;
     }
     let operators = shard.operators();
-    let need = schedule::need(state, job, shard, &operators);
+    let need = schedule::need(state, id, job, shard, &operators);
     if job.phase == Phase::Mapping {
         let told = if is_checked {
             place::any_of(referees, &need, &state.fleet)
@@ -290,6 +294,7 @@ fn refereed(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<Effec
 
 /// A map's result does not stand any more.
 fn withdraw(state: &mut State, id: JobId, key: ShardKey, effects: &mut Vec<Effect>) {
+    money::contest(state, id, key);
     let Some(job) = state.jobs.get_mut(&id) else { return };
     let shard = job.info(key);
     let alone = job.shard(key).and_then(Shard::sole_supporter);

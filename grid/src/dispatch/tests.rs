@@ -8,6 +8,7 @@ use registry::{
     device::{Device, DeviceKind},
     id::{EngineFingerprint, ModuleHash},
     job::{JobInput, Policy, Reduce, ShardInfo, Split, task_id},
+    price::{PriceTable, Usage},
     receipt::{Execution, Outcome, Receipt},
     sign::SecretKey,
 };
@@ -18,6 +19,7 @@ use crate::plan::Cutter;
 
 mod audit;
 mod devices;
+mod money;
 
 const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
 
@@ -76,6 +78,12 @@ struct World {
     ended: BTreeSet<JobId>,
     concats: VecDeque<JobId>,
     forgotten: Vec<JobId>,
+    /// What all hosts ask.
+    prices: PriceTable,
+    /// Who pays for all jobs.
+    payer: Option<Payer>,
+    invoices: Vec<Invoice>,
+    archived: Vec<Posting>,
 }
 
 impl World {
@@ -84,6 +92,10 @@ impl World {
     }
 
     fn with(config: Config, conducts: &[Conduct], seed: u64) -> Self {
+        Self::priced(PriceTable::default(), config, conducts, seed)
+    }
+
+    fn priced(prices: PriceTable, config: Config, conducts: &[Conduct], seed: u64) -> Self {
         let hosts = conducts.iter().zip(1u8..).map(|(conduct, index)| Host {
             key: SecretKey::from_bytes(&[index; 32]),
             operator: operator_key(index),
@@ -104,6 +116,10 @@ impl World {
             ended: BTreeSet::new(),
             concats: VecDeque::new(),
             forgotten: Vec::new(),
+            prices,
+            payer: None,
+            invoices: Vec::new(),
+            archived: Vec::new(),
         };
         for index in 0..world.hosts.len() {
             world.join(index);
@@ -120,7 +136,8 @@ impl World {
         let host = &self.hosts[index];
         let (node, operator) = (host.node(), OperatorId(host.operator.public()));
         let cert = Signed::seal(&NodeCert { node, issued_ms: 0 }, &host.operator);
-        let offer = Offer { slots: 2, queue_max: 4, memory_bytes_max: 1 << 30, engines: host.engines.clone() };
+        let (engines, prices) = (host.engines.clone(), self.prices.clone());
+        let offer = Offer { slots: 2, queue_max: 4, memory_bytes_max: 1 << 30, engines, prices };
         let holding = host.inbox.iter().map(|assignment| assignment.id).collect();
         self.feed(Event::HostUp { node, operator, cert, offer, holding });
     }
@@ -136,7 +153,7 @@ impl World {
         let id = spec.id();
         self.specs.insert(id, spec.clone());
         let secret = Secret::from_bytes([7; 32]);
-        self.feed(Event::Submitted { spec: Box::new(spec), plan, secret });
+        self.feed(Event::Submitted { spec: Box::new(spec), plan, secret, payer: self.payer });
         id
     }
 
@@ -153,6 +170,8 @@ impl World {
                     assert!(self.ended.insert(job), "a job ended twice")
                 }
                 Effect::Forget { job, .. } => self.forgotten.push(job),
+                Effect::Archive { postings } => self.archived.extend(postings),
+                Effect::Invoice { invoice } => self.invoices.push(*invoice),
                 Effect::Acknowledge { .. } | Effect::Notify { .. } => {}
             }
         }
@@ -201,7 +220,7 @@ impl World {
             segment_root: None,
         };
         let operator = OperatorId(host.operator.public());
-        let receipt = Receipt {
+        let mut receipt = Receipt {
             job: assignment.job,
             shard: assignment.shard,
             execution,
@@ -213,6 +232,8 @@ impl World {
             nn_record: spec.models.values().next().map(|model| BlobHash::from(*model)),
             segment_record: None,
         };
+        let usage = Usage::of(&receipt, &output, spec.limits.memory_bytes_max);
+        receipt.price_micro = self.prices.bill(&usage).unwrap().total.micro();
         let receipt = Attested::check(Signed::seal(&receipt, &host.key), node).unwrap();
         self.feed(Event::Receipt { node, receipt, output, task_us: 1_000 });
     }

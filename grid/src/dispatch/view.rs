@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use registry::{
     audit::Secret,
+    credits::Credits,
     device::Device,
-    id::{Commitment, EngineFingerprint, JobId, NodeId, OperatorId, SecretHash},
+    id::{Commitment, EngineFingerprint, JobId, NodeId, OperatorId, RequesterId, SecretHash},
     job::{Class, Policy, ShardInfo, Stage},
+    price::PriceTable,
 };
 use serde::Serialize;
 
 use super::{
     Job, Phase, State,
-    job::{Shard, ShardKey},
+    job::{Cast, Shard, ShardKey},
     schedule,
 };
 use crate::{
@@ -20,8 +22,8 @@ use crate::{
     engines::{EngineAsk, Engines},
     fleet::{Host, Record, Suspension},
     flow::{AssignmentId, Fault, Millis},
-    place,
-    reputation::Standing,
+    ledger::{Ledger, PaymentKey, Role, Standing},
+    place, reputation,
 };
 
 /// A job at a glance.
@@ -52,9 +54,50 @@ pub struct JobView {
     /// That secret, once the job has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
+    /// What it may cost and has cost; absent when nobody pays for it, or when that is settled and forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub costs: Option<Costs>,
     /// What has to change before anything of it is run, when no host that is there can; left out of lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
+}
+
+/// What a job may cost and has cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Costs {
+    /// Who pays.
+    pub requester: RequesterId,
+    /// The most, in micro-credits.
+    pub cap: Credits,
+    /// Paid for what verdicts are for, and not returned.
+    pub spent: Credits,
+    /// Set aside for executions under way and for such as have no verdict yet.
+    pub held: Credits,
+    /// Back with who pays.
+    pub refunded: Credits,
+}
+
+/// What an execution costs whoever pays for its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Pay {
+    /// It may cost so much: that is set aside until there is a verdict.
+    Held {
+        /// The most, in micro-credits.
+        worst: Credits,
+    },
+    /// The verdict is for it.
+    Paid {
+        /// What it cost, in micro-credits.
+        bill: Credits,
+        /// Whether that can still be lost.
+        standing: Standing,
+    },
+    /// Nobody pays for it.
+    Unpaid {
+        /// Why.
+        why: &'static str,
+    },
 }
 
 /// A host at a glance.
@@ -84,7 +127,12 @@ pub struct HostView {
     /// Whether the grid's owner answers for its operator.
     pub vouched: bool,
     /// What its operator has shown in class `exact`.
-    pub standing: Standing,
+    pub standing: reputation::Standing,
+    /// What it asks.
+    #[serde(skip_serializing_if = "PriceTable::is_free")]
+    pub prices: PriceTable,
+    /// What its operator can lose: stake, and what it has earned and is not settled; in micro-credits.
+    pub at_risk: Credits,
     /// Why it gets no more work, if so.
     pub suspended: Option<Suspension>,
 }
@@ -103,6 +151,9 @@ pub struct ExecutionView {
     pub commitment: Option<Commitment>,
     /// `running`, `confirmed`, `contradicted` or `undecided`.
     pub fate: &'static str,
+    /// What it costs; absent in a job that nobody pays for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pay: Option<Pay>,
 }
 
 /// A shard at a glance.
@@ -192,7 +243,21 @@ impl State {
             open: if job.phase.is_ended() { 0 } else { job.shards().map(|(_, shard)| shard.open.len()).sum() },
             submitted_ms: job.submitted_ms,
             ended_ms: job.ended_ms,
+            costs: self.costs(id),
             waits: None,
+        })
+    }
+
+    fn costs(&self, id: JobId) -> Option<Costs> {
+        let (terms, budget) = (self.ledger.terms(id)?, self.ledger.budget(id)?);
+        // Parts of a cap that holds are within its bound.
+        let both = |one: Credits, other: Credits| one.plus(other).unwrap_or(Credits::MAX);
+        Some(Costs {
+            requester: terms.requester,
+            cap: budget.cap,
+            spent: both(budget.work.spent, budget.audits.spent),
+            held: both(budget.work.held, budget.audits.held),
+            refunded: budget.refunded,
         })
     }
 
@@ -200,7 +265,7 @@ impl State {
     pub(super) fn waits(&self, id: JobId) -> Option<String> {
         let job = self.jobs.get(&id).filter(|job| job.is_queued())?;
         let is_idle = job.shards().all(|(_, shard)| shard.open.is_empty());
-        if is_idle { standstill(self, job) } else { None }
+        if is_idle { standstill(self, id, job) } else { None }
     }
 
     /// Jobs, the latest first, `max` at most.
@@ -213,6 +278,11 @@ impl State {
     /// Every host that ever joined.
     pub fn host_views(&self) -> Vec<HostView> {
         self.fleet.hosts().map(|(node, host)| host_view(self, node, host)).collect()
+    }
+
+    /// Every host that ever joined, as it is kept.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.fleet.hosts().map(|(_, host)| host)
     }
 
     /// A host, if it ever joined.
@@ -228,6 +298,16 @@ impl State {
     /// The parameters that decide now.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Jobs that are remembered.
+    pub fn jobs_known(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.keys().copied()
+    }
+
+    /// Who has which credits.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Executions under way.
@@ -277,11 +357,11 @@ impl State {
         let job = self.jobs.get(&id)?;
         let key = ShardKey { stage, index };
         let shard = job.shard(key)?;
-        let view = shard_view(self, job, key, shard);
+        let view = shard_view(self, id, job, key, shard);
         let waits = shard.accepted.is_none() && !job.phase.is_ended();
         let operators = shard.operators();
         let hosts = if waits {
-            place::explain(&schedule::need(self, job, shard, &operators), &self.fleet, &self.config)
+            place::explain(&schedule::need(self, id, job, shard, &operators), &self.fleet, &self.config)
         } else {
             Vec::new()
         };
@@ -293,11 +373,11 @@ impl State {
                 reason: result.err().map(|reason| reason.to_string()),
             })
             .collect();
-        Some(Why { summary: summary(self, job, shard), shard: view, hosts })
+        Some(Why { summary: summary(self, id, job, shard), shard: view, hosts })
     }
 }
 
-fn summary(state: &State, job: &Job, shard: &Shard) -> String {
+fn summary(state: &State, id: JobId, job: &Job, shard: &Shard) -> String {
     if shard.accepted.is_some() {
         return match (&shard.drawn, shard.sole_witness()) {
             (Some(drawn), Some(_)) => {
@@ -322,14 +402,14 @@ fn summary(state: &State, job: &Job, shard: &Shard) -> String {
         let fault = shard.last_fault.as_ref().map_or_else(String::new, |fault| format!(" after {fault}"));
         return format!("waits to be tried again{fault}");
     }
-    match standstill(state, job) {
+    match standstill(state, id, job) {
         Some(why) => format!("waits: {why}"),
         None => "queued: it gets the next host that fits".to_owned(),
     }
 }
 
 /// Why no shard of the job can be run by the hosts that are there, however idle they were.
-fn standstill(state: &State, job: &Job) -> Option<String> {
+fn standstill(state: &State, id: JobId, job: &Job) -> Option<String> {
     let there = || state.fleet.hosts().filter(|(_, host)| host.connected && host.suspended.is_none());
     let count = there().count();
     if count == 0 {
@@ -338,7 +418,9 @@ fn standstill(state: &State, job: &Job) -> Option<String> {
     }
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     for (_, host) in there() {
-        if let Err(reason) = job.capable(host) {
+        let device = job.spec.device;
+        let affordable = || place::affordable(&job.spec.limits, device, state.ledger.free_for(id, Role::Audit), host);
+        if let Err(reason) = job.capable(host).and_then(|()| affordable()) {
             *reasons.entry(reason.to_string()).or_default() += 1;
         }
     }
@@ -363,7 +445,7 @@ fn nobody(hosts: usize, reasons: &BTreeMap<String, usize>) -> String {
     }
 }
 
-fn shard_view(state: &State, job: &Job, key: ShardKey, shard: &Shard) -> ShardView {
+fn shard_view(state: &State, id: JobId, job: &Job, key: ShardKey, shard: &Shard) -> ShardView {
     let truth = shard.accepted.as_ref().map(|(commitment, _)| *commitment);
     let cast = shard.casts.iter().map(|cast| ExecutionView {
         node: cast.node(),
@@ -375,11 +457,13 @@ fn shard_view(state: &State, job: &Job, key: ShardKey, shard: &Shard) -> ShardVi
             Some(truth) if truth == cast.commitment() => "confirmed",
             Some(_) => "contradicted",
         },
+        pay: pay(state, id, job, key, cast),
     });
-    let open = shard.open.iter().filter_map(|(id, operator)| {
-        let open = state.open.get(id)?;
+    let open = shard.open.iter().filter_map(|(assignment, operator)| {
+        let open = state.open.get(assignment)?;
+        let pay = state.ledger.held(id, *assignment).map(|worst| Pay::Held { worst });
         let device = (!job.spec.models.is_empty()).then(|| device(state, open.node, open.engine)).flatten();
-        Some(ExecutionView { node: open.node, operator: *operator, device, commitment: None, fate: "running" })
+        Some(ExecutionView { node: open.node, operator: *operator, device, commitment: None, fate: "running", pay })
     });
     ShardView {
         shard: job.info(key),
@@ -389,6 +473,30 @@ fn shard_view(state: &State, job: &Job, key: ShardKey, shard: &Shard) -> ShardVi
         last_fault: shard.last_fault.clone(),
         executions: cast.chain(open).collect(),
     }
+}
+
+/// What an execution that gave a receipt costs, and why.
+fn pay(state: &State, id: JobId, job: &Job, key: ShardKey, cast: &Cast) -> Option<Pay> {
+    let shard = job.shard(key)?;
+    state.ledger.terms(id)?;
+    let paid = PaymentKey { job: id, shard: job.info(key), node: cast.node() };
+    if let Some(payment) = state.ledger.payment(paid) {
+        return Some(Pay::Paid { bill: payment.bill, standing: payment.standing });
+    }
+    if let Some(worst) = cast.assignment().and_then(|assignment| state.ledger.held(id, assignment)) {
+        return Some(Pay::Held { worst });
+    }
+    let truth = shard.accepted.as_ref().map(|(commitment, _)| *commitment);
+    let why = if shard.probers.contains(&cast.operator()) {
+        "it repeated a result to show what its operator is worth: that is what a new name costs"
+    } else if truth.is_some_and(|truth| truth != cast.commitment()) {
+        "the verdict is for another result"
+    } else if truth.is_none() {
+        "the job ended before there was a verdict"
+    } else {
+        "its operator was caught, or has been paid for this shard"
+    };
+    Some(Pay::Unpaid { why })
 }
 
 /// What this engine of a host infers on, as the host offers it now.
@@ -401,6 +509,8 @@ fn host_view(state: &State, node: NodeId, host: &Host) -> HostView {
         qualified: state.reputation.qualified(Class::Exact).contains(&host.operator),
         vouched: state.config.vouched.contains(&host.operator),
         standing: state.reputation.standing(host.operator, Class::Exact),
+        prices: host.offer.prices.clone(),
+        at_risk: state.ledger.at_risk(host.operator),
         node,
         operator: host.operator,
         connected: host.connected,

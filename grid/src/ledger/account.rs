@@ -1,11 +1,11 @@
 //! Accounts, and the postings that move credits between them.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use registry::{
     credits::{Credits, Delta},
     id::{Commitment, JobId, NodeId, OperatorId, PriceId, ReceiptId, RequesterId},
-    job::{ShardInfo, Stage},
+    job::ShardInfo,
 };
 use serde::{Deserialize, Serialize};
 
@@ -106,12 +106,6 @@ pub struct PaymentKey {
     pub node: NodeId,
 }
 
-impl PaymentKey {
-    /// Before every other.
-    pub(super) const FIRST: Self =
-        Self { job: JobId([0; 32]), shard: ShardInfo { stage: Stage::Map, index: 0, count: 0 }, node: NodeId([0; 32]) };
-}
-
 impl fmt::Display for PaymentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { job, shard, node } = self;
@@ -145,10 +139,10 @@ pub enum Cause {
         /// The prices that the bill follows from.
         prices: PriceId,
     },
-    /// A payment's audit window is over.
+    /// The audit window of payments is over.
     Settled {
-        /// Which one.
-        payment: PaymentKey,
+        /// Of which job.
+        job: JobId,
     },
     /// A job that has ended left some of its cap.
     Refunded {
@@ -210,10 +204,10 @@ impl Cause {
     /// The job that it is about, if any.
     pub const fn job(&self) -> Option<JobId> {
         match self {
-            Self::Escrowed { job } | Self::Refunded { job } | Self::Slashed { job, .. } => Some(*job),
-            Self::Paid { payment, .. } | Self::Settled { payment } | Self::Returned { payment, .. } => {
-                Some(payment.job)
+            Self::Escrowed { job } | Self::Settled { job } | Self::Refunded { job } | Self::Slashed { job, .. } => {
+                Some(*job)
             }
+            Self::Paid { payment, .. } | Self::Returned { payment, .. } => Some(payment.job),
             Self::Deposited | Self::Withdrawn | Self::Staked | Self::UnbondingBegun { .. } | Self::Unbonded { .. } => {
                 None
             }
@@ -223,9 +217,7 @@ impl Cause {
     /// The part of it, if any.
     pub const fn shard(&self) -> Option<ShardInfo> {
         match self {
-            Self::Paid { payment, .. } | Self::Settled { payment } | Self::Returned { payment, .. } => {
-                Some(payment.shard)
-            }
+            Self::Paid { payment, .. } | Self::Returned { payment, .. } => Some(payment.shard),
             Self::Slashed { shard, .. } => Some(*shard),
             _ => None,
         }
@@ -255,13 +247,18 @@ pub struct Posting {
     pub at_ms: Millis,
     /// Why.
     pub cause: Cause,
-    /// By how much each account changed.
-    pub entries: BTreeMap<Account, Delta>,
+    /// By how much each account changed, each account once.
+    pub entries: Vec<(Account, Delta)>,
 }
 
 impl Posting {
+    /// By how much an account changed, if it did.
+    pub fn change(&self, account: Account) -> Option<Delta> {
+        self.entries.iter().find(|(other, _)| *other == account).map(|(_, delta)| *delta)
+    }
+
     /// What came onto an account; nothing if the account lost.
     pub fn gain(&self, account: Account) -> Credits {
-        self.entries.get(&account).and_then(|delta| delta.credits()).unwrap_or_default()
+        self.change(account).and_then(|delta| delta.credits()).unwrap_or_default()
     }
 }

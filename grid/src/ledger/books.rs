@@ -1,6 +1,6 @@
 //! What stands on the accounts. [`Books::commit`] is the one place where that changes: several postings or none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use registry::credits::{Credits, CreditsError, Delta};
 use serde::{Deserialize, Serialize};
@@ -15,12 +15,12 @@ use crate::flow::Millis;
 #[derive(Debug)]
 pub(super) struct Draft {
     cause: Cause,
-    entries: BTreeMap<Account, Delta>,
+    entries: Vec<(Account, Delta)>,
 }
 
 impl Draft {
     pub(super) fn new(cause: Cause) -> Self {
-        Self { cause, entries: BTreeMap::new() }
+        Self { cause, entries: Vec::new() }
     }
 
     pub(super) fn transfer(cause: Cause, from: Account, to: Account, amount: Credits) -> Result<Self, CreditsError> {
@@ -34,8 +34,10 @@ impl Draft {
 
     fn moved(mut self, from: Account, to: Account, amount: Credits) -> Result<Self, CreditsError> {
         for (account, delta) in [(from, -Delta::from(amount)), (to, amount.into())] {
-            let entry = self.entries.entry(account).or_default();
-            *entry = entry.plus(delta)?;
+            match self.entries.iter_mut().find(|(other, _)| *other == account) {
+                Some((_, entry)) => *entry = entry.plus(delta)?,
+                None => self.entries.push((account, delta)),
+            }
         }
         Ok(self)
     }
@@ -49,8 +51,8 @@ pub(super) struct Books {
     balances: BTreeMap<Account, Delta>,
     /// What the archived postings add up to.
     opening: BTreeMap<Account, Delta>,
-    /// Those that are not archived.
-    postings: BTreeMap<PostingId, Posting>,
+    /// Those that are not archived, without a gap.
+    postings: VecDeque<Posting>,
     /// When the last of the archived ones was made.
     archived_ms: Option<Millis>,
     next: PostingId,
@@ -81,16 +83,17 @@ impl Books {
     }
 
     pub(super) fn postings(&self) -> impl Iterator<Item = &Posting> {
-        self.postings.values()
+        self.postings.iter()
     }
 
     pub(super) fn posting(&self, id: PostingId) -> Option<&Posting> {
-        self.postings.get(&id)
+        let place = usize::try_from(id.0.checked_sub(self.first()?.0)?).ok()?;
+        self.postings.get(place)
     }
 
     /// The first posting that is not archived.
     pub(super) fn first(&self) -> Option<PostingId> {
-        self.postings.first_key_value().map(|(id, _)| *id)
+        self.postings.front().map(|posting| posting.id)
     }
 
     /// The time of the last posting that is archived.
@@ -123,7 +126,7 @@ impl Books {
         self.next = PostingId(first.0.checked_add(count).ok_or(LedgerError::Full)?);
         self.last_ms = self.last_ms.max(now);
         for (id, Draft { cause, entries }) in (first.0..).map(PostingId).zip(drafts) {
-            self.postings.insert(id, Posting { id, at_ms: self.last_ms, cause, entries });
+            self.postings.push_back(Posting { id, at_ms: self.last_ms, cause, entries });
         }
         touched.into_iter().for_each(|(account, stands)| set(&mut self.balances, account, stands));
         Ok(first)
@@ -132,13 +135,13 @@ impl Books {
     /// Takes postings off the front, as long as what they add up to is within bounds, which it is on books that hold.
     pub(super) fn archive(&mut self, upto: PostingId) -> Vec<Posting> {
         let mut archived = Vec::new();
-        while let Some((id, posting)) = self.postings.first_key_value()
-            && *id < upto
+        while let Some(posting) = self.postings.front()
+            && posting.id < upto
         {
             let Some(opening) = added(&self.opening, posting) else { break };
             opening.into_iter().for_each(|(account, stands)| set(&mut self.opening, account, stands));
             self.archived_ms = Some(posting.at_ms);
-            archived.extend(self.postings.pop_first().map(|(_, posting)| posting));
+            archived.extend(self.postings.pop_front());
         }
         archived
     }

@@ -18,7 +18,7 @@ use super::{
 use crate::flow::Millis;
 
 /// Postings and payments up to which a debug build checks everything after each change.
-const CHECKED_MAX: u64 = 64;
+const CHECKED_MAX: u64 = 16;
 
 /// An invariant that does not hold: a broken ledger, never a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,9 +96,9 @@ pub enum Violation {
         /// As computed.
         computed: Credits,
     },
-    /// A slashed operator has something to lose again.
-    #[error("operator {operator} was slashed and has {at_risk} credits at risk")]
-    Struck {
+    /// A convicted operator has something to lose again.
+    #[error("operator {operator} was convicted and has {at_risk} credits at risk")]
+    Convicted {
         /// Which one.
         operator: OperatorId,
         /// What it has.
@@ -137,7 +137,7 @@ impl Ledger {
     fn check_books(&self) -> Result<(), Violation> {
         let mut computed = self.books.openings().clone();
         for posting in self.books.postings() {
-            let sum: i128 = posting.entries.values().map(|delta| i128::from(delta.micro())).sum();
+            let sum: i128 = posting.entries.iter().map(|(_, delta)| i128::from(delta.micro())).sum();
             if sum != 0 {
                 return Err(Violation::Posting { posting: posting.id, sum });
             }
@@ -245,9 +245,9 @@ impl Ledger {
         for (key, paid) in self.payments() {
             let Standing::Pending { due_ms } = paid.standing else { continue };
             add(&mut computed, Account::Earned(paid.operator), paid.bill)?;
-            unsettled.insert((paid.operator, key));
+            unsettled.insert((paid.operator, key.job));
             if self.jobs.get(&key.job).is_some_and(|job| !job.contested.contains(&key.shard)) {
-                due.insert((due_ms, Due::Payment(key)));
+                due.insert((due_ms, Due::Job(key.job)));
             }
         }
         for (asked, unbonding) in &self.unbonding {
@@ -272,9 +272,11 @@ impl Ledger {
         if let Some((account, computed)) = computed.into_iter().find(|(_, amount)| !amount.is_zero()) {
             return Err(Violation::AtRisk { account, balance: Credits::ZERO, computed });
         }
-        let at_risk = self.struck.keys().map(|operator| (*operator, self.at_risk(*operator)));
-        if let Some((operator, at_risk)) = at_risk.into_iter().find(|(_, at_risk)| !at_risk.is_zero()) {
-            return Err(Violation::Struck { operator, at_risk });
+        let unsettled_of = |operator: &OperatorId| (*operator, self.books.funds(Account::Earned(*operator)));
+        let slashed = self.slashed.iter().map(|operator| (*operator, self.at_risk(*operator)));
+        let mut at_risk = self.convicted.keys().map(unsettled_of).chain(slashed);
+        if let Some((operator, at_risk)) = at_risk.find(|(_, at_risk)| !at_risk.is_zero()) {
+            return Err(Violation::Convicted { operator, at_risk });
         }
         let indices = [(due == self.due, "dates"), (unsettled == self.unsettled, "operators' payments")];
         match indices.into_iter().find(|(holds, _)| !holds) {

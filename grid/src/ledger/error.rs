@@ -138,9 +138,9 @@ pub enum LedgerError {
         /// Whose.
         operator: OperatorId,
     },
-    /// The operator was slashed: it is paid no more, and may not vouch again.
-    #[error("ledger: operator {} was slashed for receipt {}", .operator.short(), .convicted.short())]
-    Struck {
+    /// The operator was convicted: it is paid no more, and may not vouch again.
+    #[error("ledger: operator {} was convicted of receipt {}", .operator.short(), .convicted.short())]
+    Convicted {
         /// Which one.
         operator: OperatorId,
         /// What it was convicted of.

@@ -25,6 +25,9 @@ use super::{
 };
 use crate::flow::{AssignmentId, Millis};
 
+/// Price tables that an order's is compared with.
+const COMPARED_MAX: usize = 8;
+
 /// On which terms a job is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,6 +92,10 @@ pub(super) struct Job {
     pub(super) prices: BTreeMap<PriceId, PriceTable>,
     pub(super) holds: BTreeMap<AssignmentId, Hold>,
     pub(super) payments: BTreeMap<(ShardInfo, NodeId), Payment>,
+    /// When some of them are settled.
+    pub(super) dates: BTreeSet<Millis>,
+    /// The smallest hold so far.
+    pub(super) least: Option<Credits>,
     /// Shards whose payments wait for a dispute.
     pub(super) contested: BTreeSet<ShardInfo>,
 }
@@ -104,6 +111,8 @@ impl Job {
             prices: BTreeMap::new(),
             holds: BTreeMap::new(),
             payments: BTreeMap::new(),
+            dates: BTreeSet::new(),
+            least: None,
             contested: BTreeSet::new(),
         }
     }
@@ -168,8 +177,8 @@ impl Ledger {
     /// When the job has ended, the order has its hold, the operator was slashed, or the cap leaves too little.
     pub fn hold(&mut self, job: JobId, order: Order, prices: &PriceTable) -> Result<Credits, LedgerError> {
         let Order { assignment, operator, role, .. } = order;
-        if let Some(convicted) = self.struck(operator) {
-            return Err(LedgerError::Struck { operator, convicted });
+        if let Some(convicted) = self.convicted(operator) {
+            return Err(LedgerError::Convicted { operator, convicted });
         }
         let open = self.jobs.get_mut(&job).ok_or(LedgerError::JobUnknown { job })?;
         if open.closed_ms.is_some() {
@@ -184,9 +193,12 @@ impl Ledger {
             return Err(LedgerError::Cap { job, worst, free });
         }
         open.budget = open.budget.hold(role, worst)?;
-        let id = prices.id();
+        // Most hosts of a job ask the same, and to name a table costs more than to compare it.
+        let known = open.prices.iter().take(COMPARED_MAX).find(|(_, known)| *known == prices).map(|(id, _)| *id);
+        let id = known.unwrap_or_else(|| prices.id());
         open.prices.entry(id).or_insert_with(|| prices.clone());
         open.holds.insert(assignment, Hold { order, prices: id, worst });
+        open.least = Some(open.least.map_or(worst, |least| least.min(worst)));
         self.changed();
         Ok(worst)
     }
@@ -232,16 +244,53 @@ impl Ledger {
     /// # Errors
     /// When the job has not ended, or something of it is unsettled.
     pub fn forget(&mut self, job: JobId) -> Result<Invoice, LedgerError> {
-        let invoice = self.invoice(job)?;
         let open = self.jobs.get(&job).ok_or(LedgerError::JobUnknown { job })?;
         let holds = open.holds.len();
         let payments = open.payments.values().filter(|payment| payment.standing.is_pending()).count();
-        if holds > 0 || payments > 0 {
+        if open.closed_ms.is_some() && (holds > 0 || payments > 0) {
             return Err(LedgerError::JobUnsettled { job, holds, payments });
         }
+        let invoice = self.invoice(job)?;
         self.jobs.remove(&job);
         self.changed();
         Ok(invoice)
+    }
+
+    /// Whether the job has an escrow, or had one and is not forgotten.
+    pub fn knows(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job)
+    }
+
+    /// What the job's next execution may cost; nothing when nobody pays for it.
+    pub fn free_for(&self, job: JobId, role: Role) -> Credits {
+        let open = self.jobs.get(&job).filter(|job| job.closed_ms.is_none());
+        // A budget that holds is within its cap.
+        open.and_then(|job| job.budget.free_for(role).ok()).unwrap_or_default()
+    }
+
+    /// Whether there is a hold for the order.
+    pub fn is_held(&self, job: JobId, assignment: AssignmentId) -> bool {
+        self.jobs.get(&job).is_some_and(|job| job.holds.contains_key(&assignment))
+    }
+
+    /// What the order may cost, if there is a hold for it.
+    pub fn held(&self, job: JobId, assignment: AssignmentId) -> Option<Credits> {
+        self.jobs.get(&job)?.holds.get(&assignment).map(|hold| hold.worst)
+    }
+
+    /// Orders of the job that there are holds for.
+    pub fn held_of(&self, job: JobId) -> Vec<AssignmentId> {
+        self.jobs.get(&job).map_or_else(Vec::new, |job| job.holds.keys().copied().collect())
+    }
+
+    /// The least that any order of the job could cost at most; none before the first.
+    pub fn least_held(&self, job: JobId) -> Option<Credits> {
+        self.jobs.get(&job)?.least
+    }
+
+    /// On which terms a job was accepted.
+    pub fn terms(&self, job: JobId) -> Option<&Terms> {
+        self.jobs.get(&job).map(|job| &job.terms)
     }
 
     /// Where a job's cap is.

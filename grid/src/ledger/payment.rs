@@ -4,9 +4,11 @@
 //! about, so that it is not kept for later. The receipt's own price is no part of this: the bill follows from the prices that
 //! the hold was made at.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use registry::{
     credits::Credits,
-    id::{BlobHash, Commitment, JobId, OperatorId, PriceId, ReceiptId},
+    id::{BlobHash, Commitment, JobId, NodeId, OperatorId, PriceId, ReceiptId},
     job::ShardInfo,
     price::Usage,
     receipt::{Output, Receipt},
@@ -20,6 +22,7 @@ use super::{
     budget::Role,
     error::LedgerError,
     escrow::Job,
+    stake::Unbonding,
 };
 use crate::flow::{Attested, Millis, Verdict};
 
@@ -67,7 +70,7 @@ pub enum NotPayable {
 /// An execution that a verdict says is to be paid: the only thing that [`Ledger::pay`] takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Payable<'a> {
-    receipt: &'a Receipt,
+    attested: &'a Attested,
     output: &'a Output,
     ground: Ground,
 }
@@ -78,27 +81,31 @@ impl<'a> Payable<'a> {
     ///
     /// # Errors
     /// When the verdict is open or for another result, or the output is not the receipt's.
-    pub fn of(verdict: Verdict, receipt: &'a Attested, output: &'a Output) -> Result<Self, NotPayable> {
-        let receipt = receipt.receipt();
-        let (named, given) = (receipt.execution.output, output.hash());
+    pub fn of(verdict: Verdict, attested: &'a Attested, output: &'a Output) -> Result<Self, NotPayable> {
+        let receipt = attested.id();
+        let (named, given) = (attested.receipt().execution.output, output.hash());
         if named != given {
-            return Err(NotPayable::Output { receipt: receipt.id(), named, given });
+            return Err(NotPayable::Output { receipt, named, given });
         }
-        let found = receipt.execution.commitment();
+        let found = attested.commitment();
         let ground = match verdict {
-            Verdict::Open { .. } => return Err(NotPayable::Open { receipt: receipt.id() }),
+            Verdict::Open { .. } => return Err(NotPayable::Open { receipt }),
             Verdict::Accepted(accepted) if accepted != found => {
-                return Err(NotPayable::Contradicted { receipt: receipt.id(), found, accepted });
+                return Err(NotPayable::Contradicted { receipt, found, accepted });
             }
             Verdict::Accepted(accepted) => Ground::Accepted(accepted),
             Verdict::Inconclusive => Ground::Inconclusive,
         };
-        Ok(Self { receipt, output, ground })
+        Ok(Self { attested, output, ground })
+    }
+
+    fn receipt(&self) -> &'a Receipt {
+        self.attested.receipt()
     }
 
     /// What it is paid as.
     pub fn key(&self) -> PaymentKey {
-        PaymentKey { job: self.receipt.job, shard: self.receipt.shard, node: self.receipt.node }
+        PaymentKey { job: self.receipt().job, shard: self.receipt().shard, node: self.receipt().node }
     }
 }
 
@@ -130,6 +137,18 @@ impl Standing {
     pub(super) const fn is_pending(self) -> bool {
         matches!(self, Self::Pending { .. })
     }
+
+    /// When it is settled, as long as it is not.
+    pub(super) const fn due_ms(self) -> Option<Millis> {
+        match self {
+            Self::Pending { due_ms } => Some(due_ms),
+            Self::Settled | Self::Returned => None,
+        }
+    }
+
+    fn is_due(self, now: Millis) -> bool {
+        self.due_ms().is_some_and(|due_ms| due_ms <= now)
+    }
 }
 
 /// What was paid for one execution, and everything that the bill follows from.
@@ -159,6 +178,15 @@ pub struct Payment {
 }
 
 impl Job {
+    /// Payments that are settled when their date comes: those of contested shards wait.
+    pub(super) fn pending(&self) -> impl Iterator<Item = (ShardInfo, NodeId, &Payment)> {
+        let pending = self
+            .payments
+            .iter()
+            .filter(|((shard, _), payment)| payment.standing.is_pending() && !self.contested.contains(shard));
+        pending.map(|((shard, node), payment)| (*shard, *node, payment))
+    }
+
     /// Whether nobody was paid in the payment's place.
     fn unpaid(&self, payment: PaymentKey, operator: OperatorId) -> Result<(), LedgerError> {
         let PaymentKey { job, shard, node } = payment;
@@ -181,13 +209,14 @@ impl Ledger {
     /// When it was paid already, was not ordered, is not what was ordered, costs more than its limits allow, or when its
     /// operator was slashed.
     pub fn pay(&mut self, payable: &Payable<'_>, now: Millis) -> Result<PostingId, LedgerError> {
-        let Payable { receipt, output, ground } = *payable;
-        let (key, operator, id) = (payable.key(), receipt.operator, receipt.id());
-        let struck = self.struck(operator);
+        let Payable { attested, output, ground } = *payable;
+        let receipt = attested.receipt();
+        let (key, operator, id) = (payable.key(), receipt.operator, attested.id());
+        let convicted = self.convicted(operator);
         let job = self.jobs.get_mut(&key.job).ok_or(LedgerError::JobUnknown { job: key.job })?;
         job.unpaid(key, operator)?;
-        if let Some(convicted) = struck {
-            return Err(LedgerError::Struck { operator, convicted });
+        if let Some(convicted) = convicted {
+            return Err(LedgerError::Convicted { operator, convicted });
         }
         let hold = job.ordered(receipt)?;
         let assignment = hold.order.assignment;
@@ -205,17 +234,17 @@ impl Ledger {
         }
         let posting = self.books.commit(drafts, now)?;
         // From here on nothing fails.
-        let due_ms = now.saturating_add(self.rules.audit_window_ms);
+        let due_ms = self.rules.due_ms(now);
         let (role, prices, standing) = (hold.order.role, hold.prices, Standing::Pending { due_ms });
         let payment =
             Payment { receipt: id, operator, role, ground, usage, prices, bill, paid_ms: now, posting, standing };
         job.budget = budget;
         job.holds.remove(&assignment);
         job.payments.insert((key.shard, key.node), payment);
-        if !job.contested.contains(&key.shard) {
-            self.due.insert((due_ms, Due::Payment(key)));
+        if !job.contested.contains(&key.shard) && job.dates.insert(due_ms) {
+            self.due.insert((due_ms, Due::Job(key.job)));
         }
-        self.unsettled.insert((operator, key));
+        self.unsettled.insert((operator, key.job));
         self.changed();
         Ok(posting)
     }
@@ -226,9 +255,8 @@ impl Ledger {
     /// When there is no such job.
     pub fn contest(&mut self, job: JobId, shard: ShardInfo) -> Result<(), LedgerError> {
         let contested = self.jobs.get_mut(&job).ok_or(LedgerError::JobUnknown { job })?;
-        contested.contested.insert(shard);
-        for due in pending(contested, job, shard) {
-            self.due.remove(&due);
+        if contested.contested.insert(shard) {
+            self.reschedule(job);
         }
         self.changed();
         Ok(())
@@ -241,7 +269,7 @@ impl Ledger {
     pub fn absolve(&mut self, job: JobId, shard: ShardInfo) -> Result<(), LedgerError> {
         let contested = self.jobs.get_mut(&job).ok_or(LedgerError::JobUnknown { job })?;
         if contested.contested.remove(&shard) {
-            self.due.extend(pending(contested, job, shard));
+            self.reschedule(job);
         }
         self.changed();
         Ok(())
@@ -253,23 +281,24 @@ impl Ledger {
     /// # Errors
     /// Never, as long as [`Ledger::check`] holds.
     pub fn settle(&mut self, now: Millis) -> Result<Option<PostingId>, LedgerError> {
-        let due: Vec<(Millis, Due)> = self.due.iter().take_while(|(at, _)| *at <= now).copied().collect();
+        let due = self.due.iter().take_while(|(at, _)| *at <= now);
+        let due: BTreeSet<Due> = due.map(|(_, what)| *what).collect();
         if due.is_empty() {
             return Ok(None);
         }
-        let drafts: Vec<Draft> = due.iter().map(|(_, what)| self.settled(*what)).collect::<Result<_, _>>()?;
-        let first = self.books.commit(drafts, now)?;
-        for (at, what) in due {
-            self.due.remove(&(at, what));
+        let batches: Vec<Batch> = due.iter().map(|what| self.batch(*what, now)).collect::<Result<_, _>>()?;
+        let (drafts, settled): (Vec<_>, Vec<_>) =
+            batches.into_iter().map(|batch| (batch.draft, batch.payments)).unzip();
+        let first = self.books.commit(drafts.into_iter().flatten().collect(), now)?;
+        for (what, payments) in due.into_iter().zip(settled) {
             match what {
-                Due::Payment(key) => {
-                    if let Some(operator) = self.payment(key).map(|payment| payment.operator) {
-                        self.unsettled.remove(&(operator, key));
-                    }
-                    self.stand(key, Standing::Settled);
+                Due::Job(job) => {
+                    payments.into_iter().for_each(|key| self.stand(key, Standing::Settled));
+                    self.reschedule(job);
                 }
                 Due::Unbonding(asked) => {
-                    self.unbonding.remove(&asked);
+                    let unbonding = self.unbonding.remove(&asked);
+                    unbonding.map(|unbonding| self.due.remove(&(unbonding.due_ms, what)));
                 }
             }
         }
@@ -277,30 +306,57 @@ impl Ledger {
         Ok(Some(first))
     }
 
-    /// The posting that settles it.
-    fn settled(&self, due: Due) -> Result<Draft, LedgerError> {
-        let (cause, operator, from, amount) = match due {
-            Due::Payment(key) => {
-                let payment = self.payment(key).ok_or(LedgerError::JobUnknown { job: key.job })?;
-                let operator = payment.operator;
-                (Cause::Settled { payment: key }, operator, Account::Earned(operator), payment.bill)
-            }
+    /// What is settled together, and the posting that does it, if there is anything.
+    fn batch(&self, due: Due, now: Millis) -> Result<Batch, LedgerError> {
+        match due {
+            Due::Job(job) => self.payments_due(job, now),
             Due::Unbonding(asked) => {
                 let nothing = LedgerError::Nothing { what: "unbonded" };
-                let unbonding = self.unbonding.get(&asked).ok_or(nothing)?;
-                let operator = unbonding.operator;
-                (Cause::Unbonded { asked }, operator, Account::Unbonding(operator), unbonding.amount)
+                let Unbonding { operator, amount, .. } = *self.unbonding.get(&asked).ok_or(nothing)?;
+                let (from, to) = (Account::Unbonding(operator), Account::Operator(operator));
+                let draft = Some(Draft::transfer(Cause::Unbonded { asked }, from, to, amount)?);
+                Ok(Batch { draft, payments: Vec::new() })
             }
-        };
-        Ok(Draft::transfer(cause, from, Account::Operator(operator), amount)?)
+        }
+    }
+
+    /// Payments of the job whose date has come, as one posting.
+    fn payments_due(&self, job: JobId, now: Millis) -> Result<Batch, LedgerError> {
+        let open = self.jobs.get(&job).ok_or(LedgerError::JobUnknown { job })?;
+        let mut earned: BTreeMap<OperatorId, Credits> = BTreeMap::new();
+        let mut payments = Vec::new();
+        for (shard, node, payment) in open.pending().filter(|(.., payment)| payment.standing.is_due(now)) {
+            let earned = earned.entry(payment.operator).or_default();
+            *earned = earned.plus(payment.bill)?;
+            payments.push(PaymentKey { job, shard, node });
+        }
+        let mut draft = Draft::new(Cause::Settled { job });
+        for (operator, amount) in earned {
+            draft = draft.and(Account::Earned(operator), Account::Operator(operator), amount)?;
+        }
+        Ok(Batch { draft: Some(draft).filter(|_| !payments.is_empty()), payments })
+    }
+
+    /// The dates of a job, and whose payments are unsettled in it, follow from its payments.
+    pub(super) fn reschedule(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let dates: BTreeSet<Millis> = job.pending().filter_map(|(.., payment)| payment.standing.due_ms()).collect();
+        for gone in job.dates.difference(&dates) {
+            self.due.remove(&(*gone, Due::Job(id)));
+        }
+        self.due.extend(dates.iter().map(|date| (*date, Due::Job(id))));
+        job.dates = dates;
+        let paid = || job.payments.values();
+        let unsettled: BTreeSet<OperatorId> =
+            paid().filter(|payment| payment.standing.is_pending()).map(|payment| payment.operator).collect();
+        for payment in paid().filter(|payment| !unsettled.contains(&payment.operator)) {
+            self.unsettled.remove(&(payment.operator, id));
+        }
     }
 }
 
-/// The dates of a shard's unsettled payments.
-fn pending(open: &Job, job: JobId, shard: ShardInfo) -> Vec<(Millis, Due)> {
-    let dates = open.paid_for(shard).filter_map(|(node, payment)| match payment.standing {
-        Standing::Pending { due_ms } => Some((due_ms, Due::Payment(PaymentKey { job, shard, node }))),
-        Standing::Settled | Standing::Returned => None,
-    });
-    dates.collect()
+/// What is settled together.
+struct Batch {
+    draft: Option<Draft>,
+    payments: Vec<PaymentKey>,
 }

@@ -183,11 +183,11 @@ impl Model {
             let (mut paid, mut once) = (0, BTreeMap::<(ShardInfo, registry::id::NodeId), u32>::new());
             for posting in all().filter(|posting| posting.id >= *opened && posting.cause.job() == Some(*job)) {
                 if let Cause::Paid { payment, .. } = posting.cause {
-                    paid -= posting.entries[&Account::Escrow(*job)].micro();
+                    paid -= posting.change(Account::Escrow(*job)).unwrap().micro();
                     *once.entry((payment.shard, payment.node)).or_default() += 1;
                 }
                 if let Cause::Returned { .. } = posting.cause {
-                    paid -= posting.entries.values().map(|delta| delta.micro().max(0)).sum::<i64>();
+                    paid -= posting.entries.iter().map(|(_, delta)| delta.micro().max(0)).sum::<i64>();
                 }
                 assert!(paid <= *cap as i64, "a job cost more than its cap");
             }
@@ -195,7 +195,7 @@ impl Model {
         }
         let mut minted = 0;
         for posting in all() {
-            minted -= posting.entries.get(&Account::Mint).map_or(0, |delta| delta.micro());
+            minted -= posting.change(Account::Mint).map_or(0, |delta| delta.micro());
         }
         let held: i64 = ledger.accounts().filter(|(at, _)| *at != Account::Mint).map(|(_, has)| has.micro()).sum();
         assert_eq!(held, minted, "what the mint gave is what there is");

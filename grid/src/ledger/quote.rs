@@ -142,6 +142,14 @@ fn check_sample(ask: &Ask) -> Result<(), QuoteError> {
     }
 }
 
+/// What of a cap is set aside for audits when it is not known what a task takes: their share of all executions.
+pub fn audit_reserve(cap: Credits, tasks: u32, replicas: u8, rate_ppm: u32, auditors: u8) -> Credits {
+    let audited = (u64::from(tasks) * u64::from(rate_ppm.min(PPM))).div_ceil(PPM.into());
+    let audits = u128::from(reserved(audited).min(tasks.into())) * u128::from(auditors);
+    let all = (u128::from(tasks) * u128::from(replicas.max(1)) + audits).max(1);
+    cap.share(u32::try_from(audits * u128::from(PPM) / all).unwrap_or(PPM))
+}
+
 /// Audits that a reserve is for when so many are expected.
 pub(super) fn reserved(expected: u64) -> u64 {
     if expected == 0 { 0 } else { expected + 3 * (expected.isqrt() + 1) + 3 }

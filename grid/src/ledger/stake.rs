@@ -1,12 +1,12 @@
 //! What an operator vouches with: deposit, withdrawal after a time, and loss.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use registry::{
     credits::Credits,
     id::{Commitment, JobId, OperatorId, ReceiptId},
     job::ShardInfo,
-    receipt::{Evidence, Record, RecordError},
+    receipt::{Evidence, Receipt, Record, RecordError},
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ use super::{
     error::LedgerError,
     payment::Standing,
 };
-use crate::flow::Millis;
+use crate::flow::{Attested, Millis};
 
 /// Stake that is being withdrawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +40,8 @@ pub enum ConvictionError {
     NoAccused,
 }
 
-/// An operator signed a result in class `exact` that is proven wrong. There is none without a record that checks: it cannot
-/// be made, or read from anywhere, in another way.
+/// An operator signed a result in class `exact` that is proven wrong. There is none without a record that checks, or the
+/// attested receipts that such a record is made of: it cannot be read from anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conviction {
     operator: OperatorId,
@@ -63,6 +63,12 @@ impl Conviction {
         let lie = accused.open()?;
         let (operator, receipt, truth) = (lie.operator, lie.id(), checked.commitment);
         Ok(Self { operator, job: lie.job, shard: lie.shard, receipt, truth, auditor: None })
+    }
+
+    /// Of two receipts whose signatures were checked as they came in, the one that a verdict contradicts, and one that it is for.
+    pub(crate) fn found(lie: &Attested, truth: &Attested) -> Self {
+        let Receipt { operator, job, shard, .. } = *lie.receipt();
+        Self { operator, job, shard, receipt: lie.id(), truth: truth.commitment(), auditor: None }
     }
 
     /// The same, found by an auditor, who gets a part. There is none where a quorum noticed by itself.
@@ -97,8 +103,8 @@ impl Ledger {
     /// # Errors
     /// When it was slashed, stakes nothing, or has less.
     pub fn stake(&mut self, operator: OperatorId, amount: Credits, now: Millis) -> Result<PostingId, LedgerError> {
-        if let Some(convicted) = self.struck(operator) {
-            return Err(LedgerError::Struck { operator, convicted });
+        if let Some(convicted) = self.convicted(operator) {
+            return Err(LedgerError::Convicted { operator, convicted });
         }
         self.transfer(Cause::Staked, Account::Operator(operator), Account::Stake(operator), amount, now)
     }
@@ -132,22 +138,47 @@ impl Ledger {
             .fold(Credits::ZERO, |sum, part| sum.plus(part).unwrap_or(Credits::MAX))
     }
 
-    /// Takes from a convicted operator all that it can lose, for good: it is paid no more and may not stake again. Its
-    /// orders keep their holds until they are released.
+    /// Takes from a convicted operator what it has earned and is not settled: it is paid no more and may not stake again.
+    /// Its orders keep their holds until they are released. Says how much went back.
+    ///
+    /// # Errors
+    /// When it was convicted before, or convicts itself; this changes nothing.
+    pub fn expel(&mut self, conviction: &Conviction, now: Millis) -> Result<Credits, LedgerError> {
+        let operator = conviction.operator;
+        if let Some(convicted) = self.convicted(operator) {
+            return Err(LedgerError::Convicted { operator, convicted });
+        }
+        self.take(conviction, None, now)
+    }
+
+    /// Takes all that it can lose, for good.
     ///
     /// # Errors
     /// When it was slashed before, or convicts itself; this changes nothing.
     pub fn slash(&mut self, conviction: &Conviction, now: Millis) -> Result<Slashed, LedgerError> {
-        let Conviction { operator, auditor, receipt, .. } = *conviction;
-        if let Some(convicted) = self.struck(operator) {
-            return Err(LedgerError::Struck { operator, convicted });
+        let operator = conviction.operator;
+        if let Some(convicted) = self.convicted(operator).filter(|_| self.is_slashed(operator)) {
+            return Err(LedgerError::Convicted { operator, convicted });
         }
+        let (fine, slashed) = self.fine(conviction)?;
+        let returned = self.take(conviction, fine, now)?;
+        for (asked, unbonding) in self.unbonding.extract_if(.., |_, unbonding| unbonding.operator == operator) {
+            self.due.remove(&(unbonding.due_ms, Due::Unbonding(asked)));
+        }
+        self.slashed.insert(operator);
+        self.changed();
+        Ok(Slashed { returned, ..slashed })
+    }
+
+    /// Takes what is not settled, and this fine.
+    fn take(&mut self, conviction: &Conviction, fine: Option<Draft>, now: Millis) -> Result<Credits, LedgerError> {
+        let Conviction { operator, auditor, receipt, .. } = *conviction;
         if auditor == Some(operator) {
             return Err(LedgerError::OwnAuditor { operator });
         }
         let Returns { payments, budgets, mut drafts } = self.returns(operator, receipt)?;
         let returned = self.books.funds(Account::Earned(operator));
-        let (fine, slashed) = self.fine(conviction)?;
+        let is_fined = fine.is_some();
         drafts.extend(fine);
         self.books.commit(drafts, now)?;
         // From here on nothing fails.
@@ -156,30 +187,27 @@ impl Ledger {
                 job.budget = budget;
             }
         }
-        for key in payments {
-            if let Some(Standing::Pending { due_ms }) = self.payment(key).map(|payment| payment.standing) {
-                self.due.remove(&(due_ms, Due::Payment(key)));
-            }
-            self.stand(key, Standing::Returned);
-            self.unsettled.remove(&(operator, key));
+        let jobs: BTreeSet<JobId> = payments.iter().map(|key| key.job).collect();
+        payments.into_iter().for_each(|key| self.stand(key, Standing::Returned));
+        jobs.into_iter().for_each(|id| self.reschedule(id));
+        self.convicted.entry(operator).or_insert(receipt);
+        if !is_fined {
+            self.changed();
         }
-        for (asked, unbonding) in self.unbonding.extract_if(.., |_, unbonding| unbonding.operator == operator) {
-            self.due.remove(&(unbonding.due_ms, Due::Unbonding(asked)));
-        }
-        self.struck.insert(operator, receipt);
-        self.changed();
-        Ok(Slashed { returned, ..slashed })
+        Ok(returned)
     }
 
     /// Unsettled payments go back whole: into the escrow, so that the work can be done again under the same cap, or to the
     /// requester once its job has ended.
     fn returns(&self, operator: OperatorId, convicted: ReceiptId) -> Result<Returns, LedgerError> {
         let mut returns = Returns::default();
-        let own = self.unsettled.range((operator, PaymentKey::FIRST)..).take_while(|(other, _)| *other == operator);
-        for key in own.map(|(_, key)| *key) {
-            let unknown = LedgerError::JobUnknown { job: key.job };
-            let job = self.jobs.get(&key.job).ok_or(unknown.clone())?;
-            let payment = self.payment(key).ok_or(unknown)?;
+        let own = self.unsettled.range((operator, JobId([0; 32]))..).take_while(|(other, _)| *other == operator);
+        let jobs = own.filter_map(|(_, id)| Some((*id, self.jobs.get(id)?)));
+        let payments =
+            jobs.flat_map(|(id, job)| job.payments.iter().map(move |(key, payment)| (id, job, *key, payment)));
+        let lost = payments.filter(|(.., payment)| payment.operator == operator && payment.standing.is_pending());
+        for (job_id, job, (shard, node), payment) in lost {
+            let key = PaymentKey { job: job_id, shard, node };
             let budget = returns.budgets.entry(key.job).or_insert(job.budget);
             *budget = budget.put_back(payment.role, payment.bill)?;
             let mut to = Account::Escrow(key.job);

@@ -60,7 +60,7 @@ impl Statement {
     ) -> Result<Self, CreditsError> {
         let mut statement = Self { account, opening, lines: Vec::new(), closing: opening };
         for posting in postings.into_iter().filter(|posting| posting.at_ms < range.end) {
-            let Some(change) = posting.entries.get(&account).copied() else { continue };
+            let Some(change) = posting.change(account) else { continue };
             let balance = statement.closing.plus(change)?;
             statement.closing = balance;
             if posting.at_ms < range.start {

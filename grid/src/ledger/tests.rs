@@ -331,9 +331,9 @@ fn a_ledger_that_was_tampered_with_is_noticed() {
     assert!(matches!(twice, Violation::Twice { .. }), "{twice}");
     let unpunished = violation(&|ledger| {
         let receipt = ledger.jobs[&job].payments.values().next().unwrap().receipt;
-        ledger.struck.insert(operator(10), receipt);
+        ledger.convicted.insert(operator(10), receipt);
     });
-    assert!(matches!(unpunished, Violation::Struck { .. }), "{unpunished}");
+    assert!(matches!(unpunished, Violation::Convicted { .. }), "{unpunished}");
     let over = violation(&|ledger| ledger.jobs.get_mut(&job).unwrap().budget.work.held = micro(1));
     assert!(matches!(over, Violation::Budget { what: "budget", .. }), "{over}");
     let dearer = violation(&|ledger| {

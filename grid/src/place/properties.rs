@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use registry::{
     device::{DeviceAsk, DeviceKind},
     job::{Class, Profile},
+    price::PriceTable,
 };
 
 use super::{tests::*, *};
@@ -50,7 +51,13 @@ fn made(members: &[Member]) -> Fleet {
     let cert = cert(1, 1);
     for ((engines, operator, memory, connected), node) in members.iter().zip(1u8..) {
         let (id, owner) = (NodeId([node; 32]), OperatorId([*operator; 32]));
-        let offer = Offer { slots: 1, queue_max: 0, memory_bytes_max: memory << 20, engines: engines.clone() };
+        let offer = Offer {
+            slots: 1,
+            queue_max: 0,
+            memory_bytes_max: memory << 20,
+            engines: engines.clone(),
+            prices: PriceTable::default(),
+        };
         fleet.up(id, owner, cert.clone(), offer, 0);
         if !connected {
             fleet.down(id, 0);

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use registry::{
     id::{BlobHash, EngineFingerprint, JobId, NodeId, TaskId},
     job::{Class, ShardInfo},
+    price::PriceTable,
     receipt::{Execution, Outcome, Receipt},
 };
 
@@ -12,6 +13,7 @@ use super::{
     Adversary, Options,
     check::Broken,
     conduct::{self, Moment, Move},
+    purse::{self, TASK_FUEL},
     random::{Random, mix},
     slab::Ticket,
     work::{self, Answer},
@@ -85,9 +87,9 @@ impl Host {
         u64::from(self.slots) * 1_000_000 / self.slowness
     }
 
-    pub(super) fn offer(&self) -> Offer {
+    pub(super) fn offer(&self, prices: PriceTable) -> Offer {
         let engines = Engines::plain(self.engine, PORTABLE);
-        Offer { slots: self.slots, queue_max: QUEUE_MAX, memory_bytes_max: 1 << 30, engines }
+        Offer { slots: self.slots, queue_max: QUEUE_MAX, memory_bytes_max: 1 << 30, engines, prices }
     }
 }
 
@@ -298,6 +300,9 @@ impl World<'_> {
         let (number, shard) = (given.number, given.shard.index);
         let receipt = self.receipt(given, answer, output.hash());
         self.tally.sized(&receipt, &output);
+        if answer != Answer::TRUTH && self.is_liars(host) {
+            self.lied(receipt.id());
+        }
         if self.state.open_job(node, id).is_some()
             && let Some(task) = self.jobs.task_mut(number, shard)
         {
@@ -316,7 +321,7 @@ impl World<'_> {
             class: Class::Exact,
             engine: given.engine,
             outcome: Outcome::Ok,
-            fuel_used: 10,
+            fuel_used: TASK_FUEL,
             output,
             nn_root: None,
             segment_root: None,
@@ -324,18 +329,10 @@ impl World<'_> {
         let operator = self.operators[host.operator as usize].id;
         let (job, shard, node, nonce) = (given.job, given.shard, host.node, given.id.0);
         let (device, nn_record) = (None, None);
-        let plain = Receipt {
-            job,
-            shard,
-            execution,
-            device,
-            node,
-            operator,
-            nonce,
-            price_micro: 0,
-            nn_record,
-            segment_record: None,
-        };
+        let price_micro = purse::prices(self.options).giga_fuel_micro;
+        let segment_record = None;
+        let plain =
+            Receipt { job, shard, execution, device, node, operator, nonce, price_micro, nn_record, segment_record };
         if self.options.adversary == Adversary::SeedGrinder && answer == Answer::RING { grind(plain) } else { plain }
     }
 
@@ -366,6 +363,7 @@ fn grind(receipt: Receipt) -> Receipt {
         let [a, b, c, d, e, f, g, h, ..] = receipt.id().0;
         mix(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
     };
-    let tries = (0..4).map(|price_micro| Receipt { price_micro, ..receipt.clone() });
+    // What a host may still choose of a receipt is its price, and it is refused where that is not what was offered.
+    let tries = (0..4).map(|more| Receipt { price_micro: receipt.price_micro + more, ..receipt.clone() });
     tries.max_by_key(guess).unwrap_or(receipt)
 }

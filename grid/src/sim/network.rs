@@ -7,6 +7,7 @@ use super::{
     Adversary,
     check::Broken,
     hosts::Stage,
+    purse,
     world::{Happening, World},
 };
 use crate::{dispatch::Event, flow::Millis};
@@ -39,7 +40,7 @@ impl World<'_> {
             return Ok(());
         }
         machine.is_online = true;
-        let (node, offer, holds) = (machine.node, machine.offer(), machine.holds.clone());
+        let (node, offer, holds) = (machine.node, machine.offer(purse::prices(self.options)), machine.holds.clone());
         let operator = self.operators[machine.operator as usize].id;
         let holding = holds.iter().filter_map(|ticket| self.given.get(*ticket)).map(|given| given.id).collect();
         self.feed(Event::HostUp { node, operator, cert: Signed::nothing(), offer, holding })?;

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{
     Adversary,
+    purse::Purse,
     random::mix,
     statistics::{Percentiles, Share},
     work::{Answer, Work},
@@ -226,6 +227,8 @@ pub struct Report {
     /// What an audit's answer takes on the wire, in bytes: a receipt, signed, with the names of its output. The input and the output
     /// themselves are not in it.
     pub audit_bytes: u64,
+    /// What liars have of it.
+    pub purse: Purse,
     /// Virtual time of the run.
     pub virtual_ms: Millis,
     /// Things that happened.
@@ -242,8 +245,8 @@ impl Report {
         self.jobs.iter().filter(|(phase, _)| *phase != "done").map(|(_, count)| count).sum()
     }
 
-    pub(super) fn of(world: World<'_>) -> Self {
-        let World { options, now, operators, hosts, tally, .. } = world;
+    pub(super) fn of(world: World<'_>, ended_ms: Millis, purse: Purse) -> Self {
+        let World { options, operators, hosts, tally, .. } = world;
         let wrong = Share { events: tally.wrong, of: tally.accepted - tally.unsteady };
         let honest_suspended = operators.iter().filter(|operator| !operator.lies && operator.caught_ms.is_some());
         Self {
@@ -267,7 +270,8 @@ impl Report {
             faults: tally.faults,
             accepted_after_ms: Percentiles::of(tally.waits_ms),
             audit_bytes: tally.audit_bytes,
-            virtual_ms: now - tally.began_ms,
+            virtual_ms: ended_ms - tally.began_ms,
+            purse,
             events: tally.events,
             peak: tally.peak,
             digest: tally.digest,
@@ -313,6 +317,9 @@ impl fmt::Display for Report {
             ("liars' names", format!("{} lied, {} caught", ejection.lied, ejection.caught)),
             ("  caught after", format!("{} ms half, {} ms all", ejection.after_ms.p50, ejection.after_ms.max)),
             ("  wrong results each", format!("{} half, {} most", ejection.wrong_each.p50, ejection.wrong_each.max)),
+            ("liars' balance", format!("{} tasks", self.purse.balance())),
+            ("  lies paid", format!("{} of {} paid executions", self.purse.lies_paid, self.purse.paid)),
+            ("  lost by liars", format!("{} stake, {} returned", self.purse.slashed, self.purse.returned)),
             ("honest suspended", self.honest_suspended.to_string()),
             ("faults", self.faults.to_string()),
             ("accepted after", format!("{} ms half, {} ms 99 %, {} ms all", after.p50, after.p99, after.max)),

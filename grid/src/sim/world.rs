@@ -12,6 +12,7 @@ use super::{
     Options, Report,
     check::Broken,
     hosts::{Given, Host},
+    purse::{self, Till},
     random::{Random, mix},
     report::Tally,
     slab::{Slab, Ticket},
@@ -83,7 +84,7 @@ impl Queue {
     }
 }
 
-/// Who answers for hosts. Its balance in the ledger belongs here, once there is one.
+/// Who answers for hosts.
 #[derive(Debug)]
 pub(super) struct Operator {
     pub(super) id: OperatorId,
@@ -121,6 +122,7 @@ pub(super) struct World<'a> {
     pub(super) given: Slab<Given>,
     pub(super) chance: Chance,
     pub(super) tally: Tally,
+    pub(super) till: Till,
     /// Tasks after which an operator has standing, as far as it can tell.
     pub(super) standing_tasks: u32,
     job_numbers: u32,
@@ -161,6 +163,7 @@ impl<'a> World<'a> {
             given: Slab::default(),
             chance: Chance { network, hosts, liars, work },
             tally: Tally::new(START_MS),
+            till: Till::default(),
             // Beyond it, since not every task of a newcomer is known to have been counted.
             standing_tasks: u32::try_from(newcomer_tasks * 5 / 4).unwrap_or(u32::MAX),
             job_numbers: 0,
@@ -197,7 +200,9 @@ impl<'a> World<'a> {
             }
         }
         let vouched = (0..options.vouched).map(|number| self.operators[number as usize].id).collect();
-        let config = Config { vouched, finished_jobs_max: 64, finished_shards_max: 20_000, ..options.config.clone() };
+        let audit = purse::audit(options);
+        let config =
+            Config { vouched, audit, finished_jobs_max: 64, finished_shards_max: 20_000, ..options.config.clone() };
         self.state = State::with_standings(config, standings);
     }
 
@@ -225,10 +230,12 @@ impl<'a> World<'a> {
             self.step()?;
         }
         self.check_ended()?;
-        Ok(Report::of(self))
+        let (ended_ms, purse) = (self.now, self.settle()?);
+        Ok(Report::of(self, ended_ms, purse))
     }
 
     fn begin(&mut self) -> Result<(), Broken> {
+        self.fund()?;
         for host in 0..self.hosts.len() {
             self.join(u32::try_from(host).unwrap_or(u32::MAX))?;
         }
@@ -309,7 +316,7 @@ impl<'a> World<'a> {
         if self.submitted < self.options.tasks {
             self.queue.at(self.now + self.job_every_ms, Happening::Submit);
         }
-        self.feed(Event::Submitted { spec: Box::new(spec), plan, secret })
+        self.feed(Event::Submitted { spec: Box::new(spec), plan, secret, payer: self.payer(tasks) })
     }
 
     /// The machine takes an event; the world takes its effects.
@@ -331,6 +338,8 @@ impl<'a> World<'a> {
                 }
                 Effect::Notify { job, notice } => self.noticed(job, notice)?,
                 Effect::Forget { job, .. } => self.jobs.forget(job),
+                Effect::Archive { postings } => self.posted(&postings),
+                Effect::Invoice { invoice } => self.invoiced(&invoice),
                 Effect::Keep { .. } | Effect::Concat { .. } => {}
             }
         }
@@ -411,6 +420,7 @@ impl<'a> World<'a> {
         let hosts = self.operators[operator as usize].hosts.len();
         let (lies, first) = (self.operators[operator as usize].lies, self.hosts.len());
         let operator = self.operator(lies);
+        self.vouch(operator as usize)?;
         (0..hosts).for_each(|_| self.machine(operator));
         (first..first + hosts).try_for_each(|host| self.join(u32::try_from(host).unwrap_or(u32::MAX)))
     }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     client::{
         Client,
-        answers::{JobAnswer, ReceiptAnswer},
+        answers::{CostsAnswer, JobAnswer, ReceiptAnswer},
     },
     clock,
 };
@@ -77,6 +77,11 @@ fn show(job: &JobAnswer) -> Result<(), CliError> {
     ];
     if let Some(ended) = job.ended_ms {
         rows.push(("took", output::span_ms(ended.saturating_sub(job.submitted_ms))));
+    }
+    if let Some(costs) = &job.costs {
+        let CostsAnswer { requester, cap, spent, held, .. } = costs;
+        rows.push(("costs", format!("{spent} credits and up to {held} under way, of a cap of {cap}")));
+        rows.push(("paid by", requester.to_string()));
     }
     if let Some(waits) = &job.waits {
         rows.push(("waits", output::shown(waits)));

@@ -1,19 +1,22 @@
 //! `quorate receipt`: what hosts signed. `verify` and `replay` need no grid and no network, only files.
 //!
-//! - `get`: downloads records, and what it takes to run their tasks again.
-//! - `replay`: runs them again.
+//! - `get`: downloads records, a job's log, and what it takes to run their tasks again.
+//! - `export`: writes the log of a host on this machine to one file.
+//! - `verify`: checks records and logs.
+//! - `replay`: runs records again.
 
+mod export;
 mod get;
 mod replay;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use registry::{
     job::{ShardInfo, Stage},
-    receipt::{Checked, RECORD_BYTES_MAX, Record},
+    receipt::{RECORD_BYTES_MAX, Record},
 };
-use serde::Serialize;
 
 use super::{
     CliError, Exit, Outcome,
@@ -24,15 +27,19 @@ use crate::client::answers::ReceiptAnswer;
 
 /// How files of records end.
 const EXTENSION: &str = "cbor";
+/// How files of logs end.
+const LOG_EXTENSION: &str = "log";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ReceiptVerb {
     /// List a job's records: one for each accepted shard, and evidence against who signed otherwise.
     List(ListArgs),
-    /// Download a job's records, and what a replay needs.
+    /// Download a job's records or its log, and what a replay needs.
     Get(get::GetArgs),
-    /// Check records offline: signatures, certificates, agreement, and contradiction in evidence.
-    Verify(VerifyArgs),
+    /// Write the log of a host on this machine, everything that it signed, to one file.
+    Export(export::ExportArgs),
+    /// Check records and logs offline: signatures, certificates, agreement, contradiction in evidence, and chains without gaps.
+    Verify(verify::VerifyArgs),
     /// Check records and run their tasks again: equal, or the first difference.
     Replay(replay::ReplayArgs),
 }
@@ -45,21 +52,12 @@ pub(super) struct ListArgs {
     connect: ConnectArgs,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct VerifyArgs {
-    /// Files, or directories with `.cbor` files.
-    #[arg(required = true)]
-    files: Vec<PathBuf>,
-    /// Write one JSON value to standard output, for programs.
-    #[arg(long)]
-    json: bool,
-}
-
 pub(super) async fn run(verb: ReceiptVerb) -> Outcome {
     match verb {
         ReceiptVerb::List(args) => list(args).await,
         ReceiptVerb::Get(args) => get::run(args).await,
-        ReceiptVerb::Verify(args) => verify(&args),
+        ReceiptVerb::Export(args) => export::run(&args),
+        ReceiptVerb::Verify(args) => verify::run(&args),
         ReceiptVerb::Replay(args) => replay::run(args).await,
     }
 }
@@ -92,74 +90,29 @@ async fn list(args: ListArgs) -> Outcome {
     };
     let rows: Vec<_> = receipts.iter().map(row).collect();
     output::table(&["index", "stage", "shard", "outcome", "models on", "length", ""], &rows)?;
-    Ok(Exit::Ok)
-}
-
-/// What came of checking one file.
-#[derive(Debug, Serialize)]
-struct Verified {
-    file: PathBuf,
-    holds: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    checked: Option<Checked>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-fn verify(args: &VerifyArgs) -> Outcome {
-    let mut all = Vec::new();
-    for path in &args.files {
-        for file in files(path)? {
-            let verified = verify_file(file);
-            if !args.json {
-                output::line(&sentence(&verified))?;
-            }
-            all.push(verified);
-        }
-    }
-    let broken = all.iter().filter(|verified| !verified.holds).count();
-    if args.json {
-        output::json(&all)?;
-    } else {
-        let holding = all.len() - broken;
-        output::line(&format!(
-            "{holding} of {} hold: signatures, certificates and agreement of distinct operators were checked. Who the \
-             operators are is for you to know.",
-            all.len()
-        ))?;
-    }
-    if broken > 0 {
-        return Err(CliError::Failed(format!("{broken} of {} records do not hold", all.len())));
+    if let Some(last) = receipts.iter().max_by_key(|receipt| receipt.seq) {
+        output::line(&format!("log of {} records, head {}", last.seq + 1, last.link))?;
     }
     Ok(Exit::Ok)
 }
 
-/// The file, or the records in the directory.
-fn files(path: &Path) -> Result<Vec<PathBuf>, CliError> {
+/// The file, or those in the directory that end so.
+fn files(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, CliError> {
     let failed = |source| CliError::File { path: path.to_owned(), source };
     if !std::fs::metadata(path).map_err(failed)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(failed)?.collect();
     let paths = entries.map_err(failed)?.into_iter().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> =
-        paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)).collect();
+    let ends_so =
+        |path: &PathBuf| extensions.iter().any(|extension| path.extension().is_some_and(|end| end == *extension));
+    let mut files: Vec<PathBuf> = paths.filter(ends_so).collect();
     if files.is_empty() {
-        return Err(CliError::Usage(format!("{}: no .{EXTENSION} files in this directory", path.display())));
+        let ends = extensions.join(" or .");
+        return Err(CliError::Usage(format!("{}: no .{ends} files in this directory", path.display())));
     }
     files.sort();
     Ok(files)
-}
-
-fn verify_file(file: PathBuf) -> Verified {
-    match check(&file) {
-        Ok(checked) => Verified { file, holds: true, checked: Some(checked), error: None },
-        Err(error) => Verified { file, holds: false, checked: None, error: Some(error) },
-    }
-}
-
-fn check(path: &Path) -> Result<Checked, String> {
-    read(path)?.check().map_err(|error| error.to_string())
 }
 
 /// The record in a file, not checked yet.
@@ -170,50 +123,4 @@ pub(super) fn read(path: &Path) -> Result<Record, String> {
     }
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
     Record::from_bytes(&bytes).map_err(|error| error.to_string())
-}
-
-fn sentence(verified: &Verified) -> String {
-    let file = verified.file.display();
-    let Some(checked) = &verified.checked else {
-        return format!("BAD  {file}: {}", verified.error.as_deref().unwrap_or("not checked"));
-    };
-    let operators = checked.operators.len();
-    let shard = format!("{} {} of {}", stage(checked.shard), checked.shard.index, checked.shard.count);
-    let job = output::short(checked.job);
-    let commitment = checked.commitment.short();
-    let devices: Vec<String> = checked.devices.iter().map(|device| output::shown(&device.to_string())).collect();
-    let on = if devices.is_empty() { String::new() } else { format!(", models on {}", devices.join(" and ")) };
-    match &checked.accused {
-        None => format!("ok   {file}: job {job}, {shard}: {operators} operators signed result {commitment}{on}"),
-        Some((node, lie)) => format!(
-            "ok   {file}: job {job}, {shard}: node {} signed {}, where {operators} operators signed {commitment}{on}",
-            node.short(),
-            lie.short()
-        ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_record_does_not_hold_and_says_why() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("map-000000.cbor");
-        std::fs::write(&path, b"nonsense").unwrap();
-        let args = VerifyArgs { files: vec![dir.path().to_owned()], json: false };
-        assert_eq!(verify(&args).unwrap_err().exit(), Exit::Failed);
-        let verified = verify_file(path);
-        assert!(
-            sentence(&verified).starts_with("BAD  ") && sentence(&verified).contains("not a record"),
-            "{verified:?}"
-        );
-    }
-
-    #[test]
-    fn an_empty_directory_proves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(files(dir.path()).unwrap_err().exit(), Exit::Usage);
-    }
 }

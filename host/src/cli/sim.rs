@@ -62,6 +62,9 @@ pub(super) struct SimArgs {
     /// Share of honest operators that begin with none.
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     newcomers: u32,
+    /// Stake of every operator, in tasks, each of which costs a credit; 0 where nobody pays for anything.
+    #[arg(long, value_name = "TASKS", default_value_t = Options::default().stake_tasks)]
+    stake: u64,
     /// What becomes of messages: calm, or harsh (a tenth lost, half of the hosts cut off now and then).
     #[arg(long, default_value = "calm")]
     network: NetworkWord,
@@ -178,6 +181,7 @@ fn options(args: &SimArgs, adversary: Adversary) -> Result<Options, CliError> {
         re_entry_ms: defaults.re_entry_ms.filter(|_| !args.no_re_entry),
         shown_tasks: args.shown,
         newcomers_ppm: args.newcomers,
+        stake_tasks: args.stake,
         network: match args.network {
             NetworkWord::Calm => Network::default(),
             NetworkWord::Harsh => Network::harsh(),

@@ -6,9 +6,11 @@ use std::{
 };
 
 use clap::Args;
+use grid::flow::Payer;
 use registry::{
+    credits::Credits,
     device::DeviceAsk,
-    id::{BlobHash, ModelHash, ModuleHash},
+    id::{BlobHash, ModelHash, ModuleHash, RequesterId},
     job::{Class, INLINE_BYTES_MAX, Policy, Profile, Reduce, Split},
     name::Name,
     tolerance::Tolerance,
@@ -17,9 +19,9 @@ use registry::{
 use super::{
     CliError, Exit, Outcome,
     connect::ConnectArgs,
-    output,
+    ledger, output,
     parse::{self, Pair},
-    push, results, wait,
+    push, quote, results, wait,
 };
 use crate::{
     calibrate::file,
@@ -89,6 +91,15 @@ pub(super) struct SubmitArgs {
     /// Time in milliseconds after which the job fails.
     #[arg(long)]
     deadline_ms: Option<u64>,
+    /// What the job may cost, in credits such as 12 or 0.25. Without it the job runs on hosts that ask for nothing.
+    #[arg(long, value_name = "CREDITS")]
+    cap: Option<Credits>,
+    /// Who pays; whoever has the key that you publish names with, when left out.
+    #[arg(long, value_name = "ID", requires = "cap")]
+    requester: Option<RequesterId>,
+    /// Say what the job would cost, and do not submit it: FILE is what `quorate run --json` said of one of its tasks.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["wait", "no_wait", "out"])]
+    quote: Option<PathBuf>,
     /// The same job with the same nonce is the same job: sending it again is safe.
     #[arg(long)]
     nonce: Option<u64>,
@@ -108,6 +119,9 @@ pub(super) struct SubmitArgs {
 pub(super) async fn run(args: SubmitArgs) -> Outcome {
     let client = args.connect.client()?;
     let request = request(&client, &args).await?;
+    if let Some(sample) = &args.quote {
+        return quote::tell(&client, request, sample, args.connect.json).await;
+    }
     let submitted = client.submit(&request).await?;
     if args.no_wait {
         // Whoever leaves now would not hear of it later.
@@ -176,8 +190,15 @@ async fn request(client: &Client, args: &SubmitArgs) -> Result<JobRequest, CliEr
         limits: args.limits.request(),
         attempts_max: args.attempts_max,
         deadline_ms: args.deadline_ms,
+        payer: payer(args)?,
         nonce: args.nonce,
     })
+}
+
+fn payer(args: &SubmitArgs) -> Result<Option<Payer>, CliError> {
+    let Some(cap) = args.cap else { return Ok(None) };
+    let requester = args.requester.map_or_else(ledger::own_requester, Ok)?;
+    Ok(Some(Payer { requester, cap }))
 }
 
 /// A hash and a name are taken as they are; anything else is a file.
@@ -269,6 +290,7 @@ mod tests {
             policy: None,
             secret_hash: None,
             secret: None,
+            costs: None,
             waits: None,
             devices: BTreeMap::new(),
             outcomes: Some(outcomes.iter().map(|(word, tasks)| ((*word).to_owned(), *tasks)).collect()),

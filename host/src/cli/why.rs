@@ -52,10 +52,11 @@ fn show(why: &WhyAnswer) -> Result<(), CliError> {
         output::line("")?;
         let row = |it: &ExecutionAnswer| {
             let device = it.device.as_ref().map_or_else(String::new, |device| output::shown(&device.to_string()));
-            vec![it.node.short(), it.operator.short(), it.fate.clone(), device]
+            let pay = it.pay.as_ref().map_or_else(String::new, |pay| output::shown(&pay.to_string()));
+            vec![it.node.short(), it.operator.short(), it.fate.clone(), device, pay]
         };
         output::table(
-            &["node", "operator", "result", "models on"],
+            &["node", "operator", "result", "models on", "credits"],
             &why.executions.iter().map(row).collect::<Vec<_>>(),
         )?;
     }

@@ -1,12 +1,13 @@
 //! What the gateway answers, as far as a client needs it. A newer gateway may say more.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use grid::flow::Fault;
+use grid::{flow::Fault, ledger::Standing};
 use registry::{
     audit::Secret,
+    credits::Credits,
     device::Device,
-    id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId, SecretHash},
+    id::{BlobHash, EngineFingerprint, JobId, LinkId, NodeId, OperatorId, RequesterId, SecretHash},
     job::{Class, Policy, Profile, ShardInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,9 @@ pub struct JobAnswer {
     /// That secret, once the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
+    /// What it may cost and has cost; absent when nobody pays for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub costs: Option<CostsAnswer>,
     /// What has to change before anything of it is run, when no host that is there can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
@@ -64,6 +68,21 @@ impl JobAnswer {
         let outcomes = self.outcomes.iter().flatten();
         outcomes.filter(|(word, _)| *word != "ok").map(|(word, tasks)| (word.as_str(), *tasks))
     }
+}
+
+/// What a job may cost and has cost, in micro-credits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostsAnswer {
+    /// Who pays.
+    pub requester: RequesterId,
+    /// The most.
+    pub cap: Credits,
+    /// Paid, and not returned.
+    pub spent: Credits,
+    /// Set aside for what has no verdict yet.
+    pub held: Credits,
+    /// Back with who pays.
+    pub refunded: Credits,
 }
 
 /// A host at a glance.
@@ -93,6 +112,9 @@ pub struct HostAnswer {
     /// Whether the grid's owner answers for its operator.
     #[serde(default)]
     pub vouched: bool,
+    /// What its operator can lose, in micro-credits.
+    #[serde(default)]
+    pub at_risk: Credits,
     /// What it runs tasks on.
     #[serde(default)]
     pub engines: Vec<EngineAnswer>,
@@ -142,6 +164,10 @@ pub struct ReceiptAnswer {
     pub device: Option<Device>,
     /// Length of the file.
     pub bytes: u64,
+    /// Its place in the job's log.
+    pub seq: u64,
+    /// What stands for it and everything before it; that of the latest is the head of the log.
+    pub link: LinkId,
 }
 
 /// A file that a job wrote.
@@ -176,6 +202,39 @@ pub struct WhyAnswer {
     pub hosts: Vec<WhyHostAnswer>,
 }
 
+/// What an execution costs whoever pays for its job, in micro-credits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum PayAnswer {
+    /// It may cost so much.
+    Held {
+        /// The most.
+        worst: Credits,
+    },
+    /// It was paid.
+    Paid {
+        /// What it cost.
+        bill: Credits,
+        /// Whether that can still be lost.
+        standing: Standing,
+    },
+    /// Nobody pays for it.
+    Unpaid {
+        /// Why.
+        why: String,
+    },
+}
+
+impl fmt::Display for PayAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held { worst } => write!(f, "up to {worst}"),
+            Self::Paid { bill, standing } => write!(f, "{bill} {}", standing.word()),
+            Self::Unpaid { why } => write!(f, "unpaid: {why}"),
+        }
+    }
+}
+
 /// One execution of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecutionAnswer {
@@ -188,6 +247,9 @@ pub struct ExecutionAnswer {
     pub device: Option<Device>,
     /// `running`, `confirmed`, `contradicted` or `undecided`.
     pub fate: String,
+    /// What it costs; absent in a job that nobody pays for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pay: Option<PayAnswer>,
 }
 
 /// What speaks for or against a host.

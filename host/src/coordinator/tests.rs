@@ -6,6 +6,7 @@ use grid::dispatch::Phase;
 use registry::{
     id::{EngineFingerprint, ModuleHash},
     job::{JobInput, Policy, Split, task_id},
+    price::PriceTable,
     receipt::{Execution, Outcome, Receipt, Record},
     sign::SecretKey,
     store::StoreOptions,
@@ -53,8 +54,13 @@ impl Host {
         let (outbox, inbox) = mpsc::channel(100);
         let node = NodeId(self.key.public());
         let cert = Signed::seal(&NodeCert { node, issued_ms: 0 }, &self.operator);
-        let offer =
-            Offer { slots: 4, queue_max: 100, memory_bytes_max: 1 << 30, engines: Engines::plain(ENGINE, ENGINE) };
+        let offer = Offer {
+            slots: 4,
+            queue_max: 100,
+            memory_bytes_max: 1 << 30,
+            engines: Engines::plain(ENGINE, ENGINE),
+            prices: PriceTable::default(),
+        };
         let operator = OperatorId(self.operator.public());
         coordinator.host_up(node, operator, cert, offer, holding, outbox).await.unwrap();
         inbox
@@ -112,15 +118,15 @@ async fn a_job_is_taken_run_and_kept() {
         tokio::spawn(host.serve(coordinator.clone(), inbox));
     }
     let (spec, plan) = job(1, 2, b"one\ntwo\n");
-    let view = coordinator.submit_and_wait(spec.clone(), plan.clone()).await.unwrap();
+    let view = coordinator.submit_and_wait(spec.clone(), plan.clone(), None).await.unwrap();
     assert_eq!((view.phase, view.accepted, view.executions), ("done", 2, 4));
     let records = coordinator.records(view.id).await.unwrap();
     assert_eq!(records.len(), 2);
     for record in &records {
-        Record::from_bytes(&record.bytes).unwrap().check().unwrap();
+        Record::from_bytes(&record.record.bytes).unwrap().check().unwrap();
     }
     assert_eq!(coordinator.output(BlobHash::of(b"ONE\n")).await.unwrap().as_deref(), Some(b"ONE\n".as_slice()));
-    let again = coordinator.submit_and_wait(spec, plan).await.unwrap();
+    let again = coordinator.submit_and_wait(spec, plan, None).await.unwrap();
     assert_eq!((again.id, again.executions), (view.id, 4), "the same job again is the same job");
 }
 
@@ -132,7 +138,7 @@ async fn what_was_acknowledged_is_there_after_a_crash_and_the_job_goes_on() {
     let host = Host::new(1);
     let mut inbox = host.join(&coordinator, vec![]).await;
     let (spec, plan) = job(1, 1, b"one\ntwo\n");
-    let id = coordinator.submit(spec, plan).await.unwrap();
+    let id = coordinator.submit(spec, plan, None).await.unwrap();
     let Some(ToHost::Assign { assignment, template, input }) = inbox.recv().await else { panic!("an assignment") };
     let Some(ToHost::Assign { assignment: held, template: held_template, input: held_input }) = inbox.recv().await
     else {
@@ -160,7 +166,7 @@ async fn a_snapshot_on_close_restores_the_same_jobs_and_names() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = start(dir.path()).await;
     let (spec, plan) = job(1, 1, b"one\n");
-    let id = coordinator.submit(spec, plan).await.unwrap();
+    let id = coordinator.submit(spec, plan, None).await.unwrap();
     let name: Name = "alice/shout@1".parse().unwrap();
     let manifest = ManifestHash::of(b"manifest");
     let statement = NameStatement::Publish { name: name.clone(), manifest };

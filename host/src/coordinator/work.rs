@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use grid::{
     dispatch::{Effect, Event, JobView, State, on_event},
-    flow::{Assignment, AssignmentId, Part},
+    flow::{Assignment, AssignmentId, Part, Payer},
 };
 use registry::{
     canon,
@@ -113,9 +113,9 @@ impl Loop {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Submit { spec, plan, secret, input, reply } => {
+            Command::Submit { spec, plan, secret, payer, input, reply } => {
                 let id = spec.id();
-                if let Some(refusal) = self.refuses(id) {
+                if let Some(refusal) = self.refuses(id, payer) {
                     refuse(reply, refusal);
                     return;
                 }
@@ -124,9 +124,23 @@ impl Loop {
                 }
                 let known = self.state.job(id).is_some();
                 if !known {
-                    self.happened(Event::Submitted { spec, plan, secret });
+                    self.happened(Event::Submitted { spec, plan, secret, payer });
                 }
                 self.reply_to(id, reply);
+            }
+            Command::Enter { entry, reply } => {
+                let refusal = if self.journal.is_healthy() {
+                    self.state.ledger().admits(&entry).map_err(SubmitError::from)
+                } else {
+                    Err(SubmitError::Journal)
+                };
+                match refusal {
+                    Ok(()) => {
+                        self.happened(Event::Entered { entry });
+                        self.round.held.push(Held::Answer(Box::new(move || drop(reply.send(Ok(()))))));
+                    }
+                    refusal => drop(reply.send(refusal)),
+                }
             }
             Command::Cancel { job, reply } => {
                 let is_open = self.state.job(job).is_some_and(|job| !job.phase.is_ended());
@@ -186,7 +200,8 @@ impl Loop {
     }
 
     /// Why the job is not taken, if so. One that is known already always is.
-    fn refuses(&self, id: JobId) -> Option<SubmitError> {
+    fn refuses(&self, id: JobId, payer: Option<Payer>) -> Option<SubmitError> {
+        let refusal = |payer| self.state.ledger().admits_job(&payer).err();
         if self.state.job(id).is_some() {
             None
         } else if !self.journal.is_healthy() {
@@ -194,7 +209,7 @@ impl Loop {
         } else if !self.state.has_room_for_job() {
             Some(SubmitError::Busy { open_jobs: self.state.open_jobs() })
         } else {
-            None
+            payer.and_then(refusal).map(SubmitError::from)
         }
     }
 
@@ -242,6 +257,13 @@ impl Loop {
                     self.ended(job);
                 }
                 self.round.held.push(Held::Notice(job, notice));
+            }
+            Effect::Archive { postings } => {
+                let rows = postings.iter().map(|posting| (posting.id.0, canon::encode(posting))).collect();
+                self.round.rows.push(Row::Postings(rows));
+            }
+            Effect::Invoice { invoice } => {
+                self.round.rows.push(Row::Invoice(invoice.job, canon::encode(&*invoice)));
             }
             Effect::Forget { job, blobs } => {
                 self.round.rows.push(Row::Forget(job));

@@ -17,13 +17,15 @@ use registry::{
     device::{Device, DeviceAsk, DeviceKind},
     id::{BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, TaskId},
     job::{Class, JobInput, JobSpec, Limits, Policy, Profile, ShardInfo, Split, Stage, TaskKey, TaskTemplate},
+    log::{Conflict, Entry, Heads, HostLog, JobLog, Kind, file, job},
     manifest::{
         Lint, LintCondition, LintDifference, LintRun, LintSubject, Manifest, ModelEncoding, ModelManifest, TaskManifest,
     },
     membership::{NodeCert, Ticket},
     name::{Name, NameEntry, NameStatement},
+    price::PriceTable,
     receipt::{Accepted, Evidence, Execution, Outcome, Output, OutputFile, Receipt, Record, Trap, Witness},
-    sign::{SecretKey, Signed, Statement},
+    sign::{Batch, Head, SecretKey, Signed, Statement, Tip},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -39,7 +41,7 @@ use crate::{
 type Reader = fn(&[u8]) -> Result<bool, String>;
 
 /// Every type that comes through the codec from outside.
-const READERS: [(&str, Reader); 21] = [
+const READERS: [(&str, Reader); 26] = [
     ("job", value::<JobSpec>),
     ("template", value::<TaskTemplate>),
     ("task key", value::<TaskKey>),
@@ -59,6 +61,11 @@ const READERS: [(&str, Reader); 21] = [
     ("signed receipt", signed::<Receipt>),
     ("signed certificate", signed::<NodeCert>),
     ("signed name", signed::<NameStatement>),
+    ("signed head", signed::<Head>),
+    ("batch", batch),
+    ("entry of a job's log", entry),
+    ("two heads", conflict),
+    ("log", log),
     ("message to a coordinator", message::<ToCoordinator>),
     ("message to a host", message::<ToHost>),
 ];
@@ -112,6 +119,48 @@ fn record(bytes: &[u8]) -> Result<bool, String> {
     let Some(record) = decoded::<Record>(bytes)? else { return Ok(false) };
     // Whether it holds is not the question, that the question is safe is.
     let _ = record.check();
+    Ok(true)
+}
+
+fn batch(bytes: &[u8]) -> Result<bool, String> {
+    let Some(batch) = decoded::<Batch<Receipt>>(bytes)? else { return Ok(false) };
+    let opened = batch.open_by(|head| head.open().map(drop));
+    let Ok((head, receipts)) = opened else { return Ok(true) };
+    let signed = batch.signed().map_err(|error| format!("opens, and has no paths: {error}"))?;
+    let alone: Result<Vec<_>, _> = signed.iter().map(|signed| signed.open().map(|(receipt, _)| receipt)).collect();
+    match alone {
+        Ok(alone) if alone == receipts && receipts.len() == head.count as usize => Ok(true),
+        _ => Err("opens, and its statements alone do not".into()),
+    }
+}
+
+fn entry(bytes: &[u8]) -> Result<bool, String> {
+    let Some(item) = decoded::<job::Item>(bytes)? else { return Ok(false) };
+    if let job::Item::Entry(entry) = item {
+        let _ = JobLog::default().push(&entry, &mut Heads::default());
+    }
+    Ok(true)
+}
+
+fn conflict(bytes: &[u8]) -> Result<bool, String> {
+    let Some(conflict) = decoded::<Conflict>(bytes)? else { return Ok(false) };
+    let _ = conflict.to_string();
+    Ok(true)
+}
+
+/// A log says something, or names what is wrong with it; with a byte more it says nothing.
+fn log(bytes: &[u8]) -> Result<bool, String> {
+    let Some(kind) = Kind::of(bytes) else { return Ok(false) };
+    let holds = |bytes: &[u8]| {
+        let (items, mut heads) = (&bytes[kind.line().len()..], Heads::default());
+        match kind {
+            Kind::Host => HostLog::check(items, &mut heads).is_ok(),
+            Kind::Job => JobLog::check(items, &mut heads).is_ok(),
+        }
+    };
+    if holds(bytes) && holds(&[bytes, &[0]].concat()) {
+        return Err("holds, and so does it with a byte more".into());
+    }
     Ok(true)
 }
 
@@ -186,6 +235,7 @@ pub fn damaged(u: &mut Unstructured<'_>, samples: &[Vec<u8>]) -> arbitrary::Resu
 pub fn samples() -> Vec<Vec<u8>> {
     let key = SecretKey::from_bytes(&[1; 32]);
     let mut all = registry_samples(&key);
+    all.extend(log_samples(&key));
     let (up, down) = messages_samples(&key);
     let framed = |frames: &mut Vec<u8>, message: &dyn Fn(&mut Vec<u8>)| message(frames);
     let mut stream = Vec::new();
@@ -231,6 +281,11 @@ fn device() -> Device {
     Device { kind: DeviceKind::Gpu, provider: "cuda".into(), name: "NVIDIA H200".into() }
 }
 
+fn prices() -> PriceTable {
+    let model_second_micro = [(DeviceKind::Cpu, 3), (DeviceKind::Gpu, u64::MAX)].into();
+    PriceTable { giga_fuel_micro: 1, gib_second_micro: 1 << 40, mib_out_micro: 0, model_second_micro }
+}
+
 fn engines() -> Engines {
     let mut engines = Engines::plain(EngineFingerprint([4; 32]), EngineFingerprint([5; 32]));
     let gpu = EngineOffer::exact(EngineFingerprint([6; 32]), Profile::Native);
@@ -268,6 +323,31 @@ fn receipt(key: &SecretKey, outcome: Outcome) -> Receipt {
 fn witness(key: &SecretKey, outcome: Outcome) -> Witness {
     let cert = NodeCert { node: NodeId(key.public()), issued_ms: 5 };
     Witness { receipt: Signed::seal(&receipt(key, outcome), key), cert: Signed::seal(&cert, key) }
+}
+
+/// A batch, what its statements are alone, and logs.
+fn log_samples(key: &SecretKey) -> Vec<Vec<u8>> {
+    let receipts = [Outcome::Ok, Outcome::FuelOut, Outcome::MemoryOut].map(|outcome| receipt(key, outcome));
+    let (batch, tip) = Batch::seal(&receipts, Tip::START, key).expect("three are not too many");
+    let (next, _) = Batch::seal(&receipts[..1], tip, key).expect("one is not too many");
+    let signed = batch.signed().expect("was sealed just now");
+    let conflict = Conflict { one: batch.head.clone(), other: next.head.clone() };
+    let mut host = Kind::Host.line().to_vec();
+    [&batch, &next].iter().for_each(|batch| file::push(&mut host, &canon::encode(batch)));
+    let cert = Signed::seal(&NodeCert { node: NodeId(key.public()), issued_ms: 5 }, key);
+    let witness = Witness { receipt: signed[0].clone(), cert };
+    let record = Record::Accepted(Accepted { quorum: 1, witnesses: vec![witness], drawn: None });
+    let entry = Entry { seq: 0, prev: job::START, record };
+    vec![
+        canon::encode(&signed[2]),
+        canon::encode(&batch),
+        canon::encode(&batch.head),
+        canon::encode(&conflict),
+        canon::encode(&job::Item::Entry(Box::new(entry.clone()))),
+        canon::encode(&job::Item::End { entries: 1, head: job::START }),
+        host,
+        job::file(JobId([8; 32]), &[entry]),
+    ]
 }
 
 fn registry_samples(key: &SecretKey) -> Vec<Vec<u8>> {
@@ -324,7 +404,7 @@ fn registry_samples(key: &SecretKey) -> Vec<Vec<u8>> {
 
 fn messages_samples(key: &SecretKey) -> (Vec<ToCoordinator>, Vec<ToHost>) {
     let Witness { receipt, cert } = witness(key, Outcome::Ok);
-    let offer = Offer { slots: 2, queue_max: 8, memory_bytes_max: 1 << 30, engines: engines() };
+    let offer = Offer { slots: 2, queue_max: 8, memory_bytes_max: 1 << 30, engines: engines(), prices: prices() };
     let holding = vec![AssignmentId(1), AssignmentId(u64::MAX)];
     let stdout = Some(Bytes::from_static(b"out\n"));
     let order = |stdin| Order {

@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use grid::plan::PlanError;
+use grid::{ledger::LedgerError, plan::PlanError};
 use registry::{
     canon::CanonError,
     id::{JobId, ParseIdError},
@@ -17,7 +17,7 @@ use registry::{
 
 use super::wire::{Refused, RefusedError};
 use crate::{
-    coordinator::{Closed, SubmitError},
+    coordinator::{Closed, StatementError, SubmitError},
     journal::JournalError,
     sandbox::{LoadError, Refusal},
 };
@@ -98,7 +98,34 @@ impl From<SubmitError> for ApiError {
             SubmitError::Random(_) => Self::later(StatusCode::SERVICE_UNAVAILABLE, "random", error),
             SubmitError::Journal => Self::later(StatusCode::SERVICE_UNAVAILABLE, "journal", error),
             SubmitError::Closed(closed) => closed.into(),
+            SubmitError::Ledger(error) => error.into(),
             SubmitError::Name(error) => error.into(),
+        }
+    }
+}
+
+impl From<LedgerError> for ApiError {
+    fn from(error: LedgerError) -> Self {
+        let (status, word) = match &error {
+            LedgerError::Funds { .. } => (StatusCode::PAYMENT_REQUIRED, "funds"),
+            LedgerError::JobUnknown { .. } => (StatusCode::NOT_FOUND, "no_escrow"),
+            LedgerError::JobRunning { .. } => (StatusCode::CONFLICT, "running"),
+            LedgerError::Convicted { .. } => (StatusCode::FORBIDDEN, "convicted"),
+            _ => (StatusCode::BAD_REQUEST, "ledger"),
+        };
+        Self { retry: matches!(error, LedgerError::JobRunning { .. }), ..Self::new(status, word, error) }
+    }
+}
+
+impl From<StatementError> for ApiError {
+    fn from(error: StatementError) -> Self {
+        match error {
+            StatementError::Closed(closed) => closed.into(),
+            StatementError::Journal(error) => error.into(),
+            StatementError::Ledger(error) => error.into(),
+            error @ (StatementError::Damaged(_) | StatementError::Credits(_)) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "archive", error)
+            }
         }
     }
 }

@@ -60,16 +60,17 @@ pub(super) async fn submit(
     let Query(query) = query.map_err(ApiError::malformed_query)?;
     let body = blobs::collect(body, limits::HTTP_JOB_BYTES_MAX).await?;
     let request = parse(&body)?;
+    let payer = request.payer;
     let inner = &gateway.inner;
     let spec = resolve::resolve(&gateway, request).await?;
     inner.preflight.job(&spec).await?;
     let plan = plan::plan(&inner.store, &spec).await?;
     if query.wait {
-        let view = inner.coordinator.submit_and_wait(spec, plan).await?;
+        let view = inner.coordinator.submit_and_wait(spec, plan, payer).await?;
         return Ok(Json(answer(&gateway, view, true).await?).into_response());
     }
     let (shards, nonce) = (plan.shards.len(), spec.nonce);
-    let id = inner.coordinator.submit(spec, plan).await?;
+    let id = inner.coordinator.submit(spec, plan, payer).await?;
     let secret_hash = inner.coordinator.ask_now(move |state| state.job(id).map(|job| job.secret().0)).await?;
     let secret_hash = secret_hash.ok_or_else(|| ApiError::not_found("unknown_job", "job is not known any more"))?;
     Ok((StatusCode::CREATED, Json(Submitted { id, shards, nonce, secret_hash })).into_response())
@@ -101,7 +102,8 @@ async fn ended_how(gateway: &Gateway, view: &JobView) -> Result<Option<(Count, C
         return Ok(None);
     }
     let (mut outcomes, mut devices) = (Count::new(), Count::new());
-    for record in gateway.inner.coordinator.records(view.id).await? {
+    for logged in gateway.inner.coordinator.records(view.id).await? {
+        let record = logged.record;
         if record.accused.is_none()
             && let Some((outcome, device)) = said(&record.bytes)
         {

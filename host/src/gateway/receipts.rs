@@ -3,18 +3,20 @@
 use axum::{
     Json,
     extract::{Path, State},
-    http::{HeaderValue, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use registry::{
     device::Device,
-    id::{JobId, NodeId},
+    id::{JobId, LinkId, NodeId},
     job::ShardInfo,
+    log::{Entry, job},
+    receipt::{Record, RecordError},
 };
 use serde::Serialize;
 
 use super::{ApiError, Gateway, jobs::said};
-use crate::coordinator::StoredRecord;
+use crate::coordinator::LoggedRecord;
 
 /// One record of a job.
 #[derive(Debug, Serialize)]
@@ -31,6 +33,10 @@ pub(super) struct ReceiptRow {
     device: Option<Device>,
     /// Length of the file.
     bytes: usize,
+    /// Its place in the job's log.
+    seq: u64,
+    /// What stands for it and everything before it; that of the latest is the head of the log.
+    link: LinkId,
 }
 
 /// `GET /v1/jobs/{id}/receipts`
@@ -39,7 +45,8 @@ pub(super) async fn list(
     Path(id): Path<String>,
 ) -> Result<Json<Vec<ReceiptRow>>, ApiError> {
     let records = records(&gateway, id.parse()?).await?;
-    let row = |(index, record): (usize, StoredRecord)| {
+    let row = |(index, logged): (usize, LoggedRecord)| {
+        let LoggedRecord { record, seq, link, .. } = logged;
         let (outcome, device) = said(&record.bytes).unzip();
         ReceiptRow {
             index,
@@ -48,6 +55,8 @@ pub(super) async fn list(
             outcome: outcome.map(|outcome| outcome.to_string()),
             device: device.flatten(),
             bytes: record.bytes.len(),
+            seq,
+            link,
         }
     };
     Ok(Json(records.into_iter().enumerate().map(row).collect()))
@@ -70,14 +79,36 @@ pub(super) async fn read(
             format!("job {id} has no such record: list them first, and count from 0"),
         )
     };
-    let bytes = record.ok_or_else(none)?.bytes;
+    let bytes = record.ok_or_else(none)?.record.bytes;
     let kind = HeaderValue::from_static("application/cbor");
     Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
 }
 
-async fn records(gateway: &Gateway, id: JobId) -> Result<Vec<StoredRecord>, ApiError> {
-    if !gateway.inner.coordinator.ask(move |state| state.job(id).is_some()).await? {
-        return Err(ApiError::unknown_job(id));
-    }
+/// `GET /v1/jobs/{id}/log`: all records that the job ever had, chained.
+pub(super) async fn log(State(gateway): State<Gateway>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let id: JobId = id.parse()?;
+    known(&gateway, id).await?;
+    let logged = gateway.inner.coordinator.log(id).await?;
+    let mut prev = job::START;
+    let entry = |logged: LoggedRecord| {
+        let record = Record::from_bytes(&logged.record.bytes)?;
+        Ok(Entry { seq: logged.seq, prev: std::mem::replace(&mut prev, logged.link), record })
+    };
+    let entries: Result<Vec<Entry>, RecordError> = logged.into_iter().map(entry).collect();
+    let damaged = |error: RecordError| {
+        let message = format!("a record of job {id} is damaged: {error}");
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged", message)
+    };
+    let kind = HeaderValue::from_static("application/octet-stream");
+    Ok(([(header::CONTENT_TYPE, kind)], job::file(id, &entries.map_err(damaged)?)).into_response())
+}
+
+async fn records(gateway: &Gateway, id: JobId) -> Result<Vec<LoggedRecord>, ApiError> {
+    known(gateway, id).await?;
     Ok(gateway.inner.coordinator.records(id).await?)
+}
+
+async fn known(gateway: &Gateway, id: JobId) -> Result<(), ApiError> {
+    let is_known = gateway.inner.coordinator.ask(move |state| state.job(id).is_some()).await?;
+    if is_known { Ok(()) } else { Err(ApiError::unknown_job(id)) }
 }

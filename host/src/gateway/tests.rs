@@ -6,6 +6,7 @@ use bytes::Bytes;
 use registry::{
     id::BlobHash,
     job::{Class, Limits, Policy, Split},
+    log::{Heads, JobLog, Kind},
     manifest::{Manifest, TaskManifest},
     name::NameStatement,
     receipt::Record,
@@ -65,6 +66,12 @@ async fn a_job_is_submitted_watched_and_its_results_and_receipts_fetched() {
 
     let receipts: Vec<ReceiptAnswer> = served.client.get(&format!("/v1/jobs/{}/receipts", ended.id)).await.unwrap();
     assert_eq!(receipts.len(), 3);
+    let log = served.client.download(&format!("/v1/jobs/{}/log", ended.id)).await.unwrap().collect().await.unwrap();
+    let entries = log.strip_prefix(Kind::Job.line()).unwrap();
+    let said = JobLog::check(entries, &mut Heads::default()).unwrap();
+    assert_eq!((said.job, said.records, said.accepted, said.shards), (ended.id, 3, 3, 3));
+    let last = receipts.iter().max_by_key(|receipt| receipt.seq).unwrap();
+    assert_eq!((last.seq, last.link), (2, said.head));
     let record = served.client.download(&format!("/v1/jobs/{}/receipts/0", ended.id)).await.unwrap();
     let record = Record::from_bytes(&record.collect().await.unwrap()).unwrap();
     assert_eq!(record.check().unwrap().operators.len(), 2);

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use grid::{flow::Payer, ledger::Quote};
 use registry::{
     canon::Bytes,
     device::DeviceAsk,
     id::{BlobHash, JobId, ManifestHash, ModelHash, SecretHash},
     job::{Class, JobInput, Limits, Policy, Profile, Reduce, Split},
     name::Name,
+    price::PriceTable,
     tolerance::Tolerance,
 };
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,9 @@ pub struct JobRequest {
     /// Time in milliseconds after which the job fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Who pays for it, and how much at most. A job that nobody pays for runs on hosts that ask for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payer: Option<Payer>,
     /// Random when absent. The same job with the same nonce is the same job, so that sending it again is safe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<u64>,
@@ -156,6 +161,46 @@ pub struct Submitted {
     pub nonce: u64,
     /// What commits to the secret that decides which of its results are audited: to be kept for `quorate job verify`.
     pub secret_hash: SecretHash,
+}
+
+/// What a job would cost is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuoteRequest {
+    /// The job.
+    pub job: JobRequest,
+    /// What one of its tasks used when it was tried.
+    pub sample: SampleRequest,
+}
+
+/// What a task used when it was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleRequest {
+    /// Fuel spent.
+    pub fuel: u64,
+    /// Standard output and files, together, in bytes.
+    pub output_bytes: u64,
+}
+
+/// What a job would cost at the prices of some hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuoteRow {
+    /// Connected hosts that could run it and ask these prices.
+    pub hosts: u32,
+    /// The prices.
+    pub prices: PriceTable,
+    /// What the job would cost if all of it ran there.
+    pub quote: Quote,
+}
+
+/// An account with something on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountRow {
+    /// Which one, as `stake:` and 64 hexadecimal digits.
+    pub account: String,
+    /// What stands on it, in micro-credits.
+    pub balance_micro: i64,
 }
 
 /// A blob was taken.

@@ -152,6 +152,7 @@ impl CoordinatorMetrics {
         self.events.count(match event {
             Event::Submitted { .. } => "submitted",
             Event::Configured { .. } => "configured",
+            Event::Entered { .. } => "entered",
             Event::HostUp { .. } => "host_up",
             Event::HostDown { .. } => "host_down",
             Event::Receipt { .. } => "receipt",
@@ -188,7 +189,11 @@ impl CoordinatorMetrics {
             }
             Effect::Keep { record: Record::Evidence(_), .. } => self.records.count("evidence"),
             Effect::Notify { notice, .. } => self.observe_notice(notice),
-            Effect::Acknowledge { .. } | Effect::Concat { .. } | Effect::Forget { .. } => {}
+            Effect::Acknowledge { .. }
+            | Effect::Concat { .. }
+            | Effect::Forget { .. }
+            | Effect::Archive { .. }
+            | Effect::Invoice { .. } => {}
         }
     }
 

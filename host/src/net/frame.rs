@@ -119,6 +119,7 @@ mod tests {
         id::{BlobHash, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, TaskId},
         job::{Class, JobSpec, ShardInfo, Stage},
         membership::NodeCert,
+        price::PriceTable,
         receipt::{Execution, Outcome, Output, OutputFile, Receipt},
         sign::{SecretKey, Signed},
     };
@@ -190,6 +191,7 @@ mod tests {
             queue_max: 8,
             memory_bytes_max: 1 << 30,
             engines: Engines::plain(EngineFingerprint([4; 32]), EngineFingerprint([5; 32])),
+            prices: PriceTable::default(),
         };
         Hello {
             version: VERSION,

@@ -4,6 +4,7 @@
 //! members. A *member* is a node with a live session, and only members may read blobs here.
 //!
 //! - `session`: one host, from its hello to its farewell.
+//! - `heads`: what is known of hosts' logs, across sessions.
 //! - `check`: receipts, from bytes to what the event machine may believe.
 //!
 //! # What is bounded
@@ -14,6 +15,7 @@
 //! Nothing: sessions are made anew, and hosts send again what was not acknowledged.
 
 mod check;
+mod heads;
 mod session;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -112,6 +114,7 @@ pub fn start<D: Desk>(endpoint: Endpoint, desk: D, store: Store) -> Hosts {
         hellos: Semaphore::new(limits::HELLOS_MAX),
         sessions: Semaphore::new(limits::HOSTS_MAX),
         checks: Arc::new(Semaphore::new(cores)),
+        heads: heads::KnownHeads::default(),
         stopping,
     });
     let admitted = members.clone();
@@ -160,6 +163,7 @@ struct Shared<D> {
     sessions: Semaphore,
     /// As many checks at a time as there are cores.
     checks: Arc<Semaphore>,
+    heads: heads::KnownHeads,
     stopping: watch::Receiver<bool>,
 }
 

@@ -13,7 +13,7 @@ use registry::{
     job::{ShardInfo, TaskTemplate},
     membership::NodeCert,
     receipt::{OUTPUT_FILES_MAX, OUTPUT_PATH_BYTES_MAX, Output, Receipt},
-    sign::Signed,
+    sign::{INCLUSION_BYTES_MAX, Signed},
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ use crate::{coordinator::Input, limits};
 /// The protocol's name. A layout that older peers cannot read is a new name.
 pub const ALPN: &[u8] = b"quorate/grid/2";
 /// Version of the messages under this name. A peer with another one is refused by name, not as garbage.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// What this program calls itself.
 pub const AGENT: &str = concat!("quorate/", env!("CARGO_PKG_VERSION"));
 
@@ -213,7 +213,7 @@ impl Order {
 impl Done {
     /// Bytes that it takes in a frame, at most.
     pub fn weight(&self) -> usize {
-        const REST: usize = 2048;
+        const REST: usize = 2048 + INCLUSION_BYTES_MAX;
         let files: usize = self.output.files.iter().map(|file| file.path.len() + 96).sum();
         REST + files + self.stdout.as_ref().map_or(0, Bytes::len)
     }

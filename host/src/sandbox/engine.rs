@@ -26,7 +26,7 @@ use super::{BackendOptions, Measured, Optimisation, SandboxError, SandboxOptions
 use crate::limits;
 
 /// Version of what the host gives to guests: WASI semantics, hashing, fuel prices, virtual clock, randomness, tensor hashes, wasi-nn.
-pub const HOST_ABI: u32 = 4;
+pub const HOST_ABI: u32 = 5;
 
 /// A named set of processor instructions: the most that compiled code and inference kernels use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

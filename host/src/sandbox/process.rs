@@ -279,7 +279,7 @@ impl Pool {
                     return Ok(Err(failed("models of running tasks have all the memory that there is for models")));
                 }
             }
-            let loaded = member.load_model(hash, &content, true, None)?;
+            let loaded = member.load_model(hash, &content, self.options.warms_models, None)?;
             // With the shapes of its first inference.
             let session_bytes = member.bytes_of(hash).max(estimate);
             Ok(loaded.map(|info| HeldModel { held: Held { info, content }, session_bytes }))

@@ -230,7 +230,7 @@ impl Sandbox {
             Wall::Thread(sandbox) => {
                 let known = sandbox.has_model(hash);
                 let loaded = sandbox.load_model(hash, bytes)?;
-                if !known {
+                if !known && sandbox.options().warms_models {
                     sandbox.warm_model(hash);
                 }
                 Ok(loaded)

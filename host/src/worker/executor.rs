@@ -1,9 +1,9 @@
-//! The threads that run tasks, one a slot: from a task with everything at hand to a signed receipt.
+//! The threads that run tasks, one a slot: from a task with everything at hand to a receipt that is to be signed.
 
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
@@ -12,19 +12,21 @@ use bytes::Bytes;
 use grid::flow::Fault;
 use registry::{
     id::BlobHash,
+    price::Usage,
     receipt::{Output, Receipt},
-    sign::Signed,
     store::BlobReader,
 };
 
 use super::{
     Shared, WorkerError,
-    book::{Kept, Task},
+    book::Task,
     job::{self, unavailable},
+    log::ReceiptLog,
+    signer::{self, Unsigned},
 };
 use crate::{
     limits,
-    net::wire::{Done, Stdin},
+    net::wire::Stdin,
     sandbox::{CancelToken, Finished, HostFault, Request, Response, Sandbox},
     task::{self, Call},
 };
@@ -32,13 +34,14 @@ use crate::{
 /// The threads.
 pub(super) struct Executors(Vec<thread::JoinHandle<()>>);
 
-/// Starts a thread for each slot.
-pub(super) fn start(shared: &Arc<Shared>) -> Result<Executors, WorkerError> {
-    let mut threads = Vec::new();
+/// Starts a thread for each slot, and the one that signs.
+pub(super) fn start(shared: &Arc<Shared>, log: ReceiptLog) -> Result<Executors, WorkerError> {
+    let (results, signing) = signer::start(shared, log)?;
+    let mut threads = vec![signing];
     for slot in 0..shared.options.slots {
-        let own = shared.clone();
+        let (own, results) = (shared.clone(), results.clone());
         let thread = thread::Builder::new().name(format!("slot-{slot}")).stack_size(limits::EXECUTOR_STACK_BYTES);
-        match thread.spawn(move || work(&own)) {
+        match thread.spawn(move || work(&own, &results)) {
             Ok(thread) => threads.push(thread),
             Err(error) => {
                 shared.book.stop();
@@ -59,7 +62,7 @@ impl Executors {
     }
 }
 
-fn work(shared: &Arc<Shared>) {
+fn work(shared: &Arc<Shared>, results: &mpsc::Sender<Unsigned>) {
     while let Some((task, cancel)) = shared.book.next() {
         let entry = task.entry;
         // A panic is a bug of the host, and no reason for its other slots' work to be lost.
@@ -68,7 +71,11 @@ fn work(shared: &Arc<Shared>) {
         shared.options.metrics.running(-1);
         match ended.unwrap_or_else(|_| Err(Stop::Fault(Fault::new("internal", "host panicked while it ran the task"))))
         {
-            Ok(kept) => shared.book.finished(entry, kept),
+            Ok(unsigned) => {
+                if results.send(unsigned).is_err() {
+                    shared.book.faulted(entry, Fault::new("internal", "host does not sign any more"));
+                }
+            }
             Err(Stop::Fault(fault)) => shared.book.faulted(entry, fault),
             Err(Stop::Again) => {
                 if shared.book.again(entry, task.lease) {
@@ -101,7 +108,7 @@ impl From<HostFault> for Stop {
     }
 }
 
-fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Kept, Stop> {
+fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Unsigned, Stop> {
     let request = request(shared, task)?;
     let sandbox = task.job.sandbox(shared, task.order.engine)?;
     let finished = match sandbox.run_cancellable(request, cancel) {
@@ -114,9 +121,7 @@ fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Kept, S
     let (stdout, outputs) = keep(shared, &finished)?;
     let receipt = receipt(shared, task, sandbox, &finished, &output);
     metrics.task_inferred(receipt.device.as_ref());
-    let receipt = Signed::seal(&receipt, &shared.options.key);
-    let done = Arc::new(Done { receipt, output, stdout, task_us: finished.wall_micros });
-    Ok(Kept { done, _outputs: outputs })
+    Ok(Unsigned { entry: task.entry, receipt, output, stdout, task_us: finished.wall_micros, outputs })
 }
 
 /// The task as one call.
@@ -167,7 +172,7 @@ fn keep(shared: &Shared, finished: &Finished) -> Result<(Option<Bytes>, Vec<Blob
 
 fn receipt(shared: &Shared, task: &Task, sandbox: &Sandbox, finished: &Finished, output: &Output) -> Receipt {
     let order = &task.order;
-    Receipt {
+    let receipt = Receipt {
         job: order.job,
         shard: order.shard,
         execution: call(task).execution(sandbox.fingerprint(), finished, output),
@@ -179,5 +184,9 @@ fn receipt(shared: &Shared, task: &Task, sandbox: &Sandbox, finished: &Finished,
         price_micro: 0,
         nn_record: finished.nn_record.as_ref().map(|record| BlobHash::of(record)),
         segment_record: finished.segments.as_ref().map(|record| BlobHash::of(&record.to_bytes())),
-    }
+    };
+    let usage = Usage::of(&receipt, output, task.job.template.limits.memory_bytes_max);
+    // Within prices that were checked and a task's limits there is always a bill.
+    let price_micro = shared.options.prices.bill(&usage).map_or(0, |bill| bill.total.micro());
+    Receipt { price_micro, ..receipt }
 }

@@ -1,12 +1,13 @@
 //! Stories about a host, with a desk that the test looks at and a real sandbox, over real sockets.
 
-use std::sync::OnceLock;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use bytes::Bytes;
 use grid::flow::{Assignment, AssignmentId, Slice};
 use registry::{
     id::{BlobHash, JobId, ModuleHash},
     job::{Limits, Profile, ShardInfo, Stage, TaskTemplate, task_id},
+    log::{Heads, HostLog, Kind},
     receipt::Outcome,
 };
 use tokio::{
@@ -60,7 +61,7 @@ struct Worker {
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Result<(), WorkerError>>,
     store: Store,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Worker {
@@ -71,17 +72,19 @@ impl Worker {
     async fn start_with(ticket: &Ticket, with: impl FnOnce(WorkerOptions) -> WorkerOptions) -> Self {
         let (key, operator) = (SecretKey::generate().unwrap(), SecretKey::from_bytes(&[100; 32]));
         let endpoint = endpoint::bind(&key, LOOPBACK.parse().unwrap(), EndpointOptions::default()).await.unwrap();
-        let (store, _dir) = store().await;
+        let (store, dir) = store().await;
         let options = WorkerOptions {
             ticket: ticket.clone(),
             cert: Signed::seal(&NodeCert { node: NodeId(key.public()), issued_ms: 0 }, &operator),
             key,
             endpoint,
+            log_dir: dir.path().join("receipts"),
             store: store.clone(),
             sandboxes: sandboxes(),
             slots: 1,
             queue_max: 4096,
             memory_bytes_max: 64 << 20,
+            prices: PriceTable::default(),
             conduct: Conduct::Honest,
             metrics: HostMetrics::new(&Metrics::new()),
         };
@@ -89,7 +92,7 @@ impl Worker {
         let ended = tokio::spawn(run(with(options), async {
             let _ = stopped.await;
         }));
-        Self { stop, ended, store, _dir }
+        Self { stop, ended, store, dir }
     }
 
     async fn stop(self) {
@@ -146,6 +149,41 @@ async fn a_task_runs_once_its_content_is_here_and_its_receipt_says_what_ran() {
     assert_eq!(grid.store.read(delivered.output.stdout, 1 << 20).await.unwrap(), part);
     worker.stop().await;
     grid.down().await;
+    grid.hosts.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ready_together_is_signed_together_and_the_log_has_all_of_it() {
+    const TASKS: u64 = 200;
+    let mut grid = Grid::start().await;
+    let worker = Worker::start(&grid.ticket, 2, Conduct::Honest).await;
+    let (_, outbox) = grid.up().await;
+    let template = publish(&grid, echo()).await;
+    give(&outbox, assign(0, 1, &template, b"alone")).await;
+    let alone = grid.delivered().await.remove(0);
+    let head = alone.receipt.signed().inclusion().unwrap().head;
+    assert_eq!((head.seq, head.count), (0, 1));
+    for id in 1..=TASKS {
+        give(&outbox, assign(id, 1, &template, b"one of many")).await;
+    }
+    let mut back = Vec::new();
+    while back.len() < TASKS as usize {
+        back.extend(grid.delivered().await);
+    }
+    let heads: BTreeMap<u64, u32> = back
+        .iter()
+        .map(|done| done.receipt.signed().inclusion().unwrap().head)
+        .map(|head| (head.seq, head.count))
+        .collect();
+    assert_eq!(heads.values().sum::<u32>() as u64, TASKS);
+    assert!(heads.keys().copied().eq(1..=heads.len() as u64), "{heads:?}");
+
+    let file = worker.dir.path().join("exported");
+    export(&worker.dir.path().join("receipts"), &file).unwrap();
+    let bytes = std::fs::read(file).unwrap();
+    let said = HostLog::check(bytes.strip_prefix(Kind::Host.line()).unwrap(), &mut Heads::default()).unwrap();
+    assert_eq!((said.receipts, said.last), (1 + TASKS, heads.len() as u64));
+    worker.stop().await;
     grid.hosts.shutdown().await;
 }
 

@@ -4,6 +4,7 @@ use registry::{
     audit::Secret,
     id::{BlobHash, ModuleHash, NodeId, OperatorId},
     job::{JobSpec, Limits, Policy},
+    price::PriceTable,
     sign::Signed,
 };
 
@@ -20,7 +21,7 @@ fn the_one_host_that_can_run_a_shard_is_found_among_any_number_that_cannot() {
     for number in 0..250u8 {
         let memory_bytes_max = if number == 200 { 8 << 30 } else { 1 << 30 };
         let engines = Engines::plain(fingerprint(1), fingerprint(2));
-        let offer = Offer { slots: 1, queue_max: 0, memory_bytes_max, engines };
+        let offer = Offer { slots: 1, queue_max: 0, memory_bytes_max, engines, prices: PriceTable::default() };
         let (node, operator) = (NodeId([number; 32]), OperatorId([number; 32]));
         on_event(&mut state, Event::HostUp { node, operator, cert: Signed::nothing(), offer, holding: Vec::new() }, 0);
     }
@@ -31,6 +32,7 @@ fn the_one_host_that_can_run_a_shard_is_found_among_any_number_that_cannot() {
         spec: Box::new(spec),
         plan: Plan { shards: vec![planned] },
         secret: Secret::from_bytes([1; 32]),
+        payer: None,
     };
     let mut effects = on_event(&mut state, submitted, 0);
     let given = |effects: &[Effect]| {

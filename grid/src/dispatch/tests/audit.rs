@@ -20,14 +20,14 @@ fn lines(count: usize) -> Vec<u8> {
 }
 
 /// The host's operator has shown so many tasks.
-fn shown(world: &mut World, index: usize, tasks: u64) {
+pub(super) fn shown(world: &mut World, index: usize, tasks: u64) {
     let operator = OperatorId(world.hosts[index].operator.public());
     let (config, worth) = (world.config.audit, tasks * TASK_MICRO);
     world.state.reputation.confirm(&config, operator, Class::Exact, worth, world.now);
     standing::sort(&mut world.state, world.hosts[index].node());
 }
 
-fn is_suspended(world: &World, index: usize) -> bool {
+pub(super) fn is_suspended(world: &World, index: usize) -> bool {
     world.state.host(world.hosts[index].node()).unwrap().suspended.is_some()
 }
 

@@ -53,7 +53,7 @@ fn a_liar_loses_everything_at_risk_and_no_unit_is_lost_on_the_way() {
     assert_eq!(invoice.total, micro(USUAL));
 
     let refusal = grid.refuses(|grid| grid.ledger.slash(&conviction, 3).unwrap_err());
-    assert!(refusal.contains("was slashed for receipt"), "{refusal}");
+    assert!(refusal.contains("was convicted of receipt"), "{refusal}");
     grid.refuses(|grid| grid.ledger.stake(operator(10), micro(1), 3).unwrap_err());
     grid.refuses(|grid| grid.order(1, 1, 10, Role::Work).unwrap_err());
     // It has nothing to come any more, and its payments are not made twice.
@@ -72,7 +72,7 @@ fn what_a_liar_ran_before_it_was_caught_and_is_judged_later_is_not_paid() {
     let slashed = grid.ledger.slash(&Conviction::of(&evidence(lie)).unwrap(), 1).unwrap();
     assert_eq!(slashed, Slashed::default());
     let refusal = grid.refuses(|grid| grid.pay(late, 2).unwrap_err());
-    assert!(refusal.contains("was slashed for receipt"), "{refusal}");
+    assert!(refusal.contains("was convicted of receipt"), "{refusal}");
     grid.ledger.release(job, AssignmentId(late.assignment), 2).unwrap();
 }
 

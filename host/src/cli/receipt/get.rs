@@ -1,9 +1,9 @@
-//! `quorate receipt get`: a job's records, and with `--content` everything that a replay of them needs.
+//! `quorate receipt get`: a job's records or its log, and with `--content` everything that a replay of records needs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use registry::receipt::Record;
+use registry::{id::JobId, receipt::Record};
 use serde::Serialize;
 
 use super::{EXTENSION, stage};
@@ -13,7 +13,7 @@ use crate::{
         connect::{ConnectArgs, find_job},
         output,
     },
-    client::answers::ReceiptAnswer,
+    client::{Client, answers::ReceiptAnswer},
     replay::{self, CONTENT_DIR, Fetched, Folder},
 };
 
@@ -22,11 +22,14 @@ pub(in crate::cli) struct GetArgs {
     /// The job, or the beginning of its id.
     job: String,
     /// The directory that they go to.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "log")]
+    out: Option<PathBuf>,
+    /// The file that the job's log goes to: all its records, in the order in which they were accepted, chained.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     /// Download what a replay needs as well: the job, module, models, files, inputs and outputs, each a file named by its
     /// hash, in a directory `content` below.
-    #[arg(long)]
+    #[arg(long, requires = "out")]
     content: bool,
     #[command(flatten)]
     connect: ConnectArgs,
@@ -44,25 +47,50 @@ struct Got {
 pub(super) async fn run(args: GetArgs) -> Outcome {
     let client = args.connect.client()?;
     let id = find_job(&client, &args.job).await?;
+    if let Some(log) = &args.log {
+        get_log(&client, id, log, &args).await?;
+    }
+    match &args.out {
+        Some(out) => get_records(&client, id, out, &args).await,
+        None => Ok(Exit::Ok),
+    }
+}
+
+async fn get_log(client: &Client, id: JobId, path: &Path, args: &GetArgs) -> Result<(), CliError> {
+    let bytes = client.download(&format!("/v1/jobs/{id}/log")).await?.collect().await?;
+    std::fs::write(path, &bytes).map_err(|source| CliError::File { path: path.to_owned(), source })?;
+    // With records as well, their list is the one JSON value.
+    match (args.connect.json, &args.out) {
+        (true, None) => output::json(&path)?,
+        (true, Some(_)) => {}
+        (false, _) => {
+            let file = path.display();
+            output::line(&format!("log in {file}: check it with `quorate receipt verify {file}`"))?;
+        }
+    }
+    Ok(())
+}
+
+async fn get_records(client: &Client, id: JobId, out: &Path, args: &GetArgs) -> Outcome {
     let receipts: Vec<ReceiptAnswer> = client.get(&format!("/v1/jobs/{id}/receipts")).await?;
-    std::fs::create_dir_all(&args.out).map_err(|source| CliError::File { path: args.out.clone(), source })?;
-    let content = args.out.join(CONTENT_DIR);
+    std::fs::create_dir_all(out).map_err(|source| CliError::File { path: out.to_owned(), source })?;
+    let content = out.join(CONTENT_DIR);
     let (folder, mut fetched) = (Folder::new(content.clone()), Fetched::default());
     let mut records = Vec::with_capacity(receipts.len());
     for receipt in receipts {
         let bytes = client.download(&format!("/v1/jobs/{id}/receipts/{}", receipt.index)).await?.collect().await?;
-        let path = args.out.join(file_name(&receipt));
+        let path = out.join(file_name(&receipt));
         std::fs::write(&path, &bytes).map_err(|source| CliError::File { path: path.clone(), source })?;
         if args.content {
             let refused = |error| CliError::Failed(format!("{}: {error}", path.display()));
             let checked = Record::from_bytes(&bytes).and_then(|record| record.check()).map_err(refused)?;
-            let more = replay::fetch(&client, &checked, &folder).await?;
+            let more = replay::fetch(client, &checked, &folder).await?;
             fetched.files += more.files;
             fetched.bytes += more.bytes;
         }
         records.push(path);
     }
-    let dir = args.out.display();
+    let dir = out.display();
     match (args.content, args.connect.json) {
         (false, true) => output::json(&records)?,
         (true, true) => {

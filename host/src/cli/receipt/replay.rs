@@ -6,7 +6,7 @@ use clap::Args;
 use registry::receipt::Record;
 use serde::Serialize;
 
-use super::{files, read, stage};
+use super::{EXTENSION, files, read, stage};
 use crate::{
     calibrate::file,
     cli::{CliError, Exit, Outcome, connect::ConnectArgs, output},
@@ -108,7 +108,7 @@ pub(super) async fn run(args: ReplayArgs) -> Outcome {
 async fn play_all(args: &ReplayArgs, client: Option<&Client>, player: &mut Player) -> Result<Vec<Played>, CliError> {
     let mut all = Vec::new();
     for path in &args.files {
-        for file in files(path)? {
+        for file in files(path, &[EXTENSION])? {
             let played = match play(&file, client, player).await {
                 Ok(replayed) => Played::new(file, replayed),
                 Err(refused) => Played::refused(file, refused),

@@ -12,6 +12,7 @@ use registry::{
     id::{EngineFingerprint, NodeId, OperatorId},
     job::{Class, task_id},
     membership::NodeCert,
+    price::PriceTable,
     receipt::{Execution, Outcome, Output, Receipt},
     sign::{SecretKey, Signed},
     store::{Store, StoreOptions},
@@ -65,6 +66,7 @@ impl Served {
                 queue_max: 100,
                 memory_bytes_max: 1 << 30,
                 engines: Engines::plain(EngineFingerprint([4; 32]), EngineFingerprint([5; 32])),
+                prices: PriceTable::default(),
             };
             let (id, owner) = (NodeId(node.public()), OperatorId(operator.public()));
             let cert = Signed::seal(&cert, &operator);

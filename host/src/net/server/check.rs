@@ -1,7 +1,7 @@
 //! Receipts, from bytes to what the event machine may believe.
 //!
-//! 1. *Verified* on threads that may block: the signature is this node's, the output is the one that was signed, an inline
-//!    standard output is the one in the output. Whatever does not hold ends the session: an honest host never sends it.
+//! 1. *Verified* on threads that may block: the signature is this node's and its head contradicts none that is known, the
+//!    output is the one that was signed, an inline standard output is the one in the output. Whatever does not hold ends the session: an honest host never sends it.
 //! 2. *Fetched*, if something of the output is not in the frame, from the host and within the task's own limit. What does
 //!    not come is a fault `output_missing`, not garbage: networks break. Records of inferences and of segments come the same way, and
 //!    are held against the signed roots: `record_missing`, `record_wrong`.
@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Desk, Shared,
+    heads::HostHeads,
     session::{End, Open},
 };
 use crate::{
@@ -44,6 +45,7 @@ pub(super) async fn run<D: Desk>(
     outbox: mpsc::WeakSender<ToHost>,
     mut batches: mpsc::Receiver<Vec<Raw>>,
 ) -> End {
+    let heads = shared.heads.of(node);
     let mut checks = FuturesUnordered::new();
     let mut fetches = FuturesUnordered::new();
     loop {
@@ -53,7 +55,7 @@ pub(super) async fn run<D: Desk>(
                 None => return End::Left,
                 Some(batch) => {
                     for piece in batch.chunks(limits::CHECK_ITEMS_MAX) {
-                        checks.push(verify(shared, node, piece.to_vec()));
+                        checks.push(verify(shared, node, &heads, piece.to_vec()));
                     }
                 }
             },
@@ -97,12 +99,18 @@ fn forget(outbox: &mpsc::WeakSender<ToHost>, id: AssignmentId) {
     }
 }
 
-async fn verify<D: Desk>(shared: &Shared<D>, node: NodeId, piece: Vec<Raw>) -> Result<Vec<Delivered>, End> {
+async fn verify<D: Desk>(
+    shared: &Shared<D>,
+    node: NodeId,
+    heads: &Arc<HostHeads>,
+    piece: Vec<Raw>,
+) -> Result<Vec<Delivered>, End> {
+    let heads = heads.clone();
     // The semaphore is never closed.
     let permit = shared.checks.clone().acquire_owned().await.map_err(|_| End::Stopping)?;
     let verified = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        piece.into_iter().map(|done| check(done, node)).collect::<Result<Vec<_>, String>>()
+        piece.into_iter().map(|done| check(done, node, &heads)).collect::<Result<Vec<_>, String>>()
     });
     match verified.await {
         Ok(verified) => verified.map_err(End::Garbage),
@@ -111,9 +119,10 @@ async fn verify<D: Desk>(shared: &Shared<D>, node: NodeId, piece: Vec<Raw>) -> R
 }
 
 /// What one receipt must hold by itself.
-fn check(done: Raw, node: NodeId) -> Result<Delivered, String> {
+fn check(done: Raw, node: NodeId, heads: &HostHeads) -> Result<Delivered, String> {
     let Done { receipt, output, stdout, task_us } = Arc::unwrap_or_clone(done);
-    let receipt = Attested::check(receipt, node).map_err(|error| format!("receipt: {error}"))?;
+    let receipt = Attested::check_by(receipt, node, |head| heads.believe(head));
+    let receipt = receipt.map_err(|error| format!("receipt: {error}"))?;
     if receipt.receipt().execution.output != output.hash() {
         return Err("receipt: the output is not the one that was signed".to_owned());
     }

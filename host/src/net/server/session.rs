@@ -155,10 +155,12 @@ fn admit(hello: &Hello, node: NodeId) -> Result<OperatorId, Refused> {
             let detail = format!("offered {what} is {value}, outside the bounds of {min} to {max}");
             Err(refusal("offer", detail, false))
         }
-        None => match offer.engines.check() {
-            Ok(()) => Ok(OperatorId(operator)),
-            Err(error) => Err(refusal("offer", format!("offered engines: {error}"), false)),
-        },
+        None => {
+            let refused = |what, error: String| refusal("offer", format!("offered {what}: {error}"), false);
+            offer.engines.check().map_err(|error| refused("engines", error.to_string()))?;
+            offer.prices.check().map_err(|error| refused("prices", error.to_string()))?;
+            Ok(OperatorId(operator))
+        }
     }
 }
 

@@ -14,8 +14,9 @@ use registry::{
     id::{BlobHash, EngineFingerprint, JobId, ModuleHash, TaskId},
     job::{Class, JobSpec, ShardInfo, Stage, TaskTemplate},
     membership::Ticket,
+    price::PriceTable,
     receipt::{Execution, Outcome, Output, OutputFile, Receipt},
-    sign::SecretKey,
+    sign::{Batch, SecretKey, Tip},
     store::{FetchLimits, StoreOptions},
 };
 
@@ -164,6 +165,7 @@ impl Host {
             queue_max: 8,
             memory_bytes_max: 1 << 30,
             engines: Engines::plain(EngineFingerprint([4; 32]), EngineFingerprint([5; 32])),
+            prices: PriceTable::default(),
         };
         Hello { version: VERSION, cert, offer, holding: vec![AssignmentId(7)], agent: "test/1".into() }
     }
@@ -343,6 +345,42 @@ async fn garbage_ends_the_session_and_nothing_else() {
         grid.down().await;
     }
     assert_eq!(grid.hosts.connected(), 1, "the bystander is still there");
+    grid.hosts.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_of_a_batch_are_taken_in_pieces_and_a_host_of_two_histories_is_cut_off() {
+    let mut grid = Grid::start().await;
+    let host = Host::new(1).await;
+    let batch = |nonces: std::ops::Range<u64>, tip| {
+        let done = nonces.map(|nonce| host.done(&host.key, nonce, b"7", Vec::new(), true));
+        let done: Vec<Done> = done.collect();
+        let receipts: Vec<Receipt> = done.iter().map(|done| done.receipt.peek().unwrap()).collect();
+        let (batch, tip) = Batch::seal(&receipts, tip, &host.key).unwrap();
+        let signed = batch.signed().unwrap();
+        let done = done.into_iter().zip(signed).map(|(done, receipt)| Arc::new(Done { receipt, ..done }));
+        (done.collect::<Vec<_>>(), tip)
+    };
+    let (first, tip) = batch(0..5, Tip::START);
+    // One that was revoked, and is never sent.
+    let (_, tip) = batch(5..6, tip);
+    let (third, tip) = batch(6..8, tip);
+    for receipts in [&first[..2], &first[2..], &third, &first[..1]] {
+        let mut link = host.join(&grid).await;
+        let (_, _outbox) = grid.up().await;
+        say(&mut link, &ToCoordinator::Receipts(receipts.to_vec())).await;
+        assert_eq!(grid.delivered().await.len(), receipts.len());
+        drop(link);
+        grid.down().await;
+    }
+    let elsewhere = Tip { last: Tip::START.last, ..tip };
+    for (what, tip) in [("two heads of one number", Tip::START), ("a head after another one", elsewhere)] {
+        let mut link = host.join(&grid).await;
+        let (_, _outbox) = grid.up().await;
+        say(&mut link, &ToCoordinator::Receipts(batch(8..9, tip).0)).await;
+        assert_eq!(farewell(&link).await, Farewell::Garbage, "{what}");
+        grid.down().await;
+    }
     grid.hosts.shutdown().await;
 }
 

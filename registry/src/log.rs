@@ -1,0 +1,30 @@
+//! Logs of receipts that anyone can check offline, and the files that hold them.
+//!
+//! ```text
+//! host's log:  head 0 ◄─prev─ head 1 ◄─prev─ head 2     a head is signed and stands for a batch of receipts
+//! job's log:   link 0 ◄─prev─ link 1 ◄─prev─ link 2     a link is a hash and stands for a record
+//! ```
+//! - [`mod@file`]: what both files look like: a line that names the kind, then items, each with its length before it.
+//! - [`heads`]: what is known of a host's heads: each is checked once, and two that contradict each other are evidence.
+//! - [`host`]: everything that a host signed, in its order.
+//! - [`job`]: everything that a job's coordinator kept, accepted records and evidence, in its order.
+//!
+//! # What a log shows, and what not
+//! Nothing in it can be changed, left out, put in or moved without it being seen, up to the last entry: a log that ends
+//! earlier is a log. Who knows its end from elsewhere (a tip that the host showed, the head in the list of a job's records)
+//! holds the log against that. A job's log is chained and not signed: its coordinator could write another one, which its
+//! head would tell.
+
+pub mod file;
+pub mod heads;
+pub mod host;
+pub mod job;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    file::{Kind, LogError, Place},
+    heads::{Conflict, Heads},
+    host::HostLog,
+    job::{Entry, JobLog, link},
+};

@@ -1,0 +1,143 @@
+//! A host's log: the batches that it signed, each after the one before it.
+//!
+//! A log need not begin with the host's first head, since hosts drop what is old; from its first head on, nothing is missing.
+
+use std::io::BufRead;
+
+use serde::Serialize;
+
+use super::{
+    file::{BATCH_BYTES_MAX, Items, Kind, LogError, Place},
+    heads::Heads,
+};
+use crate::{
+    canon,
+    id::{HeadId, NodeId},
+    receipt::Receipt,
+    sign::{Batch, Head, Tip},
+};
+
+/// A host's log as far as it was checked.
+#[derive(Debug, Default)]
+pub struct HostLog {
+    seen: Option<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    said: HostSaid,
+    tip: Tip,
+}
+
+/// What a host's log says, once checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct HostSaid {
+    /// The host.
+    pub node: NodeId,
+    /// Number of its first head.
+    pub first: u64,
+    /// Number of its last.
+    pub last: u64,
+    /// The last head.
+    pub head: HeadId,
+    /// Receipts in all batches.
+    pub receipts: u64,
+}
+
+impl HostLog {
+    /// Where the log goes on.
+    pub fn tip(&self) -> Option<Tip> {
+        self.seen.as_ref().map(|seen| seen.tip)
+    }
+
+    /// Checks the next batch: its signature, that its receipts are what was signed and are the host's, and that it follows.
+    ///
+    /// # Errors
+    /// Names the first thing that does not hold.
+    pub fn push(&mut self, batch: &Batch<Receipt>, heads: &mut Heads) -> Result<(), LogError> {
+        // What contradicts an earlier head is evidence, and more than a hole.
+        let (head, receipts) = batch.open_by(|head| heads.believe(head).map_err(LogError::from))?;
+        if let Some(receipt) = receipts.iter().find(|receipt| receipt.node != head.node) {
+            return Err(LogError::OtherReceipt { node: head.node, named: receipt.node });
+        }
+        let seen = self.seen.get_or_insert_with(|| Seen::before(&head));
+        seen.follow(&head)?;
+        seen.said.receipts += receipts.len() as u64;
+        Ok(())
+    }
+
+    /// What it says; nothing if it is empty.
+    pub fn said(&self) -> Option<HostSaid> {
+        self.seen.as_ref().map(|seen| seen.said)
+    }
+
+    /// Checks a whole file, after its first line; `heads` may know of heads from elsewhere.
+    ///
+    /// # Errors
+    /// Names the first entry that does not hold, with its position.
+    pub fn check(file: impl BufRead, heads: &mut Heads) -> Result<HostSaid, Place> {
+        let mut items = Items::new(Kind::Host, file);
+        let (mut log, mut entry) = (Self::default(), 0);
+        let place = |entry| move |error| Place { entry, error };
+        while let Some(item) = items.next().map_err(place(entry))? {
+            let batch = decode(&item).map_err(place(entry))?;
+            match log.push(&batch, heads) {
+                Ok(()) => entry += 1,
+                Err(LogError::Gap { expected, found }) if later(&mut items, expected) => {
+                    return Err(Place { entry, error: LogError::Order { expected, found } });
+                }
+                Err(error) => return Err(Place { entry, error }),
+            }
+        }
+        log.said().ok_or(Place { entry, error: LogError::Empty })
+    }
+}
+
+impl Seen {
+    fn before(head: &Head) -> Self {
+        let Head { node, seq, .. } = *head;
+        let said = HostSaid { node, first: seq, last: seq, head: head.id(), receipts: 0 };
+        Self { said, tip: head.before() }
+    }
+
+    fn follow(&mut self, head: &Head) -> Result<(), LogError> {
+        if head.node != self.said.node {
+            return Err(LogError::OtherHost { expected: self.said.node, found: head.node });
+        }
+        let (expected, found) = (self.tip.heads, head.seq);
+        if found > expected {
+            return Err(LogError::Gap { expected, found });
+        }
+        if found < expected {
+            let is_repeated = found >= self.said.first;
+            return Err(match is_repeated {
+                true => LogError::Repeated { number: found },
+                false => LogError::Order { expected, found },
+            });
+        }
+        if head.before() != self.tip {
+            return Err(LogError::Apart { seq: found });
+        }
+        self.tip = head.tip();
+        (self.said.last, self.said.head) = (head.seq, head.id());
+        Ok(())
+    }
+}
+
+/// The batch that an item of a host's log holds.
+///
+/// # Errors
+/// When it holds none.
+pub fn decode(item: &[u8]) -> Result<Batch<Receipt>, LogError> {
+    Ok(canon::decode(item, BATCH_BYTES_MAX)?)
+}
+
+/// Whether the head that is missing comes later.
+fn later(items: &mut Items<impl BufRead>, missing: u64) -> bool {
+    while let Ok(Some(item)) = items.next() {
+        if decode(&item).is_ok_and(|batch| batch.head.peek().is_ok_and(|head| head.seq == missing)) {
+            return true;
+        }
+    }
+    false
+}

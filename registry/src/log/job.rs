@@ -1,0 +1,222 @@
+//! A job's log: its records, accepted ones and evidence, in the order in which they were kept. Nothing is taken out of it: a
+//! result that was withdrawn stays, and what took its place comes later.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io::BufRead,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    file::{self, ENTRY_BYTES_MAX, Items, Kind, LogError, Place},
+    heads::Heads,
+};
+use crate::{
+    canon,
+    id::{BlobHash, JobId, LinkId},
+    job::{ShardInfo, Stage},
+    receipt::{Checked, Record},
+};
+
+/// What the first entry is chained to.
+pub const START: LinkId = LinkId([0; 32]);
+
+/// What stands for an entry and everything before it: entry `seq` of a job's log holds this record.
+pub fn link(job: JobId, seq: u64, prev: LinkId, record: &[u8]) -> LinkId {
+    LinkId(canon::hash("quorate/job-log/1", &(job, seq, prev, BlobHash::of(record))))
+}
+
+/// One record in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Entries before it.
+    pub seq: u64,
+    /// The link of the one before; zeros for the first.
+    pub prev: LinkId,
+    /// The record.
+    pub record: Record,
+}
+
+/// An item of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum Item {
+    /// An entry.
+    Entry(Box<Entry>),
+    /// The end, so that a file which was cut is seen to be.
+    End {
+        /// Entries.
+        entries: u64,
+        /// The link of the last.
+        head: LinkId,
+    },
+}
+
+impl Item {
+    /// The item with these canonical bytes.
+    ///
+    /// # Errors
+    /// When the bytes are none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, LogError> {
+        Ok(canon::decode(bytes, ENTRY_BYTES_MAX)?)
+    }
+}
+
+/// What a job's log says, once checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JobSaid {
+    /// The job.
+    pub job: JobId,
+    /// Records in it.
+    pub records: u64,
+    /// Those of them that are evidence.
+    pub evidence: u64,
+    /// Shards with an accepted result.
+    pub accepted: u64,
+    /// Shards of the stages that have results.
+    pub shards: u64,
+    /// The link of the last.
+    pub head: LinkId,
+}
+
+/// A job's log as far as it was checked.
+#[derive(Debug, Default)]
+pub struct JobLog {
+    job: Option<JobId>,
+    links: Vec<LinkId>,
+    records: HashMap<BlobHash, u64>,
+    cuts: BTreeMap<Stage, ShardInfo>,
+    accepted: BTreeSet<ShardInfo>,
+    evidence: u64,
+}
+
+impl JobLog {
+    /// Checks the next entry: that it follows, that its record holds, and that it is of this job.
+    ///
+    /// # Errors
+    /// Names the first thing that does not hold.
+    pub fn push(&mut self, entry: &Entry, heads: &mut Heads) -> Result<(), LogError> {
+        let checked = entry.record.check_by(heads)?;
+        let job = *self.job.get_or_insert(checked.job);
+        if checked.job != job {
+            return Err(LogError::OtherJob { expected: job, found: checked.job });
+        }
+        let bytes = entry.record.to_bytes();
+        let link = link(job, entry.seq, entry.prev, &bytes);
+        self.follow(entry, link)?;
+        let earlier = *self.records.entry(BlobHash::of(&bytes)).or_insert(entry.seq);
+        if earlier != entry.seq {
+            return Err(LogError::RepeatedRecord { earlier });
+        }
+        self.note(&checked)?;
+        self.links.push(link);
+        Ok(())
+    }
+
+    fn follow(&self, entry: &Entry, link: LinkId) -> Result<(), LogError> {
+        let (expected, found) = (self.links.len() as u64, entry.seq);
+        if found > expected {
+            return Err(LogError::Gap { expected, found });
+        }
+        if found < expected {
+            let is_repeated = usize::try_from(found).is_ok_and(|at| self.links.get(at) == Some(&link));
+            return Err(match is_repeated {
+                true => LogError::Repeated { number: found },
+                false => LogError::Order { expected, found },
+            });
+        }
+        let last = self.last();
+        if entry.prev != last {
+            return Err(LogError::Chain { named: entry.prev, found: last });
+        }
+        Ok(())
+    }
+
+    fn last(&self) -> LinkId {
+        self.links.last().copied().unwrap_or(START)
+    }
+
+    fn note(&mut self, checked: &Checked) -> Result<(), LogError> {
+        let found = checked.shard;
+        let first = *self.cuts.entry(found.stage).or_insert(found);
+        if first.count != found.count {
+            return Err(LogError::OtherCut { first, found });
+        }
+        match checked.accused {
+            None => _ = self.accepted.insert(found),
+            Some(_) => self.evidence += 1,
+        }
+        Ok(())
+    }
+
+    fn end(&self, entries: u64, head: LinkId) -> Result<JobSaid, LogError> {
+        let records = self.links.len() as u64;
+        if entries > records {
+            return Err(LogError::Truncated);
+        }
+        if (entries, head) != (records, self.last()) {
+            return Err(LogError::Chain { named: head, found: self.last() });
+        }
+        Ok(JobSaid {
+            job: self.job.ok_or(LogError::Empty)?,
+            records,
+            evidence: self.evidence,
+            accepted: self.accepted.len() as u64,
+            shards: self.cuts.values().map(|shard| u64::from(shard.count)).sum(),
+            head,
+        })
+    }
+
+    /// Checks a whole file, after its first line; `heads` may know of heads from elsewhere.
+    ///
+    /// # Errors
+    /// Names the first entry that does not hold, with its position.
+    pub fn check(file: impl BufRead, heads: &mut Heads) -> Result<JobSaid, Place> {
+        let mut items = Items::new(Kind::Job, file);
+        let mut log = Self::default();
+        let checked = log.read(&mut items, heads);
+        checked.map_err(|error| Place { entry: log.links.len() as u64, error })
+    }
+
+    fn read(&mut self, items: &mut Items<impl BufRead>, heads: &mut Heads) -> Result<JobSaid, LogError> {
+        while let Some(item) = items.next()? {
+            match Item::from_bytes(&item)? {
+                Item::Entry(entry) => match self.push(&entry, heads) {
+                    Err(LogError::Gap { expected, found }) if later(items, expected) => {
+                        return Err(LogError::Order { expected, found });
+                    }
+                    pushed => pushed?,
+                },
+                Item::End { entries, head } => {
+                    let said = self.end(entries, head)?;
+                    return if items.next()?.is_none() { Ok(said) } else { Err(LogError::Trailing) };
+                }
+            }
+        }
+        Err(LogError::Truncated)
+    }
+}
+
+/// Whether the entry that is missing comes later.
+fn later(items: &mut Items<impl BufRead>, missing: u64) -> bool {
+    while let Ok(Some(item)) = items.next() {
+        if matches!(Item::from_bytes(&item), Ok(Item::Entry(entry)) if entry.seq == missing) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The file that holds these entries, which are a whole log.
+pub fn file(job: JobId, entries: &[Entry]) -> Vec<u8> {
+    let mut file = Kind::Job.line().to_vec();
+    let mut head = START;
+    for entry in entries {
+        head = link(job, entry.seq, entry.prev, &entry.record.to_bytes());
+        file::push(&mut file, &canon::encode(&Item::Entry(Box::new(entry.clone()))));
+    }
+    file::push(&mut file, &canon::encode(&Item::End { entries: entries.len() as u64, head }));
+    file
+}

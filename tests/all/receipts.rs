@@ -1,0 +1,120 @@
+//! Logs over real processes: a job's and its hosts', checked from their files alone; what is tampered with is refused by name.
+
+use std::path::Path;
+
+use host::launch::Process;
+use registry::{
+    canon,
+    log::{Entry, Kind, file, job},
+    receipt::Receipt,
+    sign::Batch,
+};
+use support::{Cluster, Conduct};
+
+use crate::{EXE, digits};
+
+async fn say(args: &[&str]) -> (Option<i32>, String) {
+    let output = support::cli(EXE, None, args, b"").await;
+    let (said, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.code(), format!("{said}{log}"))
+}
+
+async fn holds(file: &Path, what: &str) {
+    let (code, said) = say(&["receipt", "verify", file.to_str().unwrap()]).await;
+    assert!(code == Some(0) && said.contains(what), "{said}");
+}
+
+async fn is_refused(file: &Path, content: &[u8], reason: &str) {
+    std::fs::write(file, content).unwrap();
+    let (code, said) = say(&["receipt", "verify", file.to_str().unwrap()]).await;
+    assert!(code == Some(1) && said.contains("BAD ") && said.contains(reason), "{said:?} is not {reason:?}");
+}
+
+/// What a log's file holds.
+fn items(content: &[u8], kind: Kind) -> Vec<Vec<u8>> {
+    let mut items = file::Items::new(kind, content.strip_prefix(kind.line()).unwrap());
+    std::iter::from_fn(|| items.next().unwrap()).collect()
+}
+
+fn joined(kind: Kind, items: &[Vec<u8>]) -> Vec<u8> {
+    let mut content = kind.line().to_vec();
+    items.iter().for_each(|item| file::push(&mut content, item));
+    content
+}
+
+/// Everything with one part left out, with two parts that changed places, with one part twice, and cut short.
+async fn is_refused_in_pieces(file: &Path, kind: Kind, items: &[Vec<u8>]) {
+    let (one, two) = (1, 2);
+    let gap = [&items[..one], &items[two..]].concat();
+    is_refused(file, &joined(kind, &gap), "entry 1: log has a gap: number 1 is missing").await;
+    let mut swapped = items.to_vec();
+    swapped.swap(one, two);
+    is_refused(file, &joined(kind, &swapped), "entry 1: log is reordered: number 2 stands where 1 belongs").await;
+    let twice = [&items[..two], &items[one..]].concat();
+    is_refused(file, &joined(kind, &twice), "entry 2: number 1 is repeated").await;
+    let whole = joined(kind, items);
+    is_refused(file, &whole[..whole.len() - 1], "log is truncated").await;
+}
+
+#[tokio::test]
+async fn logs_of_a_job_and_of_its_hosts_verify_offline_and_tampered_ones_are_refused_by_name() {
+    let mut cluster = Cluster::start(EXE, &[Conduct::Liar, Conduct::Honest, Conduct::Honest, Conduct::Honest]).await;
+    let id = digits::submit(&cluster, 50).await;
+    assert_eq!(cluster.result(id).await, digits::truth());
+    let jobs_log = cluster.scratch("job.log");
+    let (job_file, job) = (jobs_log.to_str().unwrap(), id.to_string());
+    let got = cluster.cli(&["receipt", "get", &job, "--log", job_file], b"").await;
+    assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+    let listed = String::from_utf8(cluster.cli(&["receipt", "list", &job], b"").await.stdout).unwrap();
+    let head = listed.trim_end().rsplit(' ').next().unwrap().to_owned();
+
+    let host_dir = cluster.hosts[1].dir().to_owned();
+    let (hosts_log, late_log) = (cluster.scratch("host.log"), cluster.scratch("late.log"));
+    let export = async |to: &Path| {
+        let (dir, to) = (host_dir.to_str().unwrap(), to.to_str().unwrap());
+        let (code, said) = say(&["receipt", "export", "--data-dir", dir, "--out", to]).await;
+        assert_eq!(code, Some(0), "{said}");
+    };
+    // While the host runs, and after it was killed.
+    export(&hosts_log).await;
+    cluster.hosts.iter_mut().for_each(Process::kill);
+    cluster.kill_coordinator();
+    holds(&jobs_log, "shards accepted; head").await;
+    holds(&hosts_log, "log of heads 0 to").await;
+    export(&late_log).await;
+    holds(&late_log, "log of heads 0 to").await;
+    let (code, said) = say(&["receipt", "verify", job_file, "--head", &head]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = say(&["receipt", "verify", job_file, "--head", &"0".repeat(64)]).await;
+    assert!(code == Some(1) && said.contains("truncated, or another one"), "{said}");
+    let (code, said) = say(&["receipt", "verify", "--json", job_file, hosts_log.to_str().unwrap()]).await;
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!((said[0]["job_log"]["job"].as_str(), said[0]["job_log"]["head"].as_str()), (Some(&*job), Some(&*head)));
+    assert!(said[1]["host_log"]["receipts"].as_u64().unwrap() > 0, "{said}");
+
+    let tampered = cluster.scratch("tampered.log");
+    let whole = items(&std::fs::read(&jobs_log).unwrap(), Kind::Job);
+    is_refused_in_pieces(&tampered, Kind::Job, &whole).await;
+    let mut exchanged = entries(&whole);
+    exchanged[1].record = exchanged[2].record.clone();
+    is_refused(&tampered, &job::file(id, &exchanged), "an entry was exchanged").await;
+
+    let whole = items(&std::fs::read(&hosts_log).unwrap(), Kind::Host);
+    assert!(whole.len() > 3, "{} batches", whole.len());
+    is_refused_in_pieces(&tampered, Kind::Host, &whole).await;
+    let batch: Batch<Receipt> = canon::decode(&whole[1], file::BATCH_BYTES_MAX).unwrap();
+    let mut forged = canon::encode(&batch);
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    let forged = [&whole[..1], &[forged], &whole[2..]].concat();
+    is_refused(&tampered, &joined(Kind::Host, &forged), "entry 1: ").await;
+}
+
+fn entries(items: &[Vec<u8>]) -> Vec<Entry> {
+    let entry = |item: &Vec<u8>| match job::Item::from_bytes(item).unwrap() {
+        job::Item::Entry(entry) => Some(*entry),
+        job::Item::End { .. } => None,
+    };
+    items.iter().filter_map(entry).collect()
+}
