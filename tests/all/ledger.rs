@@ -1,6 +1,6 @@
 //! Jobs that somebody pays for, over real processes: caps, bills that anybody computes again, restarts, and what is refused.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::Path};
 
 use grid::ledger::Invoice;
 use host::{client::answers::JobAnswer, gateway::wire::AccountRow};
@@ -106,7 +106,10 @@ async fn a_job_is_paid_from_its_cap_by_verdicts_and_anybody_computes_its_bill_ag
     assert_eq!(said.lines().count(), invoice.lines.len() + 1);
 }
 
-async fn tampered(cluster: &Cluster, bill: &PathBuf, receipts: &str) {
+/// Makes something else of a bill.
+type Change<'a> = &'a dyn Fn(&mut Value);
+
+async fn tampered(cluster: &Cluster, bill: &Path, receipts: &str) {
     let honest: Value = serde_json::from_slice(&fs::read(bill).unwrap()).unwrap();
     let forged = bill.with_extension("forged");
     let dearer = |bill: &mut Value| bill["lines"][0]["usage"]["fuel"] = 9_000_000_000_u64.into();
@@ -116,7 +119,7 @@ async fn tampered(cluster: &Cluster, bill: &PathBuf, receipts: &str) {
         let prices = bill["prices"].as_object_mut().unwrap();
         prices.values_mut().for_each(|table| table["giga_fuel_micro"] = 2_000_000.into());
     };
-    let changes: [(&dyn Fn(&mut Value), &str); 4] = [
+    let changes: [(Change<'_>, &str); 4] = [
         (&dearer, "and its usage costs"),
         (&total, "and its lines are"),
         (&other, "no record has receipt 0000"),
@@ -159,7 +162,7 @@ async fn what_is_not_there_is_not_spent_and_a_quote_says_what_would_be() {
     let mut request = digits::request(&cluster, LINES).await;
     request.payer = Some(grid::flow::Payer { requester: ALICE, cap: "11".parse().unwrap() });
     let refusal = cluster.client.submit(&request).await.unwrap_err().to_string();
-    assert!(refusal.contains("has 10 credits, 1 too few"), "{refusal}");
+    assert!(refusal.contains("has 10.000000 credits, 1.000000 too few"), "{refusal}");
     assert_eq!(balance(&cluster, &alice).await, 10_000_000);
 
     // A cap below one execution's worst case is refused by every host, and says so.

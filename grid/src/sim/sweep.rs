@@ -39,6 +39,8 @@ pub struct Point {
     pub lied: u64,
     /// Those of them that were caught.
     pub caught: u64,
+    /// What lying has brought liars less what it has cost them, in tasks, in the run in which that is most.
+    pub balance_max: i64,
     /// Jobs that were not done.
     pub jobs_failed: u64,
     /// Time until a result stands that one in a hundred takes longer than, in the worst run.
@@ -94,6 +96,7 @@ fn point(group: &[&Report]) -> Option<Point> {
         honest_suspended: sum(|report| report.honest_suspended),
         lied: sum(|report| report.ejection.lied),
         caught: sum(|report| report.ejection.caught),
+        balance_max: group.iter().map(|report| report.purse.balance()).max().unwrap_or(0),
         jobs_failed: sum(Report::jobs_failed),
         accepted_after_ms_p99: group.iter().map(|report| report.accepted_after_ms.p99).max().unwrap_or(0),
     })
@@ -107,7 +110,7 @@ impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<26}{:<10}{:>7}{:>6}{:>9}{:>10}{:>10}{:>10}{:>8}{:>15}{:>8}{:>8}{:>8}{:>8}{:>7}{:>7}",
+            "{:<26}{:<10}{:>7}{:>6}{:>9}{:>10}{:>10}{:>10}{:>8}{:>15}{:>8}{:>8}{:>8}{:>8}{:>9}{:>7}{:>7}",
             "adversary",
             "policy",
             "liars",
@@ -122,6 +125,7 @@ impl fmt::Display for Table<'_> {
             "qualif.",
             "disputes",
             "again",
+            "balance",
             "failed",
             "honest"
         )?;
@@ -130,7 +134,7 @@ impl fmt::Display for Table<'_> {
             let (least, most) = point.cost_spread;
             writeln!(
                 f,
-                "{:<26}{:<10}{:>6.1}%{:>6}{:>9}{:>10.1e}{:>10.1e}{:>10.1e}{:>8.4}{:>15}{:>8.4}{:>8.4}{:>8.4}{:>8.4}{:>7}{:>7}",
+                "{:<26}{:<10}{:>6.1}%{:>6}{:>9}{:>10.1e}{:>10.1e}{:>10.1e}{:>8.4}{:>15}{:>8.4}{:>8.4}{:>8.4}{:>8.4}{:>9}{:>7}{:>7}",
                 point.adversary.to_string(),
                 point.policy,
                 f64::from(point.liars_ppm) / 1e4,
@@ -145,6 +149,7 @@ impl fmt::Display for Table<'_> {
                 each(point.executions.qualification),
                 each(point.executions.disputes),
                 each(point.executions.again),
+                point.balance_max,
                 point.jobs_failed,
                 point.honest_suspended,
             )?;

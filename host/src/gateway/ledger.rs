@@ -18,6 +18,8 @@ use grid::{
     place,
 };
 use registry::{
+    credits::Delta,
+    device::{DeviceAsk, DeviceKind},
     id::JobId,
     job::{JobSpec, Policy, Reduce},
     price::{PriceTable, Usage},
@@ -62,7 +64,7 @@ pub(super) struct StatementQuery {
 
 /// `GET /v1/ledger`: every account with something on it.
 pub(super) async fn accounts(State(gateway): State<Gateway>) -> Result<Json<Vec<AccountRow>>, ApiError> {
-    let rows = |(account, balance): (Account, registry::credits::Delta)| AccountRow {
+    let rows = |(account, balance): (Account, Delta)| AccountRow {
         account: account.to_string(),
         balance_micro: balance.micro(),
     };
@@ -117,7 +119,11 @@ pub(super) async fn quote(State(gateway): State<Gateway>, body: Body) -> Result<
     let tasks = u32::try_from(shards).unwrap_or(u32::MAX).saturating_add(u32::from(spec.reduce == Reduce::Task));
     let (asked, config) = (spec.clone(), inner.coordinator.ask_now(|state| state.config().clone()).await?);
     let tables = inner.coordinator.ask_now(move |state| tables(state, &asked)).await?;
-    let device = spec.models.is_empty().then_some(None).unwrap_or(Some(registry::device::DeviceKind::Cpu));
+    let device = match (spec.models.is_empty(), spec.device) {
+        (true, _) => None,
+        (false, DeviceAsk::Gpu) => Some(DeviceKind::Gpu),
+        (false, DeviceAsk::Any | DeviceAsk::Cpu) => Some(DeviceKind::Cpu),
+    };
     let usage = Usage {
         fuel: sample.fuel,
         memory_bytes: spec.limits.memory_bytes_max,
