@@ -122,12 +122,12 @@ impl KMeans {
             let _ = writeln!(report, "{count}: {}", centre.join(" "));
         }
         let all = self.points.chunks(self.dimensions).zip(&self.nearest);
-        let sum: f32 = all
-            .filter_map(|(point, nearest)| {
-                let centre = self.centres.chunks(self.dimensions).nth(*nearest as usize)?;
-                Some(distance(point, centre))
-            })
-            .sum();
+        let distances = all.filter_map(|(point, nearest)| {
+            let centre = self.centres.chunks(self.dimensions).nth(*nearest as usize)?;
+            Some(distance(point, centre))
+        });
+        // The sum of no floats is -0.
+        let sum = distances.fold(0.0, |sum: f32, distance| sum + distance);
         let _ = writeln!(report, "{} rounds, {sum}", self.round);
         report
     }
