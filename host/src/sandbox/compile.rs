@@ -264,7 +264,7 @@ impl Compiler {
 
     /// Names what a module is compiled to.
     fn key(&self, module: ModuleHash) -> [u8; 32] {
-        canon::hash("quorate/compiled/1", &(module, &self.settings))
+        canon::hash("quorate/compiled/2", &(module, &self.settings))
     }
 
     /// The module, if it is on disk.

@@ -136,7 +136,7 @@ fn a_file_of_another_module_key_or_setting_is_not_taken_for_it() {
     let key = |change: &dyn Fn(&mut Settings)| {
         let mut settings = compiler.settings.clone();
         change(&mut settings);
-        canon::hash("quorate/compiled/1", &(ModuleHash::of(&one), &settings))
+        canon::hash("quorate/compiled/2", &(ModuleHash::of(&one), &settings))
     };
     let keys = [
         key(&|_| {}),
