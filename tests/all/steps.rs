@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use guest_sdk::abi;
+use host::gateway::wire::{InputRequest, JobRequest};
 use host::sandbox::{BackendOptions, Finished, Ran, Request, Response, Sandbox, SandboxOptions, Span};
 use registry::{
     canon,
     dispute::Dispute,
     id::{BlobHash, ModuleHash, NodeId, OperatorId, StateRoot, TaskId},
-    job::{JobInput, JobSpec, Limits, ShardInfo, Stage, TaskKey, task_id},
+    job::{JobInput, JobSpec, Limits, Policy, ShardInfo, Stage, TaskKey, task_id},
     membership::NodeCert,
     preimage::Preimage,
     receipt::{Accepted, Execution, Outcome, Output, Receipt, Record, Witness},
@@ -17,7 +18,7 @@ use registry::{
     sign::{SecretKey, Signed},
 };
 use serde_json::Value;
-use support::cli;
+use support::{Cluster, Conduct, cli};
 
 use crate::{EXE, sandbox::jailed};
 
@@ -327,4 +328,32 @@ async fn a_run_goes_on_from_every_snapshot_that_an_earlier_one_kept() {
     let (code, refused) = said(&["run", &echo, "--snapshots", &kept]).await;
     assert_eq!(code, Some(2));
     assert!(refused["detail"].as_str().unwrap().contains("the module has no steps"), "{refused:#}");
+}
+
+#[tokio::test]
+async fn a_job_in_steps_runs_on_a_grid_and_its_states_lie_beside_its_receipts() {
+    let mut cluster = Cluster::start_vouched(EXE, &[Conduct::Honest; 3]).await;
+    let (module, input) = (cluster.publish(tasks::KMEANS.wasm).await, cluster.publish(points()).await);
+    let input = InputRequest::Blob(input.parse().unwrap());
+    let request = JobRequest { module, input, policy: Policy::Quorum(2), ..JobRequest::default() };
+    let job = cluster.submit(&request).await;
+    assert_eq!(cluster.result(job).await, done(&sandbox(SandboxOptions::default()), None).stdout);
+
+    // What it kept is there after a restart too, and enough for a replay without a grid.
+    cluster.kill_coordinator();
+    cluster.restart_coordinator().await;
+    let kept = cluster.scratch("kept");
+    let (id, out) = (job.to_string(), kept.to_str().unwrap().to_owned());
+    let got = cluster.cli(&["receipt", "get", &id, "--content", "--out", &out], b"").await;
+    assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+    let replayed = cli(EXE, None, &["receipt", "replay", &out], b"").await;
+    let said = String::from_utf8_lossy(&replayed.stdout);
+    assert!(replayed.status.success() && said.contains("equal"), "{said}{}", String::from_utf8_lossy(&replayed.stderr));
+    let records = std::fs::read_dir(&kept).unwrap().filter_map(|entry| std::fs::read(entry.unwrap().path()).ok());
+    let record = records.filter_map(|bytes| Record::from_bytes(&bytes).ok()).next().unwrap().check().unwrap();
+    let name = record.segment_record.unwrap();
+    let segments = std::fs::read(kept.join("content").join(name.to_string())).unwrap();
+    let segments = SegmentRecord::from_bytes(&segments).unwrap();
+    assert_eq!(segments.root(), record.execution.segment_root);
+    assert!(segments.states.len() > 2, "{} states", segments.states.len());
 }
