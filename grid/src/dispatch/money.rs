@@ -21,7 +21,8 @@ use crate::{
     audit::TASK_MICRO,
     config::Config,
     flow::{AssignmentId, Attested, Fault, Millis, Payer, Verdict},
-    ledger::{Conviction, Order, Payable, Role, Terms, audit_reserve},
+    ledger::{Conviction, LedgerError, Order, Payable, Role, Terms, audit_reserve},
+    place,
 };
 
 /// Rates are up to so many times the least one, as a rule: what a job's reserve for audits is reckoned with.
@@ -37,7 +38,11 @@ pub(super) fn open(state: &mut State, id: JobId, payer: Option<Payer>, now: Mill
     let reserve =
         audit_reserve(cap, job.shard_count(), job.spec.policy.quorum(), rate_ppm, state.config.audit.auditors);
     let terms = Terms::of(&job.spec, requester, cap, reserve);
-    state.ledger.open(id, terms, now).map(drop).map_err(|refusal| Fault::new("funds", refusal.to_string()))
+    let opened = state.ledger.open(id, terms, now);
+    opened.map(drop).map_err(|refusal| {
+        let word = if matches!(refusal, LedgerError::Funds { .. }) { "funds" } else { "escrow" };
+        Fault::new(word, refusal.to_string())
+    })
 }
 
 /// What the shard's next execution is for.
@@ -59,11 +64,10 @@ pub(super) fn hold(
     node: NodeId,
     role: Role,
 ) -> bool {
-    let Some(host) = state.fleet.get(node) else { return false };
+    let (Some(host), Some(job)) = (state.fleet.get(node), state.jobs.get(&id)) else { return false };
     if !state.ledger.knows(id) {
-        return host.offer.prices.is_free();
+        return place::affordable(&job.spec.limits, job.spec.device, Credits::ZERO, host).is_ok();
     }
-    let Some(job) = state.jobs.get(&id) else { return false };
     let order = Order { assignment, shard: job.info(key), node, operator: host.operator, role };
     state.ledger.hold(id, order, &host.offer.prices).is_ok()
 }

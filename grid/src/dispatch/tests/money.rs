@@ -1,6 +1,6 @@
 //! Jobs that somebody pays for: what is paid, to whom, and what a liar has of it.
 
-use registry::{credits::Credits, id::RequesterId, job::Limits};
+use registry::{credits::Credits, device::DeviceAsk, id::RequesterId, job::Limits};
 
 use super::{audit::is_suspended, *};
 use crate::{
@@ -22,7 +22,7 @@ fn prices() -> PriceTable {
 
 /// The most that an execution may cost within [`limits`].
 fn worst() -> Credits {
-    prices().worst(&limits(), registry::device::DeviceAsk::Any).unwrap().total
+    prices().worst(&limits(), DeviceAsk::Any).unwrap().total
 }
 
 fn limits() -> Limits {
@@ -113,6 +113,32 @@ fn a_job_that_nobody_pays_for_waits_for_hosts_that_ask_for_nothing() {
     world.join(1);
     world.run();
     assert_eq!(phase(&world, job), &Phase::Done);
+}
+
+#[test]
+fn a_job_that_nobody_pays_for_runs_on_a_host_whose_prices_are_for_something_else() {
+    let mut world = grid(3, &[Conduct::Honest; 3], 12, 1_000, 1_000);
+    (world.payer, world.prices) =
+        (None, PriceTable { model_second_micro: [(DeviceKind::Gpu, 5)].into(), ..PriceTable::default() });
+    (0..3).for_each(|index| world.join(index));
+    let job = world.submit(b"a\n", |spec| spec.device = DeviceAsk::Cpu);
+    world.run();
+    assert_eq!(phase(&world, job), &Phase::Done);
+}
+
+#[test]
+fn a_job_that_is_known_to_the_ledger_alone_is_not_opened_twice() {
+    let mut world = grid(3, &[Conduct::Honest; 3], 13, 1_000_000, 5_000);
+    world.state.config.finished_jobs_max = 1;
+    let nonce = |spec: &mut JobSpec| (spec.nonce, spec.limits) = (7, limits());
+    let job = world.submit(b"a\n", nonce);
+    world.run();
+    world.submit(b"b\n", |spec| spec.limits = limits());
+    world.run();
+    assert!(world.state.job(job).is_none() && world.state.ledger().knows(job));
+    world.ended.remove(&job);
+    assert_eq!(world.submit(b"a\n", nonce), job);
+    assert!(matches!(phase(&world, job), Phase::Failed { reason } if reason.word == "escrow"));
 }
 
 #[test]
