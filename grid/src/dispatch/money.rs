@@ -140,7 +140,8 @@ pub(super) fn close(state: &mut State, id: JobId, now: Millis) {
 
 /// The job's cap leaves too little for any host that it has had, and nothing is under way that could leave more: why it ends.
 pub(super) fn is_spent(state: &State, id: JobId) -> Option<Fault> {
-    let least = state.ledger.least_held(id)?;
+    // What work may cost, audits may too: to look at what is queued costs as much as to place it.
+    let least = state.ledger.least_held(id).filter(|least| *least > state.ledger.free_for(id, Role::Work))?;
     let job = state.jobs.get(&id).filter(|job| !job.phase.is_ended())?;
     let queued = job.queued(state.config.scan_max).filter_map(|key| job.shard(key));
     let free = queued.map(|shard| budget(state, id, shard)).max()?;
