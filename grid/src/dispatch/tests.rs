@@ -37,6 +37,8 @@ enum Conduct {
     Faulty,
     /// Signs that models ran on the processor, whatever was ordered.
     Downgrading,
+    /// Signs twice the fuel that it took, and asks for it.
+    Greedy,
 }
 
 struct Host {
@@ -204,7 +206,7 @@ impl World {
         match host.conduct {
             Conduct::Liar => stdout.push(index as u8),
             Conduct::Colluder => stdout.push(255),
-            Conduct::Honest | Conduct::Silent | Conduct::Faulty | Conduct::Downgrading => {}
+            Conduct::Honest | Conduct::Silent | Conduct::Faulty | Conduct::Downgrading | Conduct::Greedy => {}
         }
         let output = Output { stdout: BlobHash::of(&stdout), stdout_bytes: stdout.len() as u64, files: Vec::new() };
         let spec = &self.specs[&assignment.job];
@@ -214,7 +216,7 @@ impl World {
             class: spec.class,
             engine: assignment.engine,
             outcome: Outcome::Ok,
-            fuel_used: 10,
+            fuel_used: if host.conduct == Conduct::Greedy { 20 } else { 10 },
             output: output.hash(),
             nn_root: spec.models.values().next().map(|model| BlobHash::from(*model)),
             segment_root: None,

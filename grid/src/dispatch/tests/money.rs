@@ -261,6 +261,29 @@ fn a_receipt_that_asks_another_price_is_a_fault_and_costs_nothing() {
 }
 
 #[test]
+fn who_says_that_it_took_more_fuel_is_contradicted_and_beyond_the_limit_is_not_even_heard() {
+    let mut world =
+        grid(3, &[Conduct::Honest, Conduct::Honest, Conduct::Honest, Conduct::Greedy], 14, 1_000_000, 500_000);
+    world.state.config.audit.rate_ppm_min = 1_000_000;
+    audit::shown(&mut world, 3, 1_000_000);
+    let job = world.submit(&lines(40), |spec| spec.limits = limits());
+    world.run();
+    let greedy = operator(&world, 3);
+    assert!(world.state.ledger().convicted(greedy).is_some() && is_suspended(&world, 3));
+    let invoice = world.state.ledger().invoice(job).unwrap();
+    assert!(invoice.lines.iter().all(|line| line.operator != greedy && line.usage.fuel == 10), "{invoice:?}");
+
+    let mut world = grid(3, &[Conduct::Greedy, Conduct::Honest, Conduct::Honest], 15, 1_000_000, 500_000);
+    let job = world.submit(&lines(4), |spec| {
+        (spec.limits, spec.policy) = (Limits { fuel_max: 15, ..limits() }, Policy::Quorum(3));
+        (spec.attempts_max, spec.deadline_ms) = (4, 60_000);
+    });
+    world.run();
+    let why = world.state.why(job, registry::job::Stage::Map, 0).unwrap();
+    assert!(why.shard.last_fault.unwrap().detail.contains("more fuel than the task's limit"));
+}
+
+#[test]
 fn settled_jobs_leave_with_their_invoice_and_old_postings_are_archived() {
     let mut world = grid(3, &[Conduct::Honest; 3], 8, 1_000_000, 10_000);
     (world.state.config.finished_jobs_max, world.state.config.postings_max) = (1, 64);
