@@ -14,13 +14,16 @@
 //!
 //! All in whole numbers, so that every machine finds the same rate: worth in micro-credits, shares in parts per million.
 
-use registry::audit::PPM;
+use registry::{audit::PPM, job::Policy};
 use serde::{Deserialize, Serialize};
 
 /// What one task is worth, in micro-credits, as long as nobody pays for it.
 pub const TASK_MICRO: u64 = 1_000_000;
 /// Most that a worth may be; with it no product of two overflows 128 bits.
 const WORTH_MICRO_MAX: u64 = 1 << 60;
+
+/// Rates are up to so many times the least one, as a rule.
+const USUAL_RATES: u32 = 2;
 
 /// The rates' parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +67,16 @@ impl Default for AuditConfig {
             qualification_first: 16,
             qualification_window: 1_024,
             half_life_ms: 90 * 24 * 3_600 * 1_000,
+        }
+    }
+}
+
+impl AuditConfig {
+    /// Which part of a job's results is audited as a rule, in parts per million, and by how many: what its budget is reckoned with.
+    pub fn usual(&self, policy: Policy) -> (u32, u8) {
+        match policy {
+            Policy::Audit => (self.rate_ppm_min.saturating_mul(USUAL_RATES), self.auditors),
+            Policy::None | Policy::Quorum(_) => (0, 0),
         }
     }
 }

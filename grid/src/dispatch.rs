@@ -47,7 +47,7 @@ use self::standing::Qualification;
 pub use self::{
     job::{Job, Phase},
     sane::Insane,
-    view::{Costs, ExecutionView, HostView, JobView, Pay, Purpose, ShardView, Why},
+    view::{Costs, ExecutionView, HostQuote, HostView, JobView, Pay, Purpose, ShardView, Why},
 };
 use crate::{
     config::Config,

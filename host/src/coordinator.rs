@@ -3,10 +3,12 @@
 //! A round of the loop takes all commands that are waiting, feeds their events to `grid::dispatch::on_event`, appends
 //! them to the [`Journal`] and performs the effects. Assignments go out at once; what somebody may rely on (an
 //! acknowledgement, an answer to a submitter, a notice) waits in [`release`] until the journal says that its events are
-//! on disk. On start the journal is replayed through the same machine.
+//! on disk. On start the journal is replayed through the same machine. What the machine hands over for good, old postings and
+//! invoices, is read back from the journal in `books`.
 //!
 //! A crash loses what was never acknowledged. Hosts keep receipts until they are, and come back by themselves.
 
+mod books;
 mod release;
 #[cfg(test)]
 mod tests;
@@ -14,7 +16,6 @@ mod work;
 
 use std::{
     collections::HashMap,
-    ops::Range,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -22,13 +23,12 @@ use bytes::Bytes;
 use grid::{
     config::Config,
     dispatch::{Event, JobView, Notice, State, on_event},
-    flow::{Assignment, AssignmentId, Attested, Fault, Millis, Offer, Payer, Plan},
-    ledger::{Account, Entry, Invoice, LedgerError, Posting, Statement},
+    flow::{Assignment, AssignmentId, Attested, Fault, Offer, Payer, Plan},
+    ledger::{Entry, LedgerError},
 };
 use registry::{
     audit::Secret,
     canon,
-    credits::{CreditsError, Delta},
     id::{BlobHash, JobId, ManifestHash, NodeId, OperatorId},
     job::{JobSpec, TaskTemplate},
     membership::NodeCert,
@@ -39,6 +39,7 @@ use registry::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+pub use self::books::StatementError;
 use self::work::Loop;
 pub use crate::journal::{LoggedRecord, StoredRecord};
 use crate::{
@@ -76,26 +77,6 @@ pub enum SubmitError {
     /// The ledger says no.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
-}
-
-/// Why there is no statement or invoice.
-#[derive(Debug, thiserror::Error)]
-pub enum StatementError {
-    /// Stopping.
-    #[error("{0}")]
-    Closed(#[from] Closed),
-    /// The archive cannot be read.
-    #[error("{0}")]
-    Journal(#[from] JournalError),
-    /// The ledger says no.
-    #[error("{0}")]
-    Ledger(#[from] LedgerError),
-    /// An entry of the archive makes no sense.
-    #[error("archive of the ledger is damaged: {0}; restore the journal from a copy")]
-    Damaged(#[from] canon::CanonError),
-    /// The postings do not add up.
-    #[error("archive of the ledger does not add up: {0}; restore the journal from a copy")]
-    Credits(#[from] CreditsError),
 }
 
 /// Why a coordinator cannot start.
@@ -276,18 +257,7 @@ impl Coordinator {
     /// When there is no room, or nothing can be written.
     pub async fn submit(&self, spec: JobSpec, plan: Plan, payer: Option<Payer>) -> Result<JobId, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        let secret = Secret::generate().map_err(SubmitError::Random)?;
-        self.pin(spec.id(), spec.blobs().into_iter()).await;
-        let input = self.cached_input(&spec).await;
-        self.send(Command::Submit {
-            spec: Box::new(spec),
-            plan,
-            secret,
-            payer,
-            input,
-            reply: SubmitReply::Taken(reply),
-        })
-        .await?;
+        self.hand_in(spec, plan, payer, SubmitReply::Taken(reply)).await?;
         answer.await.map_err(|_| Closed)?
     }
 
@@ -302,19 +272,21 @@ impl Coordinator {
         payer: Option<Payer>,
     ) -> Result<JobView, SubmitError> {
         let (reply, answer) = oneshot::channel();
+        self.hand_in(spec, plan, payer, SubmitReply::Ended(reply)).await?;
+        answer.await.map_err(|_| Closed)?
+    }
+
+    async fn hand_in(
+        &self,
+        spec: JobSpec,
+        plan: Plan,
+        payer: Option<Payer>,
+        reply: SubmitReply,
+    ) -> Result<(), SubmitError> {
         let secret = Secret::generate().map_err(SubmitError::Random)?;
         self.pin(spec.id(), spec.blobs().into_iter()).await;
         let input = self.cached_input(&spec).await;
-        self.send(Command::Submit {
-            spec: Box::new(spec),
-            plan,
-            secret,
-            payer,
-            input,
-            reply: SubmitReply::Ended(reply),
-        })
-        .await?;
-        answer.await.map_err(|_| Closed)?
+        Ok(self.send(Command::Submit { spec: Box::new(spec), plan, secret, payer, input, reply }).await?)
     }
 
     /// Cancels a job; says whether it was unfinished.
@@ -325,53 +297,6 @@ impl Coordinator {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Cancel { job, reply }).await?;
         answer.await.map_err(|_| Closed)
-    }
-
-    /// Enters credits that come or go, or stake; returns once that is on disk.
-    ///
-    /// # Errors
-    /// When the ledger refuses, or nothing can be written.
-    pub async fn enter(&self, entry: Entry) -> Result<(), SubmitError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Enter { entry, reply }).await?;
-        answer.await.map_err(|_| Closed)?
-    }
-
-    /// What happened on an account, from what is at hand and from the archive.
-    ///
-    /// # Errors
-    /// When the coordinator is stopping, or the archive cannot be read.
-    pub async fn statement(&self, account: Account, range: Range<Millis>) -> Result<Statement, StatementError> {
-        // What is at hand first: what is archived meanwhile is in both, and is left out of the first below.
-        let recent: Vec<Posting> = self.ask(|state| state.ledger().postings().cloned().collect()).await?;
-        let upto = recent.first().map_or(u64::MAX, |posting| posting.id.0);
-        let mut postings = Vec::new();
-        let mut from = 0;
-        while from < upto {
-            let page = self.journal.postings(from, limits::POSTINGS_PAGE_MAX).await?;
-            let Some(last) = page.last() else { break };
-            from = canon::decode::<Posting>(last, limits::POSTING_BYTES_MAX)?.id.0 + 1;
-            let page = page.iter().map(|body| canon::decode::<Posting>(body, limits::POSTING_BYTES_MAX));
-            let own = page.filter(|posting| !matches!(posting, Ok(posting) if posting.change(account).is_none()));
-            postings.extend(own.collect::<Result<Vec<_>, _>>()?.into_iter().filter(|posting| posting.id.0 < upto));
-        }
-        postings.extend(recent);
-        Ok(Statement::of(account, Delta::ZERO, &postings, range)?)
-    }
-
-    /// What a job cost, once it has ended.
-    ///
-    /// # Errors
-    /// When the ledger does not know the job, or it has not ended; when the archive cannot be read.
-    pub async fn invoice(&self, job: JobId) -> Result<Invoice, StatementError> {
-        match self.ask(move |state| state.ledger().invoice(job)).await? {
-            Err(LedgerError::JobUnknown { .. }) => {}
-            known => return Ok(known?),
-        }
-        match self.journal.invoice(job).await? {
-            Some(body) => Ok(canon::decode(&body, limits::INVOICE_BYTES_MAX)?),
-            None => Err(LedgerError::JobUnknown { job }.into()),
-        }
     }
 
     /// Asks the state something. The answer comes once what it tells is on disk, so that nobody is told of an end that a

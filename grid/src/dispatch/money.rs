@@ -25,18 +25,14 @@ use crate::{
     place,
 };
 
-/// Rates are up to so many times the least one, as a rule: what a job's reserve for audits is reckoned with.
-const USUAL_RATES: u32 = 2;
-
 /// The job's cap goes into escrow.
 ///
 /// # Errors
 /// When its payer has too little.
 pub(super) fn open(state: &mut State, id: JobId, payer: Option<Payer>, now: Millis) -> Result<(), Fault> {
     let (Some(Payer { requester, cap }), Some(job)) = (payer, state.jobs.get(&id)) else { return Ok(()) };
-    let rate_ppm = if job.audits() { USUAL_RATES * state.config.audit.rate_ppm_min } else { 0 };
-    let reserve =
-        audit_reserve(cap, job.shard_count(), job.spec.policy.quorum(), rate_ppm, state.config.audit.auditors);
+    let (rate_ppm, auditors) = state.config.audit.usual(job.spec.policy);
+    let reserve = audit_reserve(cap, job.shard_count(), job.spec.policy.quorum(), rate_ppm, auditors);
     let terms = Terms::of(&job.spec, requester, cap, reserve);
     let opened = state.ledger.open(id, terms, now);
     opened.map(drop).map_err(|refusal| {

@@ -1,4 +1,6 @@
-//! What may be asked of the machine: jobs, hosts, and why a shard is where it is.
+//! What may be asked of the machine: jobs, hosts, and why a shard is where it is. `costs`: what that costs.
+
+mod costs;
 
 use std::collections::BTreeMap;
 
@@ -6,15 +8,17 @@ use registry::{
     audit::Secret,
     credits::Credits,
     device::Device,
-    id::{Commitment, EngineFingerprint, JobId, NodeId, OperatorId, RequesterId, SecretHash},
+    id::{Commitment, EngineFingerprint, JobId, NodeId, OperatorId, SecretHash},
     job::{Class, Policy, ShardInfo, Stage},
     price::PriceTable,
 };
 use serde::Serialize;
 
+use self::costs::pay;
+pub use self::costs::{Costs, HostQuote, Pay};
 use super::{
     Job, Phase, State,
-    job::{Cast, Shard, ShardKey},
+    job::{Shard, ShardKey},
     schedule,
 };
 use crate::{
@@ -22,7 +26,7 @@ use crate::{
     engines::{EngineAsk, Engines},
     fleet::{Host, Record, Suspension},
     flow::{AssignmentId, Fault, Millis},
-    ledger::{Ledger, PaymentKey, Role, Standing},
+    ledger::{Ledger, Role},
     place, reputation,
 };
 
@@ -60,44 +64,6 @@ pub struct JobView {
     /// What has to change before anything of it is run, when no host that is there can; left out of lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
-}
-
-/// What a job may cost and has cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Costs {
-    /// Who pays.
-    pub requester: RequesterId,
-    /// The most, in micro-credits.
-    pub cap: Credits,
-    /// Paid for what verdicts are for, and not returned.
-    pub spent: Credits,
-    /// Set aside for executions under way and for such as have no verdict yet.
-    pub held: Credits,
-    /// Back with who pays.
-    pub refunded: Credits,
-}
-
-/// What an execution costs whoever pays for its job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "state")]
-pub enum Pay {
-    /// It may cost so much: that is set aside until there is a verdict.
-    Held {
-        /// The most, in micro-credits.
-        worst: Credits,
-    },
-    /// The verdict is for it.
-    Paid {
-        /// What it cost, in micro-credits.
-        bill: Credits,
-        /// Whether that can still be lost.
-        standing: Standing,
-    },
-    /// Nobody pays for it.
-    Unpaid {
-        /// Why.
-        why: &'static str,
-    },
 }
 
 /// A host at a glance.
@@ -248,19 +214,6 @@ impl State {
         })
     }
 
-    fn costs(&self, id: JobId) -> Option<Costs> {
-        let (terms, budget) = (self.ledger.terms(id)?, self.ledger.budget(id)?);
-        // Parts of a cap that holds are within its bound.
-        let both = |one: Credits, other: Credits| one.plus(other).unwrap_or(Credits::MAX);
-        Some(Costs {
-            requester: terms.requester,
-            cap: budget.cap,
-            spent: both(budget.work.spent, budget.audits.spent),
-            held: both(budget.work.held, budget.audits.held),
-            refunded: budget.refunded,
-        })
-    }
-
     /// Why nothing of the job can be run by the hosts that are there, if so.
     pub(super) fn waits(&self, id: JobId) -> Option<String> {
         let job = self.jobs.get(&id).filter(|job| job.is_queued())?;
@@ -278,11 +231,6 @@ impl State {
     /// Every host that ever joined.
     pub fn host_views(&self) -> Vec<HostView> {
         self.fleet.hosts().map(|(node, host)| host_view(self, node, host)).collect()
-    }
-
-    /// Every host that ever joined, as it is kept.
-    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
-        self.fleet.hosts().map(|(_, host)| host)
     }
 
     /// A host, if it ever joined.
@@ -473,30 +421,6 @@ fn shard_view(state: &State, id: JobId, job: &Job, key: ShardKey, shard: &Shard)
         last_fault: shard.last_fault.clone(),
         executions: cast.chain(open).collect(),
     }
-}
-
-/// What an execution that gave a receipt costs, and why.
-fn pay(state: &State, id: JobId, job: &Job, key: ShardKey, cast: &Cast) -> Option<Pay> {
-    let shard = job.shard(key)?;
-    state.ledger.terms(id)?;
-    let paid = PaymentKey { job: id, shard: job.info(key), node: cast.node() };
-    if let Some(payment) = state.ledger.payment(paid) {
-        return Some(Pay::Paid { bill: payment.bill, standing: payment.standing });
-    }
-    if let Some(worst) = cast.assignment().and_then(|assignment| state.ledger.held(id, assignment)) {
-        return Some(Pay::Held { worst });
-    }
-    let truth = shard.accepted.as_ref().map(|(commitment, _)| *commitment);
-    let why = if shard.probers.contains(&cast.operator()) {
-        "it repeated a result to show what its operator is worth: that is what a new name costs"
-    } else if truth.is_some_and(|truth| truth != cast.commitment()) {
-        "the verdict is for another result"
-    } else if truth.is_none() {
-        "the job ended before there was a verdict"
-    } else {
-        "its operator was caught, or has been paid for this shard"
-    };
-    Some(Pay::Unpaid { why })
 }
 
 /// What this engine of a host infers on, as the host offers it now.

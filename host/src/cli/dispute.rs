@@ -10,7 +10,7 @@ use registry::{
 use serde::Serialize;
 
 use super::{CliError, Exit, Outcome, output, receipt};
-use crate::replay::{CONTENT_DIR, Folder, Player, Refereed, ReplayError, Sources, read_file};
+use crate::replay::{Folder, Player, Refereed, ReplayError, Sources, read_file};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DisputeVerb {
@@ -76,13 +76,9 @@ async fn player(blobs: &[PathBuf], files: &[&Path]) -> Result<Player, CliError> 
     let sources = Sources::open(blobs).await.map_err(|error| CliError::Usage(error.to_string()))?;
     let mut player = Player::new(sources, false, None);
     for file in files {
-        player.look_into(beside(file));
+        player.look_into(Folder::beside(file));
     }
     Ok(player)
-}
-
-fn beside(file: &Path) -> Folder {
-    Folder::new(file.parent().unwrap_or(Path::new("")).join(CONTENT_DIR))
 }
 
 async fn make(args: MakeArgs) -> Outcome {
@@ -99,7 +95,7 @@ async fn make(args: MakeArgs) -> Outcome {
     };
     let files: Vec<&Path> = std::iter::once(&args.first).chain(&args.second).map(PathBuf::as_path).collect();
     let mut player = player(&args.blobs, &files).await?;
-    let made = player.dispute(witnesses, &beside(&args.out)).await;
+    let made = player.dispute(witnesses, &Folder::beside(&args.out)).await;
     player.close().await;
     let dispute = made.map_err(|error| CliError::Failed(error.to_string()))?;
     std::fs::write(&args.out, dispute.to_bytes())

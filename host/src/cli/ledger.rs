@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use super::{
     CliError, Exit, Outcome,
     connect::{ConnectArgs, find_job},
-    output, paths,
+    output, paths, push,
 };
-use crate::{client::Client, gateway::wire::AccountRow, keys};
+use crate::{client::Client, gateway::wire::AccountRow};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -133,11 +133,7 @@ pub(super) async fn run(args: LedgerArgs) -> Outcome {
 
 /// Whoever has the key that names are published with.
 pub(super) fn own_requester() -> Result<RequesterId, CliError> {
-    let path = paths::publisher_key();
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).map_err(|source| CliError::File { path: dir.to_owned(), source })?;
-    }
-    Ok(RequesterId(keys::load_or_create(&path)?.public()))
+    Ok(RequesterId(push::publisher_key(&paths::publisher_key())?.public()))
 }
 
 fn own() -> Result<Holder, CliError> {

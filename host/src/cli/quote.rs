@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use grid::dispatch::HostQuote;
 use serde::Deserialize;
 
 use super::{CliError, Exit, Outcome, output};
 use crate::{
     client::Client,
-    gateway::wire::{JobRequest, QuoteRequest, QuoteRow, SampleRequest},
+    gateway::wire::{JobRequest, QuoteRequest, SampleRequest},
 };
 
 /// What is read of a report of `quorate run --json`.
@@ -27,7 +28,7 @@ pub(super) async fn tell(client: &Client, job: JobRequest, path: &Path, json: bo
         output::note(&format!("the task that was tried ended with {outcome}"));
     }
     let sample = SampleRequest { fuel: fuel_used, output_bytes };
-    let rows: Vec<QuoteRow> = client.post("/v1/quote", &QuoteRequest { job, sample }).await?;
+    let rows: Vec<HostQuote> = client.post("/v1/quote", &QuoteRequest { job, sample }).await?;
     if json {
         output::json(&rows)?;
         return Ok(Exit::Ok);
@@ -35,7 +36,7 @@ pub(super) async fn tell(client: &Client, job: JobRequest, path: &Path, json: bo
     if rows.is_empty() {
         return Err(CliError::Failed("no host is connected that could run the job".to_owned()));
     }
-    let row = |row: &QuoteRow| {
+    let row = |row: &HostQuote| {
         let quote = &row.quote;
         let amounts = [quote.task.total, quote.expected, quote.cap_least, quote.worst].map(|amount| amount.to_string());
         let prices = quote.prices.short();

@@ -11,7 +11,7 @@ use axum::{
 };
 use futures::{Stream, StreamExt, stream};
 use registry::id::BlobHash;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{ApiError, Gateway, wire::PublishedBlob};
 use crate::limits;
@@ -71,6 +71,16 @@ fn chunks(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static 
             }
         }
     })
+}
+
+/// A body of JSON that says `what`.
+pub(super) async fn json<T: DeserializeOwned>(what: &str, body: Body) -> Result<T, ApiError> {
+    parse(what, &collect(body, limits::HTTP_JOB_BYTES_MAX).await?)
+}
+
+/// JSON that says `what`.
+pub(super) fn parse<T: DeserializeOwned>(what: &str, json: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(json).map_err(|error| ApiError::malformed(format!("{what} is malformed: {error}")))
 }
 
 /// A body that is kept in memory.

@@ -58,8 +58,7 @@ pub(super) async fn submit(
     body: Body,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(ApiError::malformed_query)?;
-    let body = blobs::collect(body, limits::HTTP_JOB_BYTES_MAX).await?;
-    let request = parse(&body)?;
+    let request: JobRequest = blobs::json("job", body).await?;
     let payer = request.payer;
     let inner = &gateway.inner;
     let spec = resolve::resolve(&gateway, request).await?;
@@ -74,10 +73,6 @@ pub(super) async fn submit(
     let secret_hash = inner.coordinator.ask_now(move |state| state.job(id).map(|job| job.secret().0)).await?;
     let secret_hash = secret_hash.ok_or_else(|| ApiError::not_found("unknown_job", "job is not known any more"))?;
     Ok((StatusCode::CREATED, Json(Submitted { id, shards, nonce, secret_hash })).into_response())
-}
-
-fn parse(body: &[u8]) -> Result<JobRequest, ApiError> {
-    serde_json::from_slice(body).map_err(|error| ApiError::malformed(format!("job is malformed: {error}")))
 }
 
 async fn answer(gateway: &Gateway, view: JobView, with_stdout: bool) -> Result<JobAnswer, ApiError> {
@@ -233,6 +228,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_by_name() {
+        let parse = |json: &[u8]| blobs::parse::<JobRequest>("job", json);
         let refusal = parse(br#"{"module":"alice/digits@1","colour":"red"}"#).unwrap_err();
         assert_eq!((refusal.status, refusal.word), (StatusCode::BAD_REQUEST, "malformed"));
         assert!(refusal.message.contains("unknown field `colour`"), "{refusal}");

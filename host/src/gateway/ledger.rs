@@ -3,8 +3,6 @@
 //! Whoever holds the token is the grid's owner: it may enter credits for anybody, and has any job paid by any requester. Amounts are
 //! whole micro-credits, in both directions.
 
-use std::collections::BTreeMap;
-
 use axum::{
     Json,
     body::Body,
@@ -13,24 +11,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use grid::{
-    engines::EngineAsk,
-    ledger::{Account, Ask, Entry, Invoice, ParseAccountError, QuoteError, Statement, quote as quoted},
-    place,
+    dispatch::HostQuote,
+    ledger::{Account, Entry, Invoice, ParseAccountError, QuoteError, Statement},
 };
-use registry::{
-    credits::Delta,
-    device::{DeviceAsk, DeviceKind},
-    id::JobId,
-    job::{JobSpec, Policy, Reduce},
-    price::{PriceTable, Usage},
-};
-use serde::{Deserialize, de::DeserializeOwned};
+use registry::{credits::Delta, id::JobId};
+use serde::Deserialize;
 
 use super::{
     ApiError, Gateway, blobs, plan, resolve,
-    wire::{AccountRow, QuoteRequest, QuoteRow},
+    wire::{AccountRow, QuoteRequest},
 };
-use crate::limits;
 
 const CSV: &str = "text/csv; charset=utf-8";
 
@@ -73,7 +63,7 @@ pub(super) async fn accounts(State(gateway): State<Gateway>) -> Result<Json<Vec<
 
 /// `POST /v1/ledger`: credits come or go, or stake.
 pub(super) async fn enter(State(gateway): State<Gateway>, body: Body) -> Result<StatusCode, ApiError> {
-    let entry: Entry = parse("entry", body).await?;
+    let entry: Entry = blobs::json("entry", body).await?;
     gateway.inner.coordinator.enter(entry).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -109,58 +99,15 @@ pub(super) async fn invoice(
 }
 
 /// `POST /v1/quote`: at the prices of each kind of host that is there and could run the job.
-pub(super) async fn quote(State(gateway): State<Gateway>, body: Body) -> Result<Json<Vec<QuoteRow>>, ApiError> {
-    let QuoteRequest { job, sample } = parse("quote", body).await?;
+pub(super) async fn quote(State(gateway): State<Gateway>, body: Body) -> Result<Json<Vec<HostQuote>>, ApiError> {
+    let QuoteRequest { job, sample } = blobs::json("quote", body).await?;
     let cap = job.payer.map(|payer| payer.cap).unwrap_or_default();
     let inner = &gateway.inner;
     let spec = resolve::resolve(&gateway, job).await?;
     inner.preflight.job(&spec).await?;
     let shards = plan::plan(&inner.store, &spec).await?.shards.len();
-    let tasks = u32::try_from(shards).unwrap_or(u32::MAX).saturating_add(u32::from(spec.reduce == Reduce::Task));
-    let (asked, config) = (spec.clone(), inner.coordinator.ask_now(|state| state.config().clone()).await?);
-    let tables = inner.coordinator.ask_now(move |state| tables(state, &asked)).await?;
-    let device = match (spec.models.is_empty(), spec.device) {
-        (true, _) => None,
-        (false, DeviceAsk::Gpu) => Some(DeviceKind::Gpu),
-        (false, DeviceAsk::Any | DeviceAsk::Cpu) => Some(DeviceKind::Cpu),
-    };
-    let usage = Usage {
-        fuel: sample.fuel,
-        memory_bytes: spec.limits.memory_bytes_max,
-        output_bytes: sample.output_bytes,
-        device,
-    };
-    let is_audited = spec.policy == Policy::Audit;
-    let ask = Ask {
-        sample: usage,
-        limits: spec.limits,
-        device: spec.device,
-        tasks,
-        replicas: spec.policy.quorum(),
-        replicas_max: config.replicas_max,
-        audit_ppm: if is_audited { config.audit.rate_ppm_min * 2 } else { 0 },
-        auditors: if is_audited { config.audit.auditors } else { 0 },
-        cap,
-    };
-    let row = |(prices, hosts)| Ok(QuoteRow { hosts, quote: quoted(&ask, &prices)?, prices });
-    let mut rows = tables.into_iter().map(row).collect::<Result<Vec<_>, QuoteError>>()?;
-    rows.sort_by_key(|row| row.quote.expected);
-    Ok(Json(rows))
-}
-
-/// The price tables of connected hosts that could run the job, and how many ask each.
-fn tables(state: &grid::dispatch::State, spec: &JobSpec) -> BTreeMap<PriceTable, u32> {
-    let mut tables = BTreeMap::new();
-    let (limits, ask) = (&spec.limits, EngineAsk::from(spec));
-    for host in state.hosts().filter(|host| host.connected && place::capable(limits, &ask, host).is_ok()) {
-        *tables.entry(host.offer.prices.clone()).or_insert(0) += 1;
-    }
-    tables
-}
-
-async fn parse<T: DeserializeOwned>(what: &str, body: Body) -> Result<T, ApiError> {
-    let body = blobs::collect(body, limits::HTTP_JOB_BYTES_MAX).await?;
-    serde_json::from_slice(&body).map_err(|error| ApiError::malformed(format!("{what} is malformed: {error}")))
+    let tried = (sample.fuel, sample.output_bytes);
+    Ok(Json(inner.coordinator.ask_now(move |state| state.quotes(&spec, shards, tried, cap)).await??))
 }
 
 fn csv(text: String) -> Response {

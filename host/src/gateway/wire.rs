@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use grid::{flow::Payer, ledger::Quote};
+use grid::flow::Payer;
 use registry::{
     canon::Bytes,
     device::DeviceAsk,
     id::{BlobHash, JobId, ManifestHash, ModelHash, SecretHash},
     job::{Class, JobInput, Limits, Policy, Profile, Reduce, Split},
     name::Name,
-    price::PriceTable,
     tolerance::Tolerance,
 };
 use serde::{Deserialize, Serialize};
@@ -181,17 +180,6 @@ pub struct SampleRequest {
     pub fuel: u64,
     /// Standard output and files, together, in bytes.
     pub output_bytes: u64,
-}
-
-/// What a job would cost at the prices of some hosts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QuoteRow {
-    /// Connected hosts that could run it and ask these prices.
-    pub hosts: u32,
-    /// The prices.
-    pub prices: PriceTable,
-    /// What the job would cost if all of it ran there.
-    pub quote: Quote,
 }
 
 /// An account with something on it.

@@ -140,6 +140,11 @@ impl Folder {
         Self(path)
     }
 
+    /// The one that goes with a file: the directory [`CONTENT_DIR`] beside it.
+    pub(crate) fn beside(file: &Path) -> Self {
+        Self::new(file.parent().unwrap_or(Path::new("")).join(CONTENT_DIR))
+    }
+
     /// The file of this name.
     pub(crate) fn path(&self, name: [u8; ID_BYTES]) -> PathBuf {
         self.0.join(BlobHash(name).to_string())

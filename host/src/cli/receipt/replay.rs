@@ -11,7 +11,7 @@ use crate::{
     calibrate::file,
     cli::{CliError, Exit, Outcome, connect::ConnectArgs, output},
     client::Client,
-    replay::{self, CONTENT_DIR, Folder, Player, Replayed, Sources, Verdict},
+    replay::{self, Folder, Player, Replayed, Sources, Verdict},
 };
 
 #[derive(Debug, Args)]
@@ -124,7 +124,7 @@ async fn play_all(args: &ReplayArgs, client: Option<&Client>, player: &mut Playe
 
 async fn play(file: &Path, client: Option<&Client>, player: &mut Player) -> Result<Replayed, (&'static str, String)> {
     let record: Record = read(file).map_err(|error| ("record", error))?;
-    let beside = Folder::new(file.parent().unwrap_or(Path::new("")).join(CONTENT_DIR));
+    let beside = Folder::beside(file);
     if let Some(client) = client {
         let checked = record.check().map_err(|error| ("record", error.to_string()))?;
         replay::fetch(client, &checked, &beside).await.map_err(|error| ("fetch", error.to_string()))?;
