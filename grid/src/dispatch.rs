@@ -11,6 +11,7 @@
 //! agreed on, at its deadline, or when it is cancelled: so it always ends.
 //!
 //! - `job`: a job and its shards.
+//! - `checkpoint`: what was kept of executions that came to nothing.
 //! - `schedule`: queued shards meet hosts with room.
 //! - `money`: what that means for the ledger.
 //! - `settle`: receipts and faults come in.
@@ -19,6 +20,7 @@
 //! - `view`: what may be asked of the machine.
 //! - `sane`: what holds of it at every time.
 
+mod checkpoint;
 mod job;
 mod money;
 mod sane;
@@ -42,9 +44,11 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::checkpoint::Kept;
 use self::job::ShardKey;
 use self::standing::Qualification;
 pub use self::{
+    checkpoint::REFUSED as SNAPSHOT_REFUSED,
     job::{Job, Phase},
     sane::Insane,
     view::{Costs, ExecutionView, HostQuote, HostView, JobView, Pay, Purpose, ShardView, Why},
@@ -52,7 +56,7 @@ pub use self::{
 use crate::{
     config::Config,
     fleet::Fleet,
-    flow::{Assignment, AssignmentId, Attested, Fault, Millis, Offer, Part, Payer, Plan},
+    flow::{Assignment, AssignmentId, Attested, Checkpoint, Fault, Millis, Offer, Part, Payer, Plan},
     ledger::{Entry, Invoice, Ledger, Posting},
     reputation::{Reputation, Standing},
 };
@@ -122,6 +126,15 @@ pub enum Event {
         assignment: AssignmentId,
         /// Why.
         fault: Fault,
+    },
+    /// A host has kept a state of what it runs, and the driver has it too.
+    Checkpoint {
+        /// The machine.
+        node: NodeId,
+        /// Which execution.
+        assignment: AssignmentId,
+        /// The state.
+        checkpoint: Checkpoint,
     },
     /// The shards' outputs lie one after another in a blob: the reduce task's input.
     Concatenated {
@@ -308,6 +321,9 @@ struct Open {
     /// It repeats a result that stands, to show what its operator is worth.
     #[serde(default)]
     probe: bool,
+    /// The last state that was kept of it, or that it went on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kept: Option<Box<Kept>>,
 }
 
 /// Everything that a coordinator decides on.
@@ -409,6 +425,7 @@ pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
             settle::receipt(state, node, receipt, output, task_us, now, effects)
         }
         Event::Faulted { node, assignment, fault } => settle::fault(state, node, assignment, fault, now, effects),
+        Event::Checkpoint { node, assignment, checkpoint } => checkpoint::kept(state, node, assignment, checkpoint),
         Event::Concatenated { job, input, bytes } => settle::concatenated(state, job, input, bytes),
         Event::Broken { job, fault } => end(state, job, Phase::Failed { reason: fault }, now, effects),
         Event::Cancelled { job } => end(state, job, Phase::Cancelled, now, effects),

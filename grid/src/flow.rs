@@ -48,6 +48,20 @@ pub struct Plan {
     pub shards: Vec<PlannedShard>,
 }
 
+/// A state of a task in steps that its host has kept, so that the task can go on from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Which of the task's states.
+    pub index: u32,
+    /// Fuel that the task had spent by then.
+    pub fuel_used: u64,
+    /// The blob with the [`Snapshot`](registry::segment::Snapshot).
+    pub snapshot: BlobHash,
+    /// Its length.
+    pub bytes: u64,
+}
+
 /// A task given to one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
@@ -65,6 +79,8 @@ pub struct Assignment {
     pub engine: EngineFingerprint,
     /// The host's time for it, from now.
     pub lease_ms: u64,
+    /// What to go on from; the task's beginning when absent.
+    pub from: Option<Checkpoint>,
 }
 
 /// A receipt whose signature was checked when it entered the grid.

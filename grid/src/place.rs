@@ -53,6 +53,8 @@ pub enum Among<'a> {
     Qualified,
     /// Those of operators that the grid's owner answers for, since results differ.
     Referees(&'a BTreeSet<OperatorId>),
+    /// Those of operators that may go on from what was kept of an execution that came to nothing.
+    Heirs(&'a BTreeSet<OperatorId>),
 }
 
 impl Among<'_> {
@@ -60,9 +62,10 @@ impl Among<'_> {
         match self {
             Among::All => Ok(()),
             Among::Qualified if host.trusted.contains(class) => Ok(()),
-            Among::Referees(operators) if operators.contains(&host.operator) => Ok(()),
+            Among::Referees(operators) | Among::Heirs(operators) if operators.contains(&host.operator) => Ok(()),
             Among::Qualified => Err(Reason::Newcomer),
             Among::Referees(_) => Err(Reason::NoReferee),
+            Among::Heirs(_) => Err(Reason::NoHeir),
         }
     }
 }
@@ -79,6 +82,8 @@ pub enum Reason {
     Newcomer,
     /// The shard's results differ, and the grid's owner does not answer for its operator.
     NoReferee,
+    /// It may not go on from what another operator has kept of the shard.
+    NoHeir,
     /// Holds as many assignments as it can.
     Full {
         /// Assignments that it holds.
@@ -126,6 +131,7 @@ impl fmt::Display for Reason {
             Self::NoReferee => {
                 f.write_str("is no referee: this shard's results differ, and one that the grid's owner vouches for decides")
             }
+            Self::NoHeir => f.write_str("is of another operator than the one that kept a state of this shard"),
             Self::Full { in_flight } => write!(f, "is full: it holds {in_flight} assignments"),
             Self::SameOperator => {
                 f.write_str("belongs to an operator that has had this shard; the quorum asks for distinct ones")
@@ -279,7 +285,7 @@ pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, 
     let max = config.candidates_max;
     match need.among {
         // Few, and anywhere.
-        Among::Referees(operators) => {
+        Among::Referees(operators) | Among::Heirs(operators) => {
             let hosts = operators.iter().flat_map(|operator| fleet.hosts_of(*operator));
             best(need, hosts.filter(|(node, _)| fleet.is_roomy(*node)).take(max), fleet, config)
         }

@@ -13,6 +13,7 @@
 //! isolation = "process"       # or "thread": see `sandbox::Isolation`
 //! cpu_class = "generic"       # or "avx2": the processor's best when left out; hosts of different classes never agree
 //! every_layer = false         # true: no node where the kernel lacks a part of `sandbox::jail`
+//! checkpoint_ms = 30000       # how often a state of a long task with steps is kept, to go on from should the host be lost
 //!
 //! [host.prices]               # what it asks, in millionths of a credit; nothing when left out
 //! giga_fuel_micro = 1000      # for 10^9 units of fuel
@@ -88,6 +89,8 @@ pub struct HostConfig {
     pub isolation: Isolation,
     /// Whether the node does not start where the kernel lacks a part of the jail.
     pub every_layer: bool,
+    /// Time in milliseconds after which a state of a task with steps is kept.
+    pub checkpoint_ms: u64,
     /// How modules are compiled.
     pub compile: CompileConfig,
     /// What models run on beside tract.
@@ -135,6 +138,7 @@ impl Default for HostConfig {
             cpu_class: None,
             isolation: Isolation::Process,
             every_layer: false,
+            checkpoint_ms: limits::CHECKPOINT_MS,
             compile: CompileConfig::default(),
             inference: InferenceConfig::default(),
             prices: PriceTable::default(),
@@ -225,6 +229,7 @@ impl HostConfig {
             ("host.slots", self.slots.into(), 1, limits::HOST_SLOTS_MAX.into()),
             ("host.queue_max", self.queue_max.into(), 0, limits::HOST_QUEUE_MAX.into()),
             ("host.memory_bytes_max", self.memory_bytes_max, 1 << 16, limits::MEMORY_BYTES_MAX),
+            ("host.checkpoint_ms", self.checkpoint_ms, limits::CHECKPOINT_MS_MIN, limits::CHECKPOINT_MS_MAX),
             ("host.compile.cpu_s_max", compile.cpu_s_max, 1, limits::COMPILE_CPU_S_MAX),
             (
                 "host.compile.memory_bytes_max",
@@ -285,6 +290,7 @@ mod tests {
         for (text, expected) in [
             ("[host]\nslotz = 7\n", "slotz"),
             ("[host]\nslots = 0\n", "host.slots is 0, outside"),
+            ("[host]\ncheckpoint_ms = 9\n", "host.checkpoint_ms is 9, outside the bounds of 100 to 86400000"),
             ("[host]\nisolation = \"none\"\n", "isolation"),
             ("[host]\ncpu_class = \"avx9\"\n", "avx9"),
             ("[host.prices]\nwall_second_micro = 7\n", "wall_second_micro"),

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use grid::{
     config::Config,
     dispatch::{Event, JobView, Notice, State, on_event},
-    flow::{Assignment, AssignmentId, Attested, Fault, Offer, Payer, Plan},
+    flow::{Assignment, AssignmentId, Attested, Checkpoint, Fault, Offer, Payer, Plan},
     ledger::{Entry, LedgerError},
 };
 use registry::{
@@ -382,6 +382,13 @@ impl Coordinator {
     pub async fn faulted(&self, node: NodeId, faults: Vec<(AssignmentId, Fault)>) {
         // After a restart the host does not hold them any more, which says the same.
         let _ = self.send(Command::Faulted { node, faults }).await;
+    }
+
+    /// A state that a host has kept of what it runs, and that is in the store.
+    pub async fn checkpoint(&self, node: NodeId, assignment: AssignmentId, checkpoint: Checkpoint) {
+        // After a restart the task goes on from an earlier one, or from its beginning.
+        let event = Event::Checkpoint { node, assignment, checkpoint };
+        let _ = self.send(Command::Event(Box::new(event))).await;
     }
 
     /// Applies a statement about a name; returns once it is on disk.

@@ -325,6 +325,17 @@ pub const CHECK_ITEMS_MAX: usize = 64;
 pub const FETCHES_MAX: usize = 16;
 /// Time in milliseconds for fetching one output of a host.
 pub const OUTPUT_FETCH_MS_MAX: u64 = 120_000;
+/// Length in bytes of a state that a host sends while its task runs, so that the task can go on elsewhere; of a task with larger ones
+/// nothing is kept.
+pub const CHECKPOINT_BYTES_MAX: u64 = 256 << 20;
+/// Time in milliseconds after which a host keeps a state, unless its configuration says otherwise.
+pub const CHECKPOINT_MS: u64 = 30_000;
+/// The shortest and the longest time that it may say.
+pub const CHECKPOINT_MS_MIN: u64 = 100;
+/// See [`CHECKPOINT_MS_MIN`].
+pub const CHECKPOINT_MS_MAX: u64 = 86_400_000;
+/// States of one host that are being fetched at a time; further ones wait.
+pub const CHECKPOINT_FETCHES_MAX: usize = 2;
 /// Modules and models that a host compiles at a time: each takes every core and much memory.
 pub const LOADS_MAX: usize = 2;
 /// Shortest wait in milliseconds before a host connects again; doubles with each attempt that fails.

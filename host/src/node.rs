@@ -339,6 +339,7 @@ pub async fn host(options: HostOptions, ready: impl FnOnce(&Value)) -> Result<()
         sandboxes,
         slots: offer.slots,
         queue_max: offer.queue_max,
+        checkpoint_ms: offer.checkpoint_ms,
         memory_bytes_max: offer.memory_bytes_max,
         prices: offer.prices,
         conduct: options.conduct,

@@ -6,6 +6,7 @@
 //! - `book`: what the host holds and in which state: waiting, running, finished; the queue; what is still to be said.
 //! - `job`: what the tasks of one job share, and how it gets here.
 //! - `executor`: the threads that run tasks, one a slot.
+//! - `checkpoint`: tasks with steps, whose states are kept as they run.
 //! - `signer`: the thread that signs what is ready with one signature. `log`: where it keeps what it signed.
 //! - `link`: the connection to the coordinator, made again for ever.
 //! - `conduct`: the test aid that makes a host lie.
@@ -20,6 +21,7 @@
 //! on disk has to be cleaned up; large outputs lose their hold with the process. The log of what was signed stays, and goes on.
 
 mod book;
+mod checkpoint;
 mod conduct;
 mod executor;
 mod job;
@@ -78,6 +80,8 @@ pub struct WorkerOptions {
     pub queue_max: u32,
     /// Memory in bytes that one task may have.
     pub memory_bytes_max: u64,
+    /// Time in milliseconds after which a state of a task with steps is kept.
+    pub checkpoint_ms: u64,
     /// What it asks.
     pub prices: PriceTable,
     /// Whether it is honest.
@@ -174,6 +178,7 @@ impl Shared {
         let memory_bytes_max = options.sandboxes.native().options().memory_bytes_max;
         within("slots", options.slots.into(), 1, slots_max.into())?;
         within("queue_max", options.queue_max.into(), 0, limits::HOST_QUEUE_MAX.into())?;
+        within("checkpoint_ms", options.checkpoint_ms, limits::CHECKPOINT_MS_MIN, limits::CHECKPOINT_MS_MAX)?;
         within("memory_bytes_max", options.memory_bytes_max, 1, memory_bytes_max)?;
         let (endpoint, node) = (node_id(options.endpoint.id()), NodeId(options.key.public()));
         if endpoint != node {

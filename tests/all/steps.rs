@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use guest_sdk::abi;
-use host::gateway::wire::{InputRequest, JobRequest};
+use host::gateway::wire::{InputRequest, JobRequest, LimitsRequest};
 use host::sandbox::{BackendOptions, Finished, Ran, Request, Response, Sandbox, SandboxOptions, Span};
 use registry::{
     canon,
@@ -38,8 +38,12 @@ fn points() -> String {
 
 /// The job of these points, and its task as a host runs it.
 fn job() -> JobSpec {
-    let input = JobInput::Blob(BlobHash::of(points().as_bytes()));
-    JobSpec { input, ..JobSpec::new(ModuleHash::of(tasks::KMEANS.wasm), 1) }
+    job_of(&points(), Limits::default())
+}
+
+fn job_of(points: &str, limits: Limits) -> JobSpec {
+    let input = JobInput::Blob(BlobHash::of(points.as_bytes()));
+    JobSpec { input, limits, ..JobSpec::new(ModuleHash::of(tasks::KMEANS.wasm), 1) }
 }
 
 fn task() -> TaskId {
@@ -47,13 +51,18 @@ fn task() -> TaskId {
 }
 
 fn request() -> Request {
+    request_of(points(), Limits::default())
+}
+
+fn request_of(points: String, limits: Limits) -> Request {
+    let job = job_of(&points, limits);
     let env = [(abi::ENV_SHARD, "0"), (abi::ENV_SHARDS, "1"), (abi::ENV_STAGE, abi::STAGE_MAP)];
     Request {
         env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        stdin: points().into(),
-        limits: Limits::default(),
-        seed: task().0,
-        ..Request::new(job().module)
+        seed: task_id(job.template().hash(), SHARD, BlobHash::of(points.as_bytes())).0,
+        stdin: points.into(),
+        limits,
+        ..Request::new(job.module)
     }
 }
 
@@ -66,14 +75,14 @@ fn sandbox(options: SandboxOptions) -> Sandbox {
 }
 
 fn done(sandbox: &Sandbox, from: Option<Bytes>) -> Finished {
-    match sandbox.run_span(request(), Span { from, until: None }, None) {
+    match sandbox.run_span(request(), Span { from, ..Span::WHOLE }, None) {
         Ok(Ran::Done(finished)) => Finished { wall_micros: 0, ..*finished },
         other => panic!("{other:?}"),
     }
 }
 
 fn paused(sandbox: &Sandbox, from: Option<Bytes>, until: u32) -> Bytes {
-    match sandbox.run_span(request(), Span { from, until: Some(until) }, None) {
+    match sandbox.run_span(request(), Span { from, until: Some(until), pause_ms: None }, None) {
         Ok(Ran::Paused(snapshot)) => snapshot,
         other => panic!("{other:?}"),
     }
@@ -356,4 +365,72 @@ async fn a_job_in_steps_runs_on_a_grid_and_its_states_lie_beside_its_receipts() 
     let segments = SegmentRecord::from_bytes(&segments).unwrap();
     assert_eq!(segments.root(), record.execution.segment_root);
     assert!(segments.states.len() > 2, "{} states", segments.states.len());
+}
+
+/// Points that take long to be grouped, in so many rounds at most.
+fn many_points() -> String {
+    let mut state = 11u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 16
+    };
+    let lines: Vec<String> = (0..40_000).map(|_| format!("{} {} {}\n", next(), next(), next())).collect();
+    format!("64 80\n{}", lines.concat())
+}
+
+const FUEL_MAX: u64 = 200_000_000_000;
+const WALL_MS_MAX: u64 = 300_000;
+
+#[tokio::test]
+async fn a_long_task_that_loses_its_host_goes_on_at_another_host_of_its_operator() {
+    let mut cluster = Cluster::start(EXE, &[]).await;
+    let config = cluster.scratch("host.toml");
+    std::fs::write(&config, "[host]\ncheckpoint_ms = 200\n").unwrap();
+    let config = config.to_str().unwrap().to_owned();
+    cluster.add_host(Conduct::Honest, &["--slots", "1", "--config", &config]);
+    cluster.joined(1).await;
+    let (module, input) = (cluster.publish(tasks::KMEANS.wasm).await, cluster.publish(many_points()).await);
+    let request = JobRequest {
+        module,
+        input: InputRequest::Blob(input.parse().unwrap()),
+        policy: Policy::None,
+        limits: LimitsRequest { fuel_max: Some(FUEL_MAX), wall_ms_max: Some(WALL_MS_MAX), ..LimitsRequest::default() },
+        ..JobRequest::default()
+    };
+    let job = cluster.submit(&request).await;
+    let state = cluster
+        .until("a state of the task is kept", async || {
+            let why: Value = cluster.client.get(&format!("/v1/jobs/{job}/why?shard=0")).await.ok()?;
+            why["executions"][0]["checkpoint"]["index"].as_u64()
+        })
+        .await;
+    // Its machine is lost, and it is not the only one of its operator.
+    let operator = cluster.hosts[0].dir().join("operator.key").to_str().unwrap().to_owned();
+    cluster.hosts[0].kill();
+    cluster.add_host(Conduct::Honest, &["--slots", "1", "--config", &config, "--operator-key", &operator]);
+    let resumed = cluster
+        .until("the task goes on", async || {
+            let why: Value = cluster.client.get(&format!("/v1/jobs/{job}/why?shard=0")).await.ok()?;
+            (why["resumed"] == 1).then_some(why)
+        })
+        .await;
+    let from = resumed["executions"][0]["checkpoint"]["index"].as_u64().expect("it says from where");
+    assert!(from >= state, "{resumed:#}");
+    assert_eq!(resumed["last_fault"]["word"], "host_lost", "{resumed:#}");
+    // What comes of it is what comes of a task that nothing happens to, and so is what is signed.
+    let stdout = cluster.result(job).await;
+    let limits = Limits { fuel_max: FUEL_MAX, wall_ms_max: WALL_MS_MAX, ..Limits::default() };
+    let whole = sandbox(jailed(BackendOptions::Tract)).run_span(request_of(many_points(), limits), Span::WHOLE, None);
+    let Ok(Ran::Done(whole)) = whole else { panic!("{whole:?}") };
+    assert_eq!(stdout, whole.stdout);
+    let kept = cluster.scratch("kept");
+    let (id, out) = (job.to_string(), kept.to_str().unwrap().to_owned());
+    let got = cluster.cli(&["receipt", "get", &id, "--out", &out], b"").await;
+    assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+    let records = std::fs::read_dir(&kept).unwrap().filter_map(|entry| std::fs::read(entry.unwrap().path()).ok());
+    let record = records.filter_map(|bytes| Record::from_bytes(&bytes).ok()).next().unwrap().check().unwrap();
+    let segments = whole.segments.expect("it has segments");
+    assert_eq!(record.execution.segment_root, segments.root());
+    assert_eq!(record.execution.fuel_used, whole.fuel_used);
+    assert!(segments.states.len() as u64 > from, "{} states, from {from}", segments.states.len());
 }

@@ -13,6 +13,7 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::Kept;
 use crate::{
     config::Config,
     engines::EngineAsk,
@@ -178,6 +179,12 @@ pub(super) struct Shard {
     /// Blobs with what models answered, of every receipt that names one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) nn_records: Vec<BlobHash>,
+    /// The farthest state that was kept of executions that came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) kept: Option<Box<Kept>>,
+    /// Executions that went on from such a state.
+    #[serde(default)]
+    pub(super) resumed: u32,
 }
 
 impl Shard {
@@ -202,6 +209,8 @@ impl Shard {
             not_before: 0,
             accepted: None,
             nn_records: Vec::new(),
+            kept: None,
+            resumed: 0,
         }
     }
 
@@ -317,6 +326,7 @@ impl Shard {
     /// Nothing of it is known any more: it is run as if for the first time.
     pub(super) fn restart(&mut self, quorum: u8) {
         (self.accepted, self.engine, self.drawn, self.auditor) = (None, None, None, None);
+        self.kept = None;
         self.quorum = quorum;
         self.casts.clear();
         self.probers.clear();
@@ -582,6 +592,7 @@ impl Job {
                 shard.summarise();
             }
             shard.faulted = Vec::new();
+            shard.kept = None;
         }
         open
     }

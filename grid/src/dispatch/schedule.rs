@@ -3,7 +3,7 @@
 use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
 
 use super::{
-    Effect, Job, Open, Phase, State, Timer,
+    Effect, Job, Open, Phase, State, Timer, checkpoint,
     job::{Shard, ShardKey},
     money,
 };
@@ -63,7 +63,12 @@ fn next_of(state: &State, id: JobId) -> Option<Placed> {
         }
         let operators = shard.operators();
         let need = need(state, id, job, shard, &operators);
-        if let Some((node, engine)) = place::pick(&need, &state.fleet, &state.config) {
+        let heir = checkpoint::left(shard).and_then(|kept| {
+            let heirs = kept.heirs(&state.config.vouched);
+            let need = Need { among: Among::Heirs(&heirs), engine: Some(kept.engine()), ..need };
+            place::pick(&need, &state.fleet, &state.config)
+        });
+        if let Some((node, engine)) = heir.or_else(|| place::pick(&need, &state.fleet, &state.config)) {
             return Some((key, node, engine));
         }
         nobody_begins |= is_new;
@@ -128,6 +133,7 @@ pub(super) fn order(
     effects: &mut Vec<Effect>,
 ) {
     let Some(operator) = state.fleet.get(node).map(|host| host.operator) else { return };
+    let kept = if probe { None } else { checkpoint::inherit(state, (id, key), operator, engine) };
     let Some(job) = state.jobs.get_mut(&id) else { return };
     let info = job.info(key);
     let lease_ms = job.spec.limits.wall_ms_max.saturating_add(state.config.lease_slack_ms);
@@ -137,6 +143,7 @@ pub(super) fn order(
         job.task_ms().map_or(job.spec.limits.wall_ms_max / 8, |average| average * state.config.hedge_factor);
     let straggles_ms = expected_ms.max(state.config.hedge_ms_min).min(lease_ms);
     let Some(shard) = job.shard_mut(key) else { return };
+    shard.resumed += u32::from(kept.is_some());
     state.assignments += 1;
     let assignment = AssignmentId(state.assignments);
     if probe { &mut shard.probes } else { &mut shard.open }.push((assignment, operator));
@@ -150,6 +157,7 @@ pub(super) fn order(
             input: shard.planned.input,
             engine,
             lease_ms,
+            from: kept.as_ref().map(|kept| kept.checkpoint),
         },
     });
     let lease_until = now + lease_ms;
@@ -162,7 +170,19 @@ pub(super) fn order(
     state.timers.insert(timer);
     state.open.insert(
         assignment,
-        Open { job: id, shard: key, node, operator, engine, since: now, lease_until, timer, straggling: false, probe },
+        Open {
+            job: id,
+            shard: key,
+            node,
+            operator,
+            engine,
+            since: now,
+            lease_until,
+            timer,
+            straggling: false,
+            probe,
+            kept,
+        },
     );
     state.open_of.insert((node, assignment));
     state.fleet.take(node);

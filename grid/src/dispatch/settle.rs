@@ -10,7 +10,7 @@ use registry::{
 };
 
 use super::{
-    Effect, Notice, Open, Phase, State, Timer, end,
+    Effect, Notice, Open, Phase, State, Timer, checkpoint, end,
     job::{Cast, Job, ShardKey},
     money::{self, Lie},
     standing,
@@ -366,7 +366,7 @@ pub(super) fn fault(
     if !state.open_of.contains(&(node, id)) {
         return;
     }
-    let Some(open) = drop_open(state, id, now) else { return };
+    let Some(mut open) = drop_open(state, id, now) else { return };
     state.fleet.record(node, |record| record.faults += 1);
     if open.probe {
         return;
@@ -378,6 +378,7 @@ pub(super) fn fault(
     if !shard.faulted.contains(&node) {
         shard.faulted.push(node);
     }
+    checkpoint::bequeath(shard, open.kept.take(), &fault);
     shard.last_fault = Some(fault.clone());
     effects.push(Effect::Notify { job: open.job, notice: Notice::Faulted { shard: info, node, fault } });
     if shard.accepted.is_none() {

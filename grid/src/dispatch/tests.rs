@@ -18,6 +18,7 @@ use crate::engines::Engines;
 use crate::plan::Cutter;
 
 mod audit;
+mod checkpoints;
 mod devices;
 mod money;
 

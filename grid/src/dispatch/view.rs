@@ -17,7 +17,7 @@ use serde::Serialize;
 use self::costs::pay;
 pub use self::costs::{Costs, HostQuote, Pay};
 use super::{
-    Job, Phase, State,
+    Job, Phase, State, checkpoint,
     job::{Shard, ShardKey},
     schedule,
 };
@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     engines::{EngineAsk, Engines},
     fleet::{Host, Record, Suspension},
-    flow::{AssignmentId, Fault, Millis},
+    flow::{AssignmentId, Checkpoint, Fault, Millis},
     ledger::{Ledger, Role},
     place, reputation,
 };
@@ -120,6 +120,9 @@ pub struct ExecutionView {
     /// What it costs; absent in a job that nobody pays for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pay: Option<Pay>,
+    /// While it runs: the last state that was kept of it, or that it went on from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// A shard at a glance.
@@ -137,6 +140,11 @@ pub struct ShardView {
     pub last_fault: Option<Fault>,
     /// Its executions.
     pub executions: Vec<ExecutionView>,
+    /// Those that went on from a state that was kept of an earlier one.
+    pub resumed: u32,
+    /// The state that the next one may go on from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// What an execution is for. Its host cannot tell.
@@ -348,7 +356,10 @@ fn summary(state: &State, id: JobId, job: &Job, shard: &Shard) -> String {
     }
     if shard.not_before > 0 {
         let fault = shard.last_fault.as_ref().map_or_else(String::new, |fault| format!(" after {fault}"));
-        return format!("waits to be tried again{fault}");
+        return match checkpoint::left(shard) {
+            Some(kept) => format!("waits to be tried again{fault}; it may go on from state {}", kept.checkpoint.index),
+            None => format!("waits to be tried again{fault}"),
+        };
     }
     match standstill(state, id, job) {
         Some(why) => format!("waits: {why}"),
@@ -406,12 +417,15 @@ fn shard_view(state: &State, id: JobId, job: &Job, key: ShardKey, shard: &Shard)
             Some(_) => "contradicted",
         },
         pay: pay(state, id, job, key, cast),
+        checkpoint: None,
     });
     let open = shard.open.iter().filter_map(|(assignment, operator)| {
         let open = state.open.get(assignment)?;
         let pay = state.ledger.held(id, *assignment).map(|worst| Pay::Held { worst });
         let device = (!job.spec.models.is_empty()).then(|| device(state, open.node, open.engine)).flatten();
-        Some(ExecutionView { node: open.node, operator: *operator, device, commitment: None, fate: "running", pay })
+        let checkpoint = open.kept.as_ref().map(|kept| kept.checkpoint);
+        let (node, operator) = (open.node, *operator);
+        Some(ExecutionView { node, operator, device, commitment: None, fate: "running", pay, checkpoint })
     });
     ShardView {
         shard: job.info(key),
@@ -420,6 +434,8 @@ fn shard_view(state: &State, id: JobId, job: &Job, key: ShardKey, shard: &Shard)
         faults: shard.faults,
         last_fault: shard.last_fault.clone(),
         executions: cast.chain(open).collect(),
+        resumed: shard.resumed,
+        checkpoint: checkpoint::left(shard).map(|kept| kept.checkpoint),
     }
 }
 

@@ -45,6 +45,9 @@ fn show(why: &WhyAnswer) -> Result<(), CliError> {
     };
     output::line(&format!("{stage} {} of {}: {}", why.shard.index, why.shard.count, output::shown(&why.summary)))?;
     output::line(&format!("ordered {} times, {} faults", why.attempts, why.faults))?;
+    if why.resumed > 0 {
+        output::line(&format!("{} of these went on from a state that an earlier one had kept", why.resumed))?;
+    }
     if let Some(fault) = &why.last_fault {
         output::line(&format!("last fault: {}", output::shown(&fault.to_string())))?;
     }
@@ -53,10 +56,11 @@ fn show(why: &WhyAnswer) -> Result<(), CliError> {
         let row = |it: &ExecutionAnswer| {
             let device = it.device.as_ref().map_or_else(String::new, |device| output::shown(&device.to_string()));
             let pay = it.pay.as_ref().map_or_else(String::new, |pay| output::shown(&pay.to_string()));
-            vec![it.node.short(), it.operator.short(), it.fate.clone(), device, pay]
+            let kept = it.checkpoint.map_or_else(String::new, |kept| kept.index.to_string());
+            vec![it.node.short(), it.operator.short(), it.fate.clone(), device, pay, kept]
         };
         output::table(
-            &["node", "operator", "result", "models on", "credits"],
+            &["node", "operator", "result", "models on", "credits", "kept state"],
             &why.executions.iter().map(row).collect::<Vec<_>>(),
         )?;
     }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use grid::{flow::Fault, ledger::Standing};
+use grid::{
+    flow::{Checkpoint, Fault},
+    ledger::Standing,
+};
 use registry::{
     audit::Secret,
     credits::Credits,
@@ -198,6 +201,12 @@ pub struct WhyAnswer {
     pub last_fault: Option<Fault>,
     /// Its executions.
     pub executions: Vec<ExecutionAnswer>,
+    /// Those that went on from a state that was kept of an earlier one.
+    #[serde(default)]
+    pub resumed: u32,
+    /// The state that the next one may go on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
     /// What speaks for or against each host.
     pub hosts: Vec<WhyHostAnswer>,
 }
@@ -250,6 +259,9 @@ pub struct ExecutionAnswer {
     /// What it costs; absent in a job that nobody pays for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pay: Option<PayAnswer>,
+    /// While it runs: the last state that was kept of it, or that it went on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// What speaks for or against a host.

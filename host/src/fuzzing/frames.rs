@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use grid::{
     engines::{EngineOffer, Engines},
-    flow::{AssignmentId, Fault, Offer},
+    flow::{AssignmentId, Checkpoint, Fault, Offer},
 };
 use registry::{
     canon,
@@ -407,6 +407,7 @@ fn messages_samples(key: &SecretKey) -> (Vec<ToCoordinator>, Vec<ToHost>) {
     let offer = Offer { slots: 2, queue_max: 8, memory_bytes_max: 1 << 30, engines: engines(), prices: prices() };
     let holding = vec![AssignmentId(1), AssignmentId(u64::MAX)];
     let stdout = Some(Bytes::from_static(b"out\n"));
+    let checkpoint = Checkpoint { index: 3, fuel_used: 70_000, snapshot: BlobHash::of(b"s"), bytes: 65_600 };
     let order = |stdin| Order {
         id: AssignmentId(7),
         job: JobId([1; 32]),
@@ -414,6 +415,7 @@ fn messages_samples(key: &SecretKey) -> (Vec<ToCoordinator>, Vec<ToHost>) {
         input: BlobHash::of(b"in"),
         engine: EngineFingerprint([5; 32]),
         stdin,
+        from: Some(checkpoint),
         lease_ms: 30_000,
     };
     let slice = Stdin::Slice { blob: BlobHash::of(b"b"), start: 3, end: 300 };
@@ -421,6 +423,7 @@ fn messages_samples(key: &SecretKey) -> (Vec<ToCoordinator>, Vec<ToHost>) {
         ToCoordinator::Hello(Box::new(Hello { version: VERSION, cert, offer, holding, agent: "q/1".into() })),
         ToCoordinator::Receipts(vec![Arc::new(Done { receipt, output: output(), stdout, task_us: 12 })]),
         ToCoordinator::Faults(vec![(AssignmentId(9), Fault::new("deadline", "too late"))]),
+        ToCoordinator::Checkpoints(vec![(AssignmentId(9), checkpoint)]),
         ToCoordinator::Heartbeat,
     ];
     let down = vec![

@@ -157,6 +157,7 @@ impl CoordinatorMetrics {
             Event::HostDown { .. } => "host_down",
             Event::Receipt { .. } => "receipt",
             Event::Faulted { .. } => "faulted",
+            Event::Checkpoint { .. } => "checkpoint",
             Event::Concatenated { .. } => "concatenated",
             Event::Broken { .. } => "broken",
             Event::Cancelled { .. } => "cancelled",

@@ -111,7 +111,7 @@ mod tests {
     use bytes::Bytes;
     use grid::{
         engines::Engines,
-        flow::{AssignmentId, Fault, Offer},
+        flow::{AssignmentId, Checkpoint, Fault, Offer},
     };
     use proptest::prelude::*;
     use registry::{
@@ -212,7 +212,15 @@ mod tests {
             Just(ToCoordinator::Hello(Box::new(hello()))),
             proptest::collection::vec(receipt, 0..4).prop_map(ToCoordinator::Receipts),
             proptest::collection::vec(fault, 0..4).prop_map(ToCoordinator::Faults),
+            proptest::collection::vec((any::<u64>().prop_map(AssignmentId), checkpoint()), 0..4)
+                .prop_map(ToCoordinator::Checkpoints),
         ]
+    }
+
+    fn checkpoint() -> impl Strategy<Value = Checkpoint> {
+        (any::<u32>(), any::<u64>(), 0..=limits::CHECKPOINT_BYTES_MAX).prop_map(|(index, fuel_used, bytes)| {
+            Checkpoint { index, fuel_used, snapshot: BlobHash::of(&index.to_le_bytes()), bytes }
+        })
     }
 
     fn to_host() -> impl Strategy<Value = ToHost> {
@@ -224,13 +232,16 @@ mod tests {
                 end: start + len
             }),
         ];
-        let order = (any::<u64>(), 0..100u32, stdin, any::<u64>()).prop_map(|(id, index, stdin, lease_ms)| Order {
+        let from = proptest::option::of(checkpoint());
+        let order = (any::<u64>(), 0..100u32, stdin, any::<u64>(), from);
+        let order = order.prop_map(|(id, index, stdin, lease_ms, from)| Order {
             id: AssignmentId(id),
             job: JobId([1; 32]),
             shard: shard(index),
             input: BlobHash::of(b"in"),
             engine: EngineFingerprint([4; 32]),
             stdin,
+            from,
             lease_ms,
         });
         let template = Arc::new(JobSpec::new(ModuleHash::of(b"m"), 1).template());
@@ -289,6 +300,9 @@ mod tests {
             let order = Order {
                 id: AssignmentId(u64::MAX), job: JobId([1; 32]), shard: shard(u32::MAX), input: BlobHash::of(b"in"),
                 engine: EngineFingerprint([4; 32]), stdin: Stdin::Inline(bytes.into()), lease_ms: u64::MAX,
+                from: Some(Checkpoint {
+                    index: u32::MAX, fuel_used: u64::MAX, snapshot: BlobHash::of(b"s"), bytes: u64::MAX,
+                }),
             };
             prop_assert!(canon::encode(&order).len() <= order.weight());
         }

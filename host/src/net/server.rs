@@ -16,6 +16,7 @@
 
 mod check;
 mod heads;
+mod keep;
 mod session;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use grid::flow::{AssignmentId, Fault, Offer};
+use grid::flow::{AssignmentId, Checkpoint, Fault, Offer};
 use iroh::{
     Endpoint,
     endpoint::Connection,
@@ -71,6 +72,14 @@ pub trait Desk: Clone + Send + Sync + 'static {
 
     /// Executions that gave no result.
     fn faulted(&self, node: NodeId, faults: Vec<(AssignmentId, Fault)>) -> impl Future<Output = ()> + Send;
+
+    /// A state that a host has kept of what it runs, and that is here.
+    fn checkpoint(
+        &self,
+        node: NodeId,
+        assignment: AssignmentId,
+        checkpoint: Checkpoint,
+    ) -> impl Future<Output = ()> + Send;
 }
 
 impl Desk for Coordinator {
@@ -98,6 +107,10 @@ impl Desk for Coordinator {
 
     async fn faulted(&self, node: NodeId, faults: Vec<(AssignmentId, Fault)>) {
         Self::faulted(self, node, faults).await;
+    }
+
+    async fn checkpoint(&self, node: NodeId, assignment: AssignmentId, checkpoint: Checkpoint) {
+        Self::checkpoint(self, node, assignment, checkpoint).await;
     }
 }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use grid::flow::{Assignment, AssignmentId, FAULT_BYTES_MAX, Fault, Offer};
+use grid::flow::{Assignment, AssignmentId, Checkpoint, FAULT_BYTES_MAX, Fault, Offer};
 use registry::{
     id::{BlobHash, EngineFingerprint, JobId},
     job::{ShardInfo, TaskTemplate},
@@ -22,7 +22,7 @@ use crate::{coordinator::Input, limits};
 /// The protocol's name. A layout that older peers cannot read is a new name.
 pub const ALPN: &[u8] = b"quorate/grid/2";
 /// Version of the messages under this name. A peer with another one is refused by name, not as garbage.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// What this program calls itself.
 pub const AGENT: &str = concat!("quorate/", env!("CARGO_PKG_VERSION"));
 
@@ -75,6 +75,8 @@ pub enum ToCoordinator {
     Receipts(Vec<Arc<Done>>),
     /// Executions that gave none.
     Faults(Vec<(AssignmentId, Fault)>),
+    /// States that it has kept of what it runs, each the last one: blobs that it has while the task runs.
+    Checkpoints(Vec<(AssignmentId, Checkpoint)>),
     /// Still here.
     Heartbeat,
 }
@@ -154,6 +156,9 @@ pub struct Order {
     pub engine: EngineFingerprint,
     /// Where these are.
     pub stdin: Stdin,
+    /// What to go on from, in a blob that the coordinator has; the task's beginning when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Checkpoint>,
     /// Time for it in milliseconds, from when it arrives.
     pub lease_ms: u64,
 }
@@ -192,12 +197,12 @@ pub struct Done {
 impl Order {
     /// An assignment as it is sent; none if its input is neither at hand nor in a blob.
     pub fn new(assignment: Assignment, input: Input) -> Option<Self> {
-        let Assignment { id, job, shard, slice, input: hash, engine, lease_ms } = assignment;
+        let Assignment { id, job, shard, slice, input: hash, engine, lease_ms, from } = assignment;
         let stdin = match input {
             Input::Inline(bytes) => Stdin::Inline(bytes),
             Input::Blob => Stdin::Slice { blob: slice.blob?, start: slice.start, end: slice.end },
         };
-        Some(Self { id, job, shard, input: hash, engine, stdin, lease_ms })
+        Some(Self { id, job, shard, input: hash, engine, stdin, from, lease_ms })
     }
 
     /// Bytes that it takes in a frame, at most.
@@ -230,6 +235,10 @@ impl Message for ToCoordinator {
             Self::Faults(faults) => {
                 bound("number of faults in a frame", faults.len(), limits::BATCH_ITEMS_MAX)?;
                 faults.iter().try_for_each(|(_, fault)| check_fault(fault))
+            }
+            Self::Checkpoints(kept) => {
+                bound("number of states in a frame", kept.len(), limits::BATCH_ITEMS_MAX)?;
+                kept.iter().try_for_each(|(_, checkpoint)| check_checkpoint(checkpoint))
             }
             Self::Heartbeat => Ok(()),
         }
@@ -266,6 +275,7 @@ impl Hello {
 
 impl Order {
     fn check(&self) -> Result<(), Breach> {
+        self.from.iter().try_for_each(check_checkpoint)?;
         match &self.stdin {
             Stdin::Inline(bytes) => {
                 bound("length of an inline input in bytes", bytes.len(), limits::INPUT_INLINE_BYTES_MAX as usize)
@@ -295,6 +305,11 @@ impl Done {
 fn check_fault(fault: &Fault) -> Result<(), Breach> {
     word("fault", &fault.word)?;
     bound("length of a fault in bytes", fault.detail.len(), FAULT_BYTES_MAX)
+}
+
+fn check_checkpoint(checkpoint: &Checkpoint) -> Result<(), Breach> {
+    let (value, max) = (checkpoint.bytes, limits::CHECKPOINT_BYTES_MAX);
+    if value <= max { Ok(()) } else { Err(Breach::Bound { what: "length of a kept state in bytes", value, max }) }
 }
 
 fn agent(text: &str) -> Result<(), Breach> {

@@ -152,7 +152,7 @@ impl Table {
     }
 
     async fn run(&self, from: Option<Bytes>, until: Option<u32>) -> Result<Ran, ReplayError> {
-        on_a_thread(self.sandbox.clone(), self.request.clone(), Span { from, until }).await
+        on_a_thread(self.sandbox.clone(), self.request.clone(), Span { from, until, pause_ms: None }).await
     }
 
     /// The snapshot of a state.

@@ -87,15 +87,23 @@ pub struct Span {
     pub from: Option<Bytes>,
     /// The state to stop at, by its index; the task's end when absent.
     pub until: Option<u32>,
+    /// Milliseconds after which it stops at the next state that it comes to; it does not for the time when absent, nor where the
+    /// module has no steps. Where that is differs from run to run, and nothing of how the task ends depends on it.
+    pub pause_ms: Option<u64>,
 }
 
 impl Span {
     /// All of the task.
-    pub const WHOLE: Self = Self { from: None, until: None };
+    pub const WHOLE: Self = Self { from: None, until: None, pause_ms: None };
 
-    /// Whether it is all of the task.
-    pub fn is_whole(&self) -> bool {
-        *self == Self::WHOLE
+    /// Whether it names a state of the task, which then has to have steps.
+    pub fn names_state(&self) -> bool {
+        self.from.is_some() || self.until.is_some()
+    }
+
+    /// Whether it may stop before the task's end.
+    pub fn pauses(&self) -> bool {
+        self.until.is_some() || self.pause_ms.is_some()
     }
 }
 
@@ -104,6 +112,7 @@ impl fmt::Debug for Span {
         f.debug_struct("Span")
             .field("from_bytes", &self.from.as_ref().map(Bytes::len))
             .field("until", &self.until)
+            .field("pause_ms", &self.pause_ms)
             .finish()
     }
 }

@@ -36,7 +36,7 @@ use super::{
     state::State,
     wasi::tree::Zone,
 };
-use crate::limits;
+use crate::{clock::Stopwatch, limits};
 
 /// Length in bytes that a snapshot of a task with these limits may have.
 pub fn snapshot_bytes_max(limits: &Limits) -> u64 {
@@ -61,6 +61,8 @@ pub(super) struct Steps<'a> {
     from: Option<Snapshot<'a>>,
     /// The state to stop at.
     until: Option<u32>,
+    /// Since when it runs, and after how many milliseconds it stops at the next state.
+    pause: Option<(Stopwatch, u64)>,
     states: Vec<StateRoot>,
     /// What stands for these.
     link: BlobHash,
@@ -87,7 +89,7 @@ impl<'a> Steps<'a> {
     ) -> Result<Option<Self>, HostFault> {
         let refused = |detail: String| HostFault::Snapshot { detail };
         let Some(exports) = &module.exports.steps else {
-            return if span.is_whole() { Ok(None) } else { Err(refused("the module has no steps".to_owned())) };
+            return if span.names_state() { Err(refused("the module has no steps".to_owned())) } else { Ok(None) };
         };
         let limits = request.limits;
         let (task, engine) = (TaskId(request.seed), sandbox.shared.fingerprint);
@@ -109,6 +111,7 @@ impl<'a> Steps<'a> {
             limits,
             from: None,
             until: span.until,
+            pause: span.pause_ms.map(|pause_ms| (Stopwatch::start(), pause_ms)),
             states: Vec::new(),
             link: chained([]),
             stdout: Hashing::default(),
@@ -236,13 +239,19 @@ impl<'a> Steps<'a> {
         self.left = fuel::renew(store, state_fuel(parts.memory.size(&*store)))?;
         let state = self.state(store, parts)?;
         let root = state.root();
-        let snapshot = self.until.is_some_and(|until| until <= state.index).then(|| {
+        let snapshot = self.stops_at(state.index).then(|| {
             let task = store.data();
             Snapshot::encode(&state, &self.states, parts.memory.data(&*store), &task.stdout, &task.stderr)
         });
         self.states.push(root);
         self.link = chain(self.link, root);
         Ok(snapshot)
+    }
+
+    /// Whether the span ends with this state.
+    fn stops_at(&self, index: u32) -> bool {
+        let in_time = self.pause.as_ref().is_some_and(|(since, pause_ms)| since.elapsed_ms() >= *pause_ms);
+        in_time || self.until.is_some_and(|until| until <= index)
     }
 
     fn state(&mut self, store: &mut Store<State>, parts: &Parts) -> wasmtime::Result<segment::State> {

@@ -9,11 +9,11 @@
 //! whenever there is a connection; receipts stay listed as finished until they are acknowledged.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use grid::flow::{AssignmentId, Fault};
+use grid::flow::{AssignmentId, Checkpoint, Fault};
 use registry::store::BlobReader;
 use tokio::sync::Notify;
 
@@ -81,6 +81,8 @@ struct State {
     queue: VecDeque<Task>,
     unsent: VecDeque<AssignmentId>,
     faults: VecDeque<(AssignmentId, Fault)>,
+    /// The last state that was kept of what runs, where that is unsaid.
+    checkpoints: BTreeMap<AssignmentId, Checkpoint>,
     /// A batch of news is being written.
     saying: bool,
     /// Nothing new is taken.
@@ -101,11 +103,12 @@ impl State {
 pub(super) struct News {
     pub(super) receipts: Vec<Arc<Done>>,
     pub(super) faults: Vec<(AssignmentId, Fault)>,
+    pub(super) checkpoints: Vec<(AssignmentId, Checkpoint)>,
 }
 
 impl News {
     pub(super) fn is_empty(&self) -> bool {
-        self.receipts.is_empty() && self.faults.is_empty()
+        self.receipts.is_empty() && self.faults.is_empty() && self.checkpoints.is_empty()
     }
 }
 
@@ -192,10 +195,20 @@ impl Book {
         let mut state = self.lock();
         let Some(stage @ Stage::Running(_)) = state.stage(entry) else { return };
         *stage = Stage::Finished(kept);
+        state.checkpoints.remove(&entry.id);
         state.unfinished -= 1;
         state.unsent.push_back(entry.id);
         self.metrics.set_in_flight(state.unfinished);
         self.news.notify_one();
+    }
+
+    /// A state of a running task was kept.
+    pub(super) fn kept(&self, entry: Entry, checkpoint: Checkpoint) {
+        let mut state = self.lock();
+        if matches!(state.stage(entry), Some(Stage::Running(_))) {
+            state.checkpoints.insert(entry.id, checkpoint);
+            self.news.notify_one();
+        }
     }
 
     /// A task gave none.
@@ -274,6 +287,8 @@ impl Book {
         }
         let faults = state.faults.len().min(limits::BATCH_ITEMS_MAX);
         news.faults.extend(state.faults.drain(..faults));
+        // What runs is no more than there are slots.
+        news.checkpoints.extend(std::mem::take(&mut state.checkpoints));
         state.saying = !news.is_empty();
         news
     }
@@ -317,6 +332,7 @@ impl Book {
 
     fn drop_held(&self, state: &mut State, id: AssignmentId) {
         let Some(held) = state.held.remove(&id) else { return };
+        state.checkpoints.remove(&id);
         if !matches!(held.stage, Stage::Finished(_)) {
             state.unfinished -= 1;
             self.metrics.set_in_flight(state.unfinished);

@@ -20,6 +20,7 @@ use registry::{
 use super::{
     Shared, WorkerError,
     book::Task,
+    checkpoint,
     job::{self, unavailable},
     log::ReceiptLog,
     signer::{self, Unsigned},
@@ -27,7 +28,7 @@ use super::{
 use crate::{
     limits,
     net::wire::Stdin,
-    sandbox::{CancelToken, Finished, HostFault, Request, Response, Sandbox},
+    sandbox::{CancelToken, Finished, HostFault, Request, Sandbox},
     task::{self, Call},
 };
 
@@ -87,7 +88,7 @@ fn work(shared: &Arc<Shared>, results: &mpsc::Sender<Unsigned>) {
 }
 
 /// Why a task has no result.
-enum Stop {
+pub(super) enum Stop {
     Fault(Fault),
     /// Something of it was evicted since it was queued.
     Again,
@@ -111,10 +112,8 @@ impl From<HostFault> for Stop {
 fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Unsigned, Stop> {
     let request = request(shared, task)?;
     let sandbox = task.job.sandbox(shared, task.order.engine)?;
-    let finished = match sandbox.run_cancellable(request, cancel) {
-        Response::Done(finished) => shared.options.conduct.apply(finished, shared.node),
-        Response::Fault(fault) => return Err(fault.into()),
-    };
+    let finished = checkpoint::run(shared, task, sandbox, request, cancel)?;
+    let finished = shared.options.conduct.apply(finished, shared.node);
     let metrics = &shared.options.metrics;
     metrics.task_done(finished.outcome, Duration::from_micros(finished.wall_micros), finished.fuel_used);
     let output = task::output(&finished);

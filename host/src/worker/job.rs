@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use grid::{engines::EngineAsk, flow::Fault};
+use grid::{dispatch::SNAPSHOT_REFUSED, engines::EngineAsk, flow::Fault};
 use registry::{
     id::{BlobHash, EngineFingerprint},
     job::TaskTemplate,
@@ -138,7 +138,8 @@ impl Files {
 
 /// Sees to it that a task has everything, and queues it; in the usual case at once.
 pub(super) fn gather(shared: &Arc<Shared>, mut task: Task) {
-    if matches!(task.order.stdin, Stdin::Inline(_)) && task.job.is_ready(shared, task.order.engine) {
+    let is_inline = matches!(task.order.stdin, Stdin::Inline(_)) && task.order.from.is_none();
+    if is_inline && task.job.is_ready(shared, task.order.engine) {
         shared.book.ready(task);
         return;
     }
@@ -160,10 +161,14 @@ pub(super) fn gather(shared: &Arc<Shared>, mut task: Task) {
 
 async fn at_hand(shared: &Arc<Shared>, task: &Task) -> Result<(), Fault> {
     task.job.prepare(shared, task.order.engine, task.lease).await?;
-    match task.order.stdin {
-        Stdin::Inline(_) => Ok(()),
-        Stdin::Slice { blob, .. } => fetch(shared, blob, u64::MAX, task.lease).await,
+    if let Stdin::Slice { blob, .. } = task.order.stdin {
+        fetch(shared, blob, u64::MAX, task.lease).await?;
     }
+    if let Some(from) = task.order.from {
+        let fetched = fetch(shared, from.snapshot, from.bytes, task.lease).await;
+        fetched.map_err(|fault| Fault::new(SNAPSHOT_REFUSED, fault.detail))?;
+    }
+    Ok(())
 }
 
 async fn fetch(shared: &Shared, hash: BlobHash, bytes_max: u64, lease: Lease) -> Result<(), Fault> {

@@ -216,6 +216,9 @@ async fn write_loop(shared: &Shared, send: &mut SendStream) -> End {
                 if !news.faults.is_empty() {
                     frame::push(&mut frames, &ToCoordinator::Faults(news.faults));
                 }
+                if !news.checkpoints.is_empty() {
+                    frame::push(&mut frames, &ToCoordinator::Checkpoints(news.checkpoints));
+                }
             }
         }
         match timeout(Duration::from_millis(limits::WRITE_MS_MAX), send.write_all(&frames)).await {

@@ -84,6 +84,7 @@ impl Worker {
             slots: 1,
             queue_max: 4096,
             memory_bytes_max: 64 << 20,
+            checkpoint_ms: limits::CHECKPOINT_MS,
             prices: PriceTable::default(),
             conduct: Conduct::Honest,
             metrics: HostMetrics::new(&Metrics::new()),
@@ -314,6 +315,7 @@ async fn a_coordinator_that_talks_garbage_is_left_and_tried_again() {
         input: BlobHash::of(b""),
         engine: sandboxes().plain(Profile::Native),
         stdin: wire::Stdin::Inline(Bytes::new()),
+        from: None,
         lease_ms: 1,
     };
     frame::push(&mut unknown_job, &wire::ToHost::Assign(vec![order]));

@@ -41,7 +41,7 @@ pub(super) fn run(own: &Sandbox, request: &Request, args: &RunArgs) -> Result<Fi
         from = Some(Bytes::from(bytes));
     }
     loop {
-        let span = Span { from: from.take(), until: args.snapshots.as_ref().map(|_| next) };
+        let span = Span { from: from.take(), until: args.snapshots.as_ref().map(|_| next), pause_ms: None };
         match (own.run_span(request.clone(), span, None)?, &args.snapshots) {
             (Ran::Done(finished), None) => return Ok(*finished),
             (Ran::Done(finished), Some(dir)) => {

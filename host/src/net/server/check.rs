@@ -210,7 +210,7 @@ async fn record_bytes<D: Desk>(
 }
 
 /// The host, where its connection comes from.
-fn provider(connection: &Connection) -> EndpointAddr {
+pub(super) fn provider(connection: &Connection) -> EndpointAddr {
     let mut provider = EndpointAddr::new(connection.remote_id());
     for path in connection.paths().iter() {
         if let TransportAddr::Ip(addr) = path.remote_addr() {

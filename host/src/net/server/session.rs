@@ -1,7 +1,7 @@
 //! One host, from its hello to its farewell.
 //!
-//! Three loops run as one task and end together: one reads frames, one writes what the event machine has for the host, one
-//! checks receipts. Dropping the task drops all of it.
+//! Four loops run as one task and end together: one reads frames, one writes what the event machine has for the host, one
+//! checks receipts, one fetches states that the host keeps. Dropping the task drops all of it.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use grid::flow::{AssignmentId, Fault};
+use grid::flow::{AssignmentId, Checkpoint, Fault};
 use iroh::endpoint::{Connection, RecvStream, SendStream};
 use registry::{
     canon,
@@ -17,7 +17,7 @@ use registry::{
 };
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Desk, Shared, check};
+use super::{Desk, Shared, check, keep};
 use crate::{
     coordinator::ToHost,
     limits,
@@ -204,12 +204,14 @@ async fn member<D: Desk>(
         return End::Stopping;
     };
     let (receipts, to_check) = mpsc::channel(1);
+    let (kept, to_keep) = mpsc::channel(1);
     let desk = &shared.desk;
     let mut stopping = shared.stopping.clone();
     let end = tokio::select! {
-        end = read_loop(desk, node, &open, recv, receipts) => end,
+        end = read_loop(desk, node, &open, recv, receipts, kept) => end,
         end = write_loop(desk, node, &open, send, inbox) => end,
         end = check::run(shared, connection, node, &open, again, to_check) => end,
+        end = keep::run(shared, connection, node, &open, to_keep) => end,
         _ = stopping.wait_for(|stop| *stop) => End::Stopping,
     };
     desk.host_down(node, session).await;
@@ -245,6 +247,7 @@ async fn read_loop<D: Desk>(
     open: &Open,
     mut recv: RecvStream,
     receipts: mpsc::Sender<Vec<check::Raw>>,
+    kept: mpsc::Sender<Vec<(AssignmentId, Checkpoint)>>,
 ) -> End {
     loop {
         let silence = Duration::from_millis(limits::SILENCE_MS_MAX);
@@ -259,6 +262,11 @@ async fn read_loop<D: Desk>(
             ToCoordinator::Heartbeat => {}
             ToCoordinator::Receipts(done) => {
                 if receipts.send(done).await.is_err() {
+                    return End::Stopping;
+                }
+            }
+            ToCoordinator::Checkpoints(told) => {
+                if kept.send(told).await.is_err() {
                     return End::Stopping;
                 }
             }

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use grid::{
     engines::Engines,
-    flow::{Assignment, Slice},
+    flow::{Assignment, Checkpoint, Slice},
 };
 use registry::{
     id::{BlobHash, EngineFingerprint, JobId, ModuleHash, TaskId},
@@ -40,6 +40,7 @@ pub(crate) enum Told {
     Down,
     Delivered(Vec<Delivered>),
     Faulted(Vec<(AssignmentId, Fault)>),
+    Checkpoint(AssignmentId, Checkpoint),
 }
 
 /// A desk that passes on what it is told.
@@ -75,6 +76,10 @@ impl Desk for TestDesk {
 
     async fn faulted(&self, _node: NodeId, faults: Vec<(AssignmentId, Fault)>) {
         let _ = self.told.send(Told::Faulted(faults));
+    }
+
+    async fn checkpoint(&self, _node: NodeId, assignment: AssignmentId, checkpoint: Checkpoint) {
+        let _ = self.told.send(Told::Checkpoint(assignment, checkpoint));
     }
 }
 
@@ -239,6 +244,7 @@ pub(crate) fn assign(id: u64, job: u8, template: &Arc<TaskTemplate>, input: &[u8
         input: BlobHash::of(input),
         engine: EngineFingerprint([4; 32]),
         lease_ms: 60_000,
+        from: None,
     };
     ToHost::Assign {
         assignment: Box::new(assignment),
@@ -482,6 +488,49 @@ async fn receipts_are_delivered_with_their_outputs_and_faults_with_one_line() {
     assert_eq!(grid.faulted().await, [(AssignmentId(5), Fault::new("deadline", "two\\nlines"))]);
     grid.hosts.shutdown().await;
     assert_eq!(farewell(&link).await, Farewell::Stopping);
+    router.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_states_are_fetched_for_what_the_host_runs_and_for_nothing_else() {
+    let mut grid = Grid::start().await;
+    let host = Host::new(1).await;
+    let (store, _dir) = store().await;
+    let blobs = store.protocol(Arc::new(|_| true));
+    let router = Router::builder(host.endpoint.clone()).accept(store::ALPN, blobs).spawn();
+    let mut link = host.join(&grid).await;
+    let (_, outbox) = grid.up().await;
+    outbox.send(assign(1, 1, &template(ModuleHash::of(b"m")), b"in")).await.unwrap();
+    while !matches!(hear(&mut link).await, wire::ToHost::Assign(_)) {}
+
+    let checkpoint = |index: u32, state: &[u8]| Checkpoint {
+        index,
+        fuel_used: 9,
+        snapshot: BlobHash::of(state),
+        bytes: state.len() as u64,
+    };
+    let (state, other) = (vec![b'x'; 300_000], vec![b'y'; 70_000]);
+    store.publish_bytes(state.clone()).await.unwrap();
+    store.publish_bytes(other.clone()).await.unwrap();
+    // Of an assignment that it does not have, from nowhere, and of another length than it said.
+    let told = vec![
+        (AssignmentId(7), checkpoint(0, &other)),
+        (AssignmentId(1), checkpoint(0, b"never published")),
+        (AssignmentId(1), Checkpoint { bytes: 70_001, ..checkpoint(1, &other) }),
+    ];
+    for told in told {
+        say(&mut link, &ToCoordinator::Checkpoints(vec![told])).await;
+    }
+    say(&mut link, &ToCoordinator::Checkpoints(vec![(AssignmentId(1), checkpoint(2, &state))])).await;
+    let Told::Checkpoint(id, kept) = grid.next().await else { panic!("no state was kept") };
+    assert_eq!((id, kept), (AssignmentId(1), checkpoint(2, &state)));
+    assert_eq!(grid.store.read(kept.snapshot, kept.bytes).await.unwrap(), state);
+
+    // Longer than any may be: an honest host never sends it.
+    let long = Checkpoint { bytes: limits::CHECKPOINT_BYTES_MAX + 1, ..checkpoint(3, &other) };
+    say(&mut link, &ToCoordinator::Checkpoints(vec![(AssignmentId(1), long)])).await;
+    assert_eq!(farewell(&link).await, Farewell::Garbage);
+    grid.hosts.shutdown().await;
     router.shutdown().await.unwrap();
 }
 

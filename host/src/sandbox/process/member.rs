@@ -130,7 +130,7 @@ impl Job {
         let long = lengths.iter().sum::<u64>() > limits::SANDBOX_INLINE_BYTES_MAX as u64;
         let content = long.then(|| Content::seal(&pieces(&stdin, &files).collect::<Vec<_>>())).transpose()?;
         let records = request.record || request.recorded.is_some();
-        let (limits, pauses) = (request.limits, span.until.is_some());
+        let (limits, pauses) = (request.limits, span.pauses());
         Ok(Self { limits, records, pauses, ask: Ask::Run { request, span, lengths }, stdin, files, content })
     }
 

@@ -61,7 +61,7 @@ fn busy_request() -> Request {
 }
 
 fn span(request: &Request, from: Option<&bytes::Bytes>, until: Option<u32>) -> Result<Ran, HostFault> {
-    sandbox().run_span(request.clone(), Span { from: from.cloned(), until }, None)
+    sandbox().run_span(request.clone(), Span { from: from.cloned(), until, pause_ms: None }, None)
 }
 
 /// The snapshot of a state.
@@ -102,6 +102,29 @@ fn wherever_a_task_is_cut_it_ends_the_same() {
     }
     // No state comes after the last.
     assert!(matches!(span(&request, None, Some(3)), Ok(Ran::Done(_))));
+}
+
+#[test]
+fn a_task_that_is_stopped_in_time_stops_at_a_state_and_ends_the_same() {
+    let request = busy_request();
+    let whole = run(request.clone());
+    let pausing = |pause_ms, from| Span { from, until: None, pause_ms: Some(pause_ms) };
+    // At every state: each is reached later than at once.
+    let (mut from, mut states) = (None, 0);
+    let finished = loop {
+        match sandbox().run_span(request.clone(), pausing(0, from.take()), None).unwrap() {
+            Ran::Paused(snapshot) => {
+                assert_eq!(Snapshot::open(&snapshot, MAX).unwrap().state.index, states);
+                (from, states) = (Some(snapshot), states + 1);
+            }
+            Ran::Done(finished) => break Finished { wall_micros: 0, ..*finished },
+        }
+    };
+    assert_eq!((states, &finished), (3, &whole));
+    // Before its time it does not stop, and what has no steps never does.
+    assert!(matches!(sandbox().run_span(request, pausing(600_000, None), None), Ok(Ran::Done(_))));
+    let plain = self::request(&module("", ""));
+    assert!(matches!(sandbox().run_span(plain, pausing(0, None), None), Ok(Ran::Done(_))));
 }
 
 #[test]
@@ -168,7 +191,7 @@ fn a_beginning_that_ends_the_task_has_no_steps() {
 fn a_module_without_steps_has_none() {
     let request = request(&module("", ""));
     assert_eq!(run(request.clone()).segments, None);
-    for span in [Span { from: None, until: Some(0) }, Span { from: Some(bytes::Bytes::new()), until: None }] {
+    for span in [Span { until: Some(0), ..Span::WHOLE }, Span { from: Some(bytes::Bytes::new()), ..Span::WHOLE }] {
         let fault = sandbox().run_span(request.clone(), span, None).unwrap_err();
         assert_eq!(fault.to_string(), "snapshot is refused: the module has no steps");
     }

@@ -1,0 +1,80 @@
+//! A task in steps that loses its host goes on elsewhere, from the last state that was kept of it.
+//!
+//! Who goes on from a state signs for all of the task, so a state is only taken over where that is no risk to whoever takes it:
+//! - by hosts of the operator that kept it, which answers for both parts;
+//! - between operators that the grid's owner answers for, and that referee each other's results anyway.
+//!
+//! All others begin anew. A state has one heir at a time, and only while the shard has no result: two results that grew from the
+//! same state would agree whether or not that state is right.
+
+use std::collections::BTreeSet;
+
+use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    State,
+    job::{Shard, ShardKey},
+};
+use crate::flow::{AssignmentId, Checkpoint, Fault};
+
+/// The word of a fault that says that a state cannot be gone on from.
+pub const REFUSED: &str = "snapshot";
+
+/// A state that was kept, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) checkpoint: Checkpoint,
+    pub(super) node: NodeId,
+    pub(super) operator: OperatorId,
+    engine: EngineFingerprint,
+}
+
+impl Kept {
+    /// Operators whose hosts may go on from it.
+    pub(super) fn heirs(&self, vouched: &BTreeSet<OperatorId>) -> BTreeSet<OperatorId> {
+        if vouched.contains(&self.operator) { vouched.clone() } else { BTreeSet::from([self.operator]) }
+    }
+
+    /// The engine that goes on from it.
+    pub(super) fn engine(&self) -> EngineFingerprint {
+        self.engine
+    }
+}
+
+/// A host has kept a state of what it runs.
+pub(super) fn kept(state: &mut State, node: NodeId, id: AssignmentId, checkpoint: Checkpoint) {
+    let Some(open) = state.open.get_mut(&id).filter(|open| open.node == node && !open.probe) else { return };
+    let is_farther = open.kept.as_ref().is_none_or(|kept| checkpoint.fuel_used > kept.checkpoint.fuel_used);
+    if is_farther {
+        let (operator, engine) = (open.operator, open.engine);
+        open.kept = Some(Box::new(Kept { checkpoint, node, operator, engine }));
+    }
+}
+
+/// An execution came to nothing: what was kept of it is for the next one, unless that was why.
+pub(super) fn bequeath(shard: &mut Shard, kept: Option<Box<Kept>>, fault: &Fault) {
+    let Some(kept) = kept.filter(|_| fault.word != REFUSED && shard.accepted.is_none()) else { return };
+    let fuel = |kept: &Kept| kept.checkpoint.fuel_used;
+    if shard.kept.as_deref().is_none_or(|other| fuel(&kept) > fuel(other)) {
+        shard.kept = Some(kept);
+    }
+}
+
+/// What the shard's next execution may go on from.
+pub(super) fn left(shard: &Shard) -> Option<&Kept> {
+    shard.kept.as_deref().filter(|_| shard.casts.is_empty())
+}
+
+/// The same, if it is ordered of this operator on this engine: nobody else goes on from it meanwhile.
+pub(super) fn inherit(
+    state: &mut State,
+    (id, key): (JobId, ShardKey),
+    operator: OperatorId,
+    engine: EngineFingerprint,
+) -> Option<Box<Kept>> {
+    let vouched = &state.config.vouched;
+    let shard = state.jobs.get_mut(&id)?.shard_mut(key)?;
+    let fits = left(shard).is_some_and(|kept| kept.engine == engine && kept.heirs(vouched).contains(&operator));
+    if fits { shard.kept.take() } else { None }
+}

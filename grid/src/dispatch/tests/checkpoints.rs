@@ -1,0 +1,175 @@
+//! States that hosts keep of long tasks: who goes on from them, and who must not.
+
+use registry::job::Stage;
+
+use super::*;
+use crate::flow::Checkpoint;
+
+fn checkpoint(index: u32) -> Checkpoint {
+    let fuel_used = 1_000 * u64::from(index + 1);
+    Checkpoint { index, fuel_used, snapshot: BlobHash::of(&index.to_le_bytes()), bytes: 70_000 }
+}
+
+/// A grid in which the first hosts are of one operator, and the owner answers for the operators of these.
+fn grid(of_one: usize, vouched: &[u8], hosts: usize) -> World {
+    let vouched = vouched.iter().map(|index| OperatorId(operator_key(*index).public())).collect();
+    let mut world = World::with(Config { vouched, ..Config::default() }, &vec![Conduct::Silent; hosts], 1);
+    for index in 0..of_one {
+        world.hosts[index].operator = operator_key(1);
+        world.join(index);
+    }
+    world
+}
+
+fn submit(world: &mut World, policy: Policy) -> JobId {
+    world.submit(b"a\n", |spec| spec.policy = policy)
+}
+
+/// Who has which assignments.
+fn given(world: &World) -> Vec<(usize, Assignment)> {
+    let hosts = world.hosts.iter().enumerate();
+    hosts.flat_map(|(index, host)| host.inbox.iter().map(move |assignment| (index, assignment.clone()))).collect()
+}
+
+fn only(world: &World) -> (usize, Assignment) {
+    let given = given(world);
+    assert_eq!(given.len(), 1, "{given:?}");
+    given.into_iter().next().unwrap()
+}
+
+fn keeps(world: &mut World, (index, assignment): &(usize, Assignment), checkpoint: Checkpoint) {
+    let node = world.hosts[*index].node();
+    world.feed(Event::Checkpoint { node, assignment: assignment.id, checkpoint });
+}
+
+/// The host is gone for good, and what it had is given to others where it can be.
+fn loses(world: &mut World, index: usize) {
+    let node = world.hosts[index].node();
+    world.hosts[index].inbox.clear();
+    world.feed(Event::HostDown { node });
+    for _ in 0..2 {
+        world.now += world.config.host_grace_ms.max(world.config.retry_ms_max) + 1;
+        world.feed(Event::Tick);
+    }
+}
+
+fn resumed(world: &World, job: JobId) -> u32 {
+    world.state.why(job, Stage::Map, 0).unwrap().shard.resumed
+}
+
+#[test]
+fn a_task_that_loses_its_host_goes_on_at_another_one_of_its_operator() {
+    let mut world = grid(3, &[], 6);
+    let job = submit(&mut world, Policy::None);
+    let mut first = only(&world);
+    for lost in 0..3 {
+        if first.0 < 3 {
+            break;
+        }
+        // Of another operator: what it keeps is nobody's.
+        keeps(&mut world, &first, checkpoint(lost));
+        loses(&mut world, first.0);
+        first = only(&world);
+        assert_eq!(first.1.from, None);
+    }
+    assert!(first.0 < 3, "{first:?}");
+    keeps(&mut world, &first, checkpoint(4));
+    keeps(&mut world, &first, checkpoint(3));
+    let running = world.state.why(job, Stage::Map, 0).unwrap().shard;
+    assert_eq!(running.executions[0].checkpoint, Some(checkpoint(4)), "an earlier state takes nothing back");
+    loses(&mut world, first.0);
+    let second = only(&world);
+    assert!(second.0 < 3 && second.0 != first.0, "its operator has other hosts: {second:?}");
+    assert_eq!((second.1.from, resumed(&world, job)), (Some(checkpoint(4)), 1));
+    // It is lost before it has kept anything of its own: what it went on from is still there.
+    loses(&mut world, second.0);
+    let third = only(&world);
+    assert_eq!((third.1.from, resumed(&world, job)), (Some(checkpoint(4)), 2));
+    world.hosts[third.0].conduct = Conduct::Honest;
+    world.run();
+    assert_eq!(phase(&world, job), &Phase::Done);
+    world.check_replay();
+}
+
+#[test]
+fn nobody_answers_for_what_another_operator_kept() {
+    let mut world = grid(1, &[], 2);
+    submit(&mut world, Policy::None);
+    let first = only(&world);
+    keeps(&mut world, &first, checkpoint(2));
+    loses(&mut world, first.0);
+    let second = only(&world);
+    assert_eq!((second.0, second.1.from), (1 - first.0, None));
+    let waits = world.state.why(second.1.job, Stage::Map, 0).unwrap().shard;
+    assert_eq!(waits.checkpoint, Some(checkpoint(2)), "it is kept, should its operator come back");
+}
+
+#[test]
+fn operators_that_the_owner_answers_for_go_on_from_each_others_states() {
+    let mut world = grid(1, &[1, 2], 3);
+    submit(&mut world, Policy::None);
+    let mut first = only(&world);
+    if first.0 == 2 {
+        loses(&mut world, 2);
+        first = only(&world);
+    }
+    keeps(&mut world, &first, checkpoint(7));
+    loses(&mut world, first.0);
+    let second = only(&world);
+    assert_eq!((second.0, second.1.from), (1 - first.0, Some(checkpoint(7))));
+}
+
+#[test]
+fn a_state_that_cannot_be_gone_on_from_is_forgotten() {
+    let mut world = grid(2, &[], 2);
+    let job = submit(&mut world, Policy::None);
+    let first = only(&world);
+    keeps(&mut world, &first, checkpoint(2));
+    loses(&mut world, first.0);
+    let second = only(&world);
+    assert_eq!(second.1.from, Some(checkpoint(2)));
+    let node = world.hosts[second.0].node();
+    world.hosts[second.0].inbox.clear();
+    let fault = Fault::new(checkpoint::REFUSED, "snapshot is not here any more");
+    world.feed(Event::Faulted { node, assignment: second.1.id, fault });
+    world.now += world.config.retry_ms_max + 1;
+    world.feed(Event::Tick);
+    let third = only(&world);
+    assert_eq!((third.1.from, resumed(&world, job)), (None, 1));
+}
+
+#[test]
+fn two_results_of_a_quorum_never_grow_from_one_state() {
+    let mut world = grid(1, &[1, 2, 3, 4], 4);
+    submit(&mut world, Policy::Quorum(2));
+    let both = given(&world);
+    assert_eq!(both.len(), 2);
+    keeps(&mut world, &both[0], checkpoint(2));
+    both.iter().for_each(|(index, _)| loses(&mut world, *index));
+    let from: Vec<_> = given(&world).into_iter().map(|(_, assignment)| assignment.from).collect();
+    assert_eq!(from.len(), 2);
+    assert_eq!(from.iter().flatten().count(), 1, "{from:?}");
+}
+
+#[test]
+fn once_there_is_a_result_whoever_checks_it_begins_anew() {
+    let mut world = grid(1, &[1, 2, 3], 3);
+    submit(&mut world, Policy::Quorum(2));
+    let both = given(&world);
+    keeps(&mut world, &both[0], checkpoint(2));
+    world.hosts[both[1].0].conduct = Conduct::Honest;
+    world.answer(both[1].0);
+    loses(&mut world, both[0].0);
+    let (_, checks) = only(&world);
+    assert_eq!(checks.from, None);
+}
+
+#[test]
+fn a_host_keeps_states_of_nothing_but_its_own_work() {
+    let mut world = grid(2, &[], 2);
+    let job = submit(&mut world, Policy::None);
+    let (index, assignment) = only(&world);
+    keeps(&mut world, &(1 - index, assignment.clone()), checkpoint(2));
+    keeps(&mut world, &(index, Assignment { id: AssignmentId(99), ..assignment }), checkpoint(2));
+    assert_eq!(world.state.why(job, Stage::Map, 0).unwrap().shard.executions[0].checkpoint, None);
+}
