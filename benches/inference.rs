@@ -2,7 +2,8 @@
 //!
 //! - **Calls.** `set_input`, `compute` and `get_output` from a guest, against the same backend called from Rust with the same
 //!   input; in a thread of this process, and in a jailed process of its own. What a task costs beside its inferences is taken
-//!   out: the cost of a call is the difference between a task of twice as many inferences and one of as many.
+//!   out: the cost of a call is the difference between a task of twice as many inferences and one of as many, each run where
+//!   such a task has just ended.
 //! - **Backends.** tract against ONNX Runtime with one thread.
 //! - **Loads.** From a file on disk to the first answer, step by step; and what of that the second task pays.
 //! - **Batches.** An inference of many rows against as many of one row, and whether each row has the same bits.
@@ -226,6 +227,14 @@ impl Guest {
         assert!(matches!(&response, Response::Done(done) if done.outcome == Outcome::Ok), "{response:?}");
         elapsed
     }
+
+    /// What one call takes: twice as many less as many, of a task. Both come right after a task, since the first call of a
+    /// processor that did something else, or nothing, takes longer: that is the price of a pause and not of a call.
+    fn call(&self, times: u32) -> Duration {
+        self.time(times);
+        let more = self.time(2 * times);
+        more.saturating_sub(self.time(times)) / times
+    }
 }
 
 fn median(sorted: &[Duration]) -> Duration {
@@ -251,14 +260,14 @@ fn calls(subjects: &[Subject], backends: &[(&'static str, BackendOptions)]) -> R
                 guest.time(times);
             }
             let [mut own, mut in_thread, mut in_process] = [(); 3].map(|()| Vec::new());
-            // A call is what twice as many take more; each triple is of one moment.
+            // Each triple is of one moment.
             let [..] = interleaved(
                 ROUNDS,
                 [&mut || {
-                    let part = |more: Duration, less: Duration| more.saturating_sub(less) / times;
+                    direct.time(times);
                     own.push(direct.time(times) / times);
-                    in_thread.push(part(thread.time(2 * times), thread.time(times)));
-                    in_process.push(part(process.time(2 * times), process.time(times)));
+                    in_thread.push(thread.call(times));
+                    in_process.push(process.call(times));
                     Duration::ZERO
                 }],
             );

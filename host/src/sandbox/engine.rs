@@ -19,7 +19,7 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm, Strategy,
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm, Strategy,
 };
 
 use super::{BackendOptions, Measured, Optimisation, SandboxError, SandboxOptions, admit, nn::backend::Backend};
@@ -296,7 +296,10 @@ fn pool(options: &SandboxOptions) -> PoolingAllocationConfig {
         .max_memory_size(usize::try_from(memory_bytes_max).unwrap_or(usize::MAX))
         .max_core_instance_size(limits::INSTANCE_BYTES_MAX)
         .linear_memory_keep_resident(options.keep_resident_bytes_max)
-        .table_keep_resident(options.keep_resident_bytes_max.min(4096));
+        .table_keep_resident(options.keep_resident_bytes_max.min(4096))
+        // What a task wrote is cleared, not the lowest addresses whatever it did. A jailed process may not ask for that, and
+        // clears those.
+        .pagemap_scan(Enabled::Auto);
     pool
 }
 

@@ -246,9 +246,11 @@ impl Recorder {
 
     /// The record, when it was asked for and there is something in it.
     pub(in crate::sandbox) fn into_bytes(self, engine: &EngineDescription) -> Option<Vec<u8>> {
-        let record =
-            NnRecord { version: NN_RECORD_VERSION, engine: canon::encode(engine).into(), inferences: self.kept };
-        (!record.inferences.is_empty()).then(|| record.to_bytes())
+        if self.kept.is_empty() {
+            return None;
+        }
+        let engine = canon::encode(engine).into();
+        Some(NnRecord { version: NN_RECORD_VERSION, engine, inferences: self.kept }.to_bytes())
     }
 
     /// What is to be fed for this call.
