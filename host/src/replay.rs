@@ -267,10 +267,7 @@ impl Player {
     /// When the record does not hold, or its task cannot be run here. That it comes out differently is no error.
     pub(crate) async fn replay(&mut self, record: &Record) -> Result<Replayed, ReplayError> {
         let checked = record.check()?;
-        let accused = match record {
-            Record::Accepted(_) => None,
-            Record::Evidence(evidence) => Some(evidence.accused.open()?),
-        };
+        let accused = record.accused().map(Witness::open).transpose()?;
         let signed = &checked.execution;
         let replayed = Replayed {
             job: checked.job,

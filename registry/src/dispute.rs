@@ -218,6 +218,14 @@ impl Side {
         Self { witness, start, claim }
     }
 
+    /// What it says that the segment led to.
+    fn end(&self) -> Option<End> {
+        match &self.claim {
+            Claim::State { state, .. } => Some(End::State(*state)),
+            Claim::End => Some(End::Task(Ending::from(&self.witness.receipt.peek().ok()?.execution))),
+        }
+    }
+
     /// The receipt, and what it says that the segment led to, if it signed that.
     fn open(&self, name: &'static str, segment: u32, start: Option<StateRoot>) -> Result<(Receipt, End), DisputeError> {
         let receipt = self.witness.open().map_err(|source| DisputeError::Witness { side: name, source })?;
@@ -259,6 +267,17 @@ impl Dispute {
             Ok(dispute)
         } else {
             Err(DisputeError::Version { found: dispute.version })
+        }
+    }
+
+    /// Who is right and who is wrong by what was found, if one of them is right. Whether anything of it holds is for
+    /// [`Dispute::check`] to say.
+    pub fn settled(&self) -> Option<(&Side, &Side)> {
+        let holds = |side: &Side| side.end() == Some(self.found);
+        match (holds(&self.first), holds(&self.second)) {
+            (true, false) => Some((&self.first, &self.second)),
+            (false, true) => Some((&self.second, &self.first)),
+            _ => None,
         }
     }
 
@@ -305,6 +324,7 @@ mod tests {
         id::{EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, TaskId},
         job::{ShardInfo, Stage},
         membership::NodeCert,
+        receipt::Record,
         sign::{SecretKey, Signed},
     };
 
@@ -441,6 +461,29 @@ mod tests {
         let mut dispute = dispute(&[1, 2], &[7, 2]);
         dispute.first.claim = Claim::End;
         assert!(dispute.check().unwrap_err().to_string().contains("proof of the end"));
+    }
+
+    #[test]
+    fn a_dispute_is_a_record_against_the_side_that_is_refuted() {
+        let dispute = dispute(&[1, 2, 3], &[1, 9, 8]);
+        let of = |dispute: &Dispute| Record::Dispute(Box::new(dispute.clone()));
+        let record = Record::from_bytes(&of(&dispute).to_bytes()).unwrap();
+        let checked = record.check().unwrap();
+        let (right, wrong) = (dispute.first.witness.open().unwrap(), dispute.second.witness.open().unwrap());
+        assert_eq!(checked.execution, right.execution);
+        assert_eq!(checked.accused, Some((wrong.node, wrong.execution.commitment())));
+        assert_eq!(
+            (record.agreeing(), record.accused().cloned()),
+            (&[dispute.first.witness.clone()][..], Some(dispute.second.witness.clone()))
+        );
+        // The same of the other side, of none, and of one that does not hold.
+        let other = Dispute { found: End::State(StateRoot([9; 32])), ..dispute.clone() };
+        assert_eq!(of(&other).check().unwrap().accused.map(|(node, _)| node), Some(right.node));
+        let neither = Dispute { found: End::State(StateRoot([99; 32])), ..dispute.clone() };
+        assert!(of(&neither).check().unwrap_err().to_string().contains("refutes both"));
+        assert_eq!((of(&neither).agreeing().len(), of(&neither).accused()), (0, None));
+        let forged = Dispute { segment: 2, ..dispute };
+        assert!(of(&forged).check().unwrap_err().to_string().contains("state before"));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! An [`Execution`] is what must be equal on every host of one fingerprint: its hash is the [`Commitment`] that a quorum
 //! compares. A [`Receipt`] binds an execution to a host, an operator, an assignment and a price; the host signs it. Wall
-//! time is no part of either. A [`Record`] is a file: either the receipts that a shard was [`Accepted`] on, or the
-//! [`Evidence`] that a host signed something else. Both carry the operators' certificates, so [`Record::check`] needs
+//! time is no part of either. A [`Record`] is a file: the receipts that a shard was [`Accepted`] on, the
+//! [`Evidence`] that a host signed something else, or the [`Dispute`] that refutes it. Both carry the operators' certificates, so [`Record::check`] needs
 //! nothing but the file.
 
 use std::{collections::BTreeSet, fmt};
@@ -14,6 +14,7 @@ use crate::{
     audit::Drawn,
     canon,
     device::Device,
+    dispute::Dispute,
     id::{BlobHash, Commitment, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, ReceiptId, TaskId},
     job::{Class, QUORUM_MAX, ShardInfo},
     log::{Conflict, Heads, heads::HeadError},
@@ -287,6 +288,12 @@ pub enum RecordError {
         "evidence shows no contradiction: the accused receipt agrees with the quorum, or ran another task or engine"
     )]
     NoContradiction,
+    /// A dispute that does not hold, or that refutes both of its sides.
+    #[error("{detail}")]
+    Dispute {
+        /// Why.
+        detail: String,
+    },
 }
 
 impl From<SignatureError> for RecordError {
@@ -361,6 +368,9 @@ pub enum Record {
     Accepted(Accepted),
     /// Proof against a host.
     Evidence(Evidence),
+    /// Proof against a host by the one segment of the task in which its receipt parts from another one's: what came of it was found by
+    /// a referee, and anyone can run it again.
+    Dispute(Box<Dispute>),
 }
 
 /// What a record says, once checked.
@@ -423,6 +433,29 @@ impl Accepted {
     }
 }
 
+/// What a dispute proves: one side is right about a segment, and the other is not.
+fn refuted(dispute: &Dispute, heads: &mut Heads) -> Result<Checked, RecordError> {
+    dispute.check().map_err(|error| RecordError::Dispute { detail: error.to_string() })?;
+    let both = || RecordError::Dispute { detail: "dispute refutes both of its sides, and none alone".to_owned() };
+    let (right, wrong) = dispute.settled().ok_or_else(both)?;
+    let (right, wrong) = (right.witness.open_by(heads)?, wrong.witness.open_by(heads)?);
+    if (right.job, right.shard) != (wrong.job, wrong.shard) {
+        return Err(RecordError::Subject);
+    }
+    let Receipt { job, shard, execution, operator, device, nn_record, segment_record, .. } = right;
+    Ok(Checked {
+        job,
+        shard,
+        commitment: execution.commitment(),
+        execution,
+        operators: vec![operator],
+        devices: device.into_iter().collect(),
+        nn_record,
+        segment_record,
+        accused: Some((wrong.node, wrong.execution.commitment())),
+    })
+}
+
 impl Record {
     /// The canonical bytes: what a record file holds.
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -435,6 +468,24 @@ impl Record {
     /// When the bytes are no canonical record.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
         Ok(canon::decode(bytes, RECORD_BYTES_MAX)?)
+    }
+
+    /// The receipts that agree on what it says is right, as far as it holds.
+    pub fn agreeing(&self) -> &[Witness] {
+        match self {
+            Self::Accepted(accepted) => &accepted.witnesses,
+            Self::Evidence(evidence) => &evidence.accepted.witnesses,
+            Self::Dispute(dispute) => dispute.settled().map_or(&[], |(right, _)| std::slice::from_ref(&right.witness)),
+        }
+    }
+
+    /// The receipt that it accuses, if it does.
+    pub fn accused(&self) -> Option<&Witness> {
+        match self {
+            Self::Accepted(_) => None,
+            Self::Evidence(evidence) => Some(&evidence.accused),
+            Self::Dispute(dispute) => dispute.settled().map(|(_, wrong)| &wrong.witness),
+        }
     }
 
     /// Checks every signature and that they say what the record claims.
@@ -452,6 +503,7 @@ impl Record {
     pub fn check_by(&self, heads: &mut Heads) -> Result<Checked, RecordError> {
         let evidence = match self {
             Self::Accepted(accepted) => return accepted.check(heads),
+            Self::Dispute(dispute) => return refuted(dispute, heads),
             Self::Evidence(evidence) => evidence,
         };
         let checked = evidence.accepted.check(heads)?;

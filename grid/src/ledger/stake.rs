@@ -59,8 +59,7 @@ impl Conviction {
     /// When the record does not hold, or accuses nobody.
     pub fn of(record: &Record) -> Result<Self, ConvictionError> {
         let checked = record.check()?;
-        let Record::Evidence(Evidence { accused, .. }) = record else { return Err(ConvictionError::NoAccused) };
-        let lie = accused.open()?;
+        let lie = record.accused().ok_or(ConvictionError::NoAccused)?.open()?;
         let (operator, receipt, truth) = (lie.operator, lie.id(), checked.commitment);
         Ok(Self { operator, job: lie.job, shard: lie.shard, receipt, truth, auditor: None })
     }

@@ -137,10 +137,6 @@ fn receipts(dirs: &[PathBuf]) -> Result<BTreeMap<ReceiptId, Receipt>, CliError> 
 /// The receipts that agree on what a record says, by name.
 fn agreeing(record: &Record) -> Result<Vec<(ReceiptId, Receipt)>, RecordError> {
     record.check()?;
-    let accepted = match record {
-        Record::Accepted(accepted) => accepted,
-        Record::Evidence(evidence) => &evidence.accepted,
-    };
     let open = |witness: &Witness| witness.open().map(|receipt| (receipt.id(), receipt));
-    accepted.witnesses.iter().map(open).collect()
+    record.agreeing().iter().map(open).collect()
 }

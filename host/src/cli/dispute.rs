@@ -88,10 +88,10 @@ async fn make(args: MakeArgs) -> Outcome {
     let first = read(&args.first)?;
     let witnesses = match &args.second {
         Some(second) => {
-            let [first, other] = [side(first), side(read(second)?)];
+            let [first, other] = [side(&first), side(&read(second)?)];
             [first.ok_or_else(|| none(&args.first))?, other.ok_or_else(|| none(second))?]
         }
-        None => both_sides(first).ok_or_else(|| none(&args.first))?,
+        None => both_sides(&first).ok_or_else(|| none(&args.first))?,
     };
     let files: Vec<&Path> = std::iter::once(&args.first).chain(&args.second).map(PathBuf::as_path).collect();
     let mut player = player(&args.blobs, &files).await?;
@@ -107,22 +107,12 @@ async fn make(args: MakeArgs) -> Outcome {
 }
 
 /// What a record is held to say where another record says otherwise.
-fn side(record: Record) -> Option<Witness> {
-    match record {
-        Record::Accepted(accepted) => first(accepted),
-        Record::Evidence(evidence) => Some(evidence.accused),
-    }
+fn side(record: &Record) -> Option<Witness> {
+    record.accused().or_else(|| record.agreeing().first()).cloned()
 }
 
-fn both_sides(record: Record) -> Option<[Witness; 2]> {
-    match record {
-        Record::Accepted(_) => None,
-        Record::Evidence(evidence) => Some([first(evidence.accepted)?, evidence.accused]),
-    }
-}
-
-fn first(accepted: Accepted) -> Option<Witness> {
-    accepted.witnesses.into_iter().next()
+fn both_sides(record: &Record) -> Option<[Witness; 2]> {
+    Some([record.agreeing().first()?.clone(), record.accused()?.clone()])
 }
 
 async fn replay(args: ReplayArgs) -> Outcome {

@@ -113,11 +113,8 @@ async fn ended_how(gateway: &Gateway, view: &JobView) -> Result<Option<(Count, C
 
 /// What a record that this grid wrote says about its task: how it ended, and what its models ran on.
 pub(super) fn said(record: &[u8]) -> Option<(Outcome, Option<Device>)> {
-    let accepted = match Record::from_bytes(record).ok()? {
-        Record::Accepted(accepted) => accepted,
-        Record::Evidence(evidence) => evidence.accepted,
-    };
-    let receipt = accepted.witnesses.first()?.receipt.peek().ok()?;
+    let record = Record::from_bytes(record).ok()?;
+    let receipt = record.agreeing().first()?.receipt.peek().ok()?;
     Some((receipt.execution.outcome, receipt.device))
 }
 

@@ -189,6 +189,7 @@ impl CoordinatorMetrics {
                 });
             }
             Effect::Keep { record: Record::Evidence(_), .. } => self.records.count("evidence"),
+            Effect::Keep { record: Record::Dispute(_), .. } => self.records.count("dispute"),
             Effect::Notify { notice, .. } => self.observe_notice(notice),
             Effect::Acknowledge { .. }
             | Effect::Concat { .. }

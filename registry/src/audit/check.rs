@@ -106,18 +106,10 @@ pub fn check(job: JobId, committed: SecretHash, secret: &Secret, records: &[Reco
             return Err(AuditError::Job { index, job: checked.job });
         }
         accused.extend(checked.accused.map(|(node, _)| node));
-        let accepted = match record {
-            Record::Accepted(accepted) => {
-                results.insert(checked.shard, (checked.operators.len(), accepted));
-                accepted
-            }
-            Record::Evidence(evidence) => {
-                let receipt = evidence.accused.open().map_err(failed)?;
-                receipts.entry(checked.shard).or_default().insert(receipt.id());
-                &evidence.accepted
-            }
-        };
-        for receipt in accepted.witnesses.iter().map(Witness::open) {
+        if let Record::Accepted(accepted) = record {
+            results.insert(checked.shard, (checked.operators.len(), accepted));
+        }
+        for receipt in record.agreeing().iter().chain(record.accused()).map(Witness::open) {
             receipts.entry(checked.shard).or_default().insert(receipt.map_err(failed)?.id());
         }
     }
