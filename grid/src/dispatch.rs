@@ -15,6 +15,7 @@
 //! - `schedule`: queued shards meet hosts with room.
 //! - `money`: what that means for the ledger.
 //! - `settle`: receipts and faults come in.
+//! - `trial`: two results differ, and a referee runs the segment in which they part.
 //! - `standing`: audits are drawn, newcomers show what they are worth, who is caught loses what stood on its word alone.
 //! - `timers`: leases, stragglers, back-offs, deadlines, lost hosts.
 //! - `view`: what may be asked of the machine.
@@ -30,6 +31,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod trial;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,7 +41,7 @@ use registry::{
     id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId},
     job::{Class, JobSpec},
     membership::NodeCert,
-    receipt::{Output, Record},
+    receipt::{Output, Record, Witness},
     sign::Signed,
 };
 use serde::{Deserialize, Serialize};
@@ -56,7 +58,9 @@ pub use self::{
 use crate::{
     config::Config,
     fleet::Fleet,
-    flow::{Assignment, AssignmentId, Attested, Checkpoint, Fault, Millis, Offer, Part, Payer, Plan},
+    flow::{
+        Assignment, AssignmentId, Attested, Checkpoint, Fault, Found, Millis, Offer, Part, Parting, Payer, Plan, Until,
+    },
     ledger::{Entry, Invoice, Ledger, Posting},
     reputation::{Reputation, Standing},
 };
@@ -136,6 +140,25 @@ pub enum Event {
         /// The state.
         checkpoint: Checkpoint,
     },
+    /// Where two results part, as the driver found it in what both have signed; none where that cannot be told.
+    Parted {
+        /// The job.
+        job: JobId,
+        /// Which part of it.
+        shard: registry::job::ShardInfo,
+        /// Where.
+        parting: Option<Box<Parting>>,
+    },
+    /// A host has run a task to the state that it was ordered to. Of a snapshot that was asked for, the driver has seen that it is one
+    /// of that state.
+    Found {
+        /// The machine.
+        node: NodeId,
+        /// Which order.
+        assignment: AssignmentId,
+        /// What it found.
+        found: Found,
+    },
     /// The shards' outputs lie one after another in a blob: the reduce task's input.
     Concatenated {
         /// The job.
@@ -204,6 +227,15 @@ pub enum Effect {
         job: JobId,
         /// In order.
         parts: Vec<Part>,
+    },
+    /// Find where these part, by the records of segments that they name, and say [`Event::Parted`].
+    Part {
+        /// The job.
+        job: JobId,
+        /// Which part of it.
+        shard: registry::job::ShardInfo,
+        /// Both, with their records.
+        sides: Box<[(Witness, BlobHash); 2]>,
     },
     /// Tell whoever watches the job.
     Notify {
@@ -321,6 +353,9 @@ struct Open {
     /// It repeats a result that stands, to show what its operator is worth.
     #[serde(default)]
     probe: bool,
+    /// It is of a trial, and ends at this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<Until>,
     /// The last state that was kept of it, or that it went on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kept: Option<Box<Kept>>,
@@ -426,6 +461,8 @@ pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
         }
         Event::Faulted { node, assignment, fault } => settle::fault(state, node, assignment, fault, now, effects),
         Event::Checkpoint { node, assignment, checkpoint } => checkpoint::kept(state, node, assignment, checkpoint),
+        Event::Parted { job, shard, parting } => trial::parted(state, job, shard, parting, now, effects),
+        Event::Found { node, assignment, found } => trial::found(state, node, assignment, found, now, effects),
         Event::Concatenated { job, input, bytes } => settle::concatenated(state, job, input, bytes),
         Event::Broken { job, fault } => end(state, job, Phase::Failed { reason: fault }, now, effects),
         Event::Cancelled { job } => end(state, job, Phase::Cancelled, now, effects),

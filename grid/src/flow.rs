@@ -4,7 +4,8 @@ use std::fmt;
 
 use registry::{
     credits::Credits,
-    id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId, ReceiptId, RequesterId},
+    dispute::{End, Side},
+    id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId, ReceiptId, RequesterId, StateRoot},
     job::ShardInfo,
     price::PriceTable,
     receipt::{Output, Receipt},
@@ -62,6 +63,40 @@ pub struct Checkpoint {
     pub bytes: u64,
 }
 
+/// Where two results of one task part, and what each side says of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parting {
+    /// The segment, from 0.
+    pub segment: u32,
+    /// The state before it, on which they agree; none before the first.
+    pub start: Option<StateRoot>,
+    /// One side.
+    pub first: Side,
+    /// The other.
+    pub second: Side,
+}
+
+/// The state that a host runs a task to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Until {
+    /// Its index.
+    pub state: u32,
+    /// Whether its snapshot is asked for.
+    pub keeps: bool,
+}
+
+/// What a host found that ran a task to a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Found {
+    /// The state, or the task's end where it comes first.
+    pub end: End,
+    /// The state's snapshot, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+}
+
 /// A task given to one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
@@ -81,6 +116,8 @@ pub struct Assignment {
     pub lease_ms: u64,
     /// What to go on from; the task's beginning when absent.
     pub from: Option<Checkpoint>,
+    /// The state to stop at, of which nothing is signed; the task's end when absent.
+    pub until: Option<Until>,
 }
 
 /// A receipt whose signature was checked when it entered the grid.

@@ -13,7 +13,10 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::Kept;
+use super::{
+    checkpoint::Kept,
+    trial::{self, Trial},
+};
 use crate::{
     config::Config,
     engines::EngineAsk,
@@ -185,6 +188,9 @@ pub(super) struct Shard {
     /// Executions that went on from such a state.
     #[serde(default)]
     pub(super) resumed: u32,
+    /// How its two results are told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) trial: Option<Trial>,
 }
 
 impl Shard {
@@ -211,6 +217,7 @@ impl Shard {
             nn_records: Vec::new(),
             kept: None,
             resumed: 0,
+            trial: None,
         }
     }
 
@@ -292,7 +299,7 @@ impl Shard {
 
     /// Executions to order now, besides those under way.
     fn missing(&self, config: &Config, now: Millis) -> usize {
-        if self.accepted.is_some() || self.not_before > now {
+        if self.accepted.is_some() || self.not_before > now || trial::is_under_way(self) {
             return 0;
         }
         match self.verdict(config) {
@@ -326,7 +333,7 @@ impl Shard {
     /// Nothing of it is known any more: it is run as if for the first time.
     pub(super) fn restart(&mut self, quorum: u8) {
         (self.accepted, self.engine, self.drawn, self.auditor) = (None, None, None, None);
-        self.kept = None;
+        (self.kept, self.trial) = (None, None);
         self.quorum = quorum;
         self.casts.clear();
         self.probers.clear();

@@ -8,7 +8,7 @@ use super::{
     money,
 };
 use crate::{
-    flow::{Assignment, AssignmentId, Millis},
+    flow::{Assignment, AssignmentId, Checkpoint, Millis, Until},
     place::{self, Among, Need},
 };
 
@@ -116,24 +116,44 @@ fn assign(state: &mut State, id: JobId, placed: Placed, now: Millis, effects: &m
     if newcomer {
         shard.quorum = shard.quorum.max(newcomers_quorum);
     }
-    order(state, id, placed, false, now, effects);
+    order(state, id, placed, Piece::Work, now, effects);
     if let Some(job) = state.jobs.get_mut(&id) {
         job.requeue(key, &state.config, now);
     }
     true
 }
 
-/// Gives a shard to a host.
+/// What is ordered of a host.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Piece {
+    /// The task, for its result.
+    Work,
+    /// The task, whose result stands.
+    Repetition,
+    /// The task up to a state, from this one on.
+    Segment(Until, Option<Checkpoint>),
+}
+
+/// Gives a shard to a host, or a piece of it.
 pub(super) fn order(
     state: &mut State,
     id: JobId,
     (key, node, engine): Placed,
-    probe: bool,
+    piece: Piece,
     now: Millis,
     effects: &mut Vec<Effect>,
 ) {
     let Some(operator) = state.fleet.get(node).map(|host| host.operator) else { return };
-    let kept = if probe { None } else { checkpoint::inherit(state, (id, key), operator, engine) };
+    let (until, from, kept) = match piece {
+        Piece::Work => {
+            let kept = checkpoint::inherit(state, (id, key), operator, engine);
+            (None, kept.as_ref().map(|kept| kept.checkpoint), kept)
+        }
+        Piece::Repetition => (None, None, None),
+        Piece::Segment(until, from) => (Some(until), from, None),
+    };
+    // Nobody waits for it, and its shard does not count it.
+    let probe = !matches!(piece, Piece::Work);
     let Some(job) = state.jobs.get_mut(&id) else { return };
     let info = job.info(key);
     let lease_ms = job.spec.limits.wall_ms_max.saturating_add(state.config.lease_slack_ms);
@@ -157,11 +177,11 @@ pub(super) fn order(
             input: shard.planned.input,
             engine,
             lease_ms,
-            from: kept.as_ref().map(|kept| kept.checkpoint),
+            from,
+            until,
         },
     });
     let lease_until = now + lease_ms;
-    // Nobody waits for a repetition.
     let timer = if probe {
         (lease_until, Timer::Lease(assignment))
     } else {
@@ -181,6 +201,7 @@ pub(super) fn order(
             timer,
             straggling: false,
             probe,
+            until,
             kept,
         },
     );

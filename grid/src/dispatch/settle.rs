@@ -3,9 +3,9 @@
 use registry::{
     device::{DeviceAsk, DeviceKind},
     id::{BlobHash, JobId, NodeId},
-    job::{Class, Stage},
+    job::{Class, ShardInfo, Stage},
     price::Usage,
-    receipt::{Accepted, Evidence, Output, Record, Witness},
+    receipt::{Accepted, Evidence, Output, Receipt, Record, Witness},
     sign::Signed,
 };
 
@@ -13,7 +13,7 @@ use super::{
     Effect, Notice, Open, Phase, State, Timer, checkpoint, end,
     job::{Cast, Job, ShardKey},
     money::{self, Lie},
-    standing,
+    standing, trial,
 };
 use crate::{
     aggregate::{self, Next},
@@ -142,6 +142,7 @@ fn answers(state: &State, id: AssignmentId, attested: &Attested, output: &Output
     let usage = Usage::of(receipt, output, job.spec.limits.memory_bytes_max);
     let rules = [
         (receipt.job == open.job && receipt.shard == job.info(open.shard), "the receipt names another shard"),
+        (open.until.is_none(), "the order was to find a state, and nothing of that is signed"),
         (receipt.operator == open.operator, "the receipt names another operator"),
         (execution.task == shard.task, "the receipt names another task"),
         (execution.module == job.spec.module, "the receipt names another module"),
@@ -192,6 +193,7 @@ pub(super) fn judge(state: &mut State, id: JobId, key: ShardKey, now: Millis, ef
             end(state, id, Phase::Failed { reason: Fault::new("inconclusive", detail) }, now, effects);
         }
         Verdict::Open { .. } => {
+            trial::begin(state, id, key, effects);
             requeue(state, id, key, now);
             exhausted(state, id, key, now, effects);
         }
@@ -225,6 +227,7 @@ fn accept(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mu
             effects.push(Effect::Revoke { node: open.node, assignment });
         }
     }
+    trial::abandon(state, id, key, now, effects);
     money::judged(state, id, key, Verdict::Accepted(commitment), now);
     let nodes: Vec<NodeId> = state
         .jobs
@@ -257,7 +260,7 @@ fn accepted_record(job: &Job, key: ShardKey) -> Accepted {
     Accepted { quorum, witnesses: casts.filter_map(witness).collect(), drawn }
 }
 
-fn witness(cast: &Cast) -> Option<Witness> {
+pub(super) fn witness(cast: &Cast) -> Option<Witness> {
     let Cast::Receipt { receipt, cert, .. } = cast else { return None };
     Some(Witness { receipt: receipt.signed().clone(), cert: Signed::clone(cert) })
 }
@@ -304,12 +307,24 @@ pub(super) fn compare(
     let evidence = Evidence { accepted: accepted_record(job, key), accused };
     effects.push(Effect::Keep { job: id, shard: info, accused: Some(node), record: Record::Evidence(evidence) });
     effects.push(Effect::Notify { job: id, notice: Notice::Caught { shard: info, node, operator } });
-    state.fleet.record(node, |record| record.contradicted += 1);
     if let Some(truth) = &right {
         money::convict(state, &Lie { receipt: &receipt, truth, auditor, is_shared }, now);
     }
+    expel(state, (id, info), receipt.receipt(), now, effects);
+}
+
+/// Who signed this is caught: it gets no more work, and nothing stands on its word alone.
+pub(super) fn expel(
+    state: &mut State,
+    (job, shard): (JobId, ShardInfo),
+    lie: &Receipt,
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
+    let Receipt { node, operator, .. } = *lie;
+    state.fleet.record(node, |record| record.contradicted += 1);
     if !state.fleet.is_suspended(operator) {
-        state.fleet.suspend(operator, &Suspension { job: id, shard: info, node });
+        state.fleet.suspend(operator, &Suspension { job, shard, node });
         relieve(state, operator, now, effects);
         standing::void(state, operator, now, effects);
     }
@@ -322,6 +337,9 @@ fn relieve(state: &mut State, operator: registry::id::OperatorId, now: Millis, e
     for id in given {
         if let Some(open) = drop_open(state, id, now) {
             effects.push(Effect::Revoke { node: open.node, assignment: id });
+            if open.until.is_some() {
+                trial::faulted(state, &open, now, effects);
+            }
             requeue(state, open.job, open.shard, now);
         }
     }
@@ -368,6 +386,9 @@ pub(super) fn fault(
     }
     let Some(mut open) = drop_open(state, id, now) else { return };
     state.fleet.record(node, |record| record.faults += 1);
+    if open.until.is_some() {
+        trial::faulted(state, &open, now, effects);
+    }
     if open.probe {
         return;
     }

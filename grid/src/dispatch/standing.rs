@@ -24,7 +24,7 @@ use super::{
     Effect, Notice, Open, Phase, State,
     job::{Cast, Shard, ShardKey},
     money,
-    schedule::{self, Placed},
+    schedule::{self, Piece, Placed},
     settle,
 };
 use crate::{
@@ -163,7 +163,7 @@ pub(super) fn qualify(state: &mut State, now: Millis, effects: &mut Vec<Effect>)
         let Some((id, placed)) = next_probe(state) else { return };
         state.qualification.allowance -= u64::from(PPM);
         state.qualification.cursor = Some(placed.1);
-        schedule::order(state, id, placed, true, now, effects);
+        schedule::order(state, id, placed, Piece::Repetition, now, effects);
     }
 }
 
@@ -255,7 +255,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
     let placed = place::pick(&Need { among: Among::Referees(referees), ..need }, &state.fleet, &state.config);
     if let Some((node, engine)) = placed.filter(|(_, engine)| Some(*engine) == shard.engine) {
         state.qualification.disputes.insert(open.operator, (id, key));
-        schedule::order(state, id, (key, node, engine), true, now, effects);
+        schedule::order(state, id, (key, node, engine), Piece::Repetition, now, effects);
     }
 }
 

@@ -6,10 +6,12 @@ use proptest::prelude::*;
 use registry::{
     canon,
     device::{Device, DeviceKind},
-    id::{EngineFingerprint, ModuleHash},
+    dispute::{End, Side},
+    id::{EngineFingerprint, ModuleHash, StateRoot},
     job::{JobInput, Policy, Reduce, ShardInfo, Split, task_id},
     price::{PriceTable, Usage},
     receipt::{Execution, Outcome, Receipt},
+    segment::SegmentRecord,
     sign::SecretKey,
 };
 
@@ -21,6 +23,7 @@ mod audit;
 mod checkpoints;
 mod devices;
 mod money;
+mod trials;
 
 const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
 
@@ -87,6 +90,23 @@ struct World {
     payer: Option<Payer>,
     invoices: Vec<Invoice>,
     archived: Vec<Posting>,
+    /// Whether tasks have steps.
+    steps: bool,
+    /// Records of segments that were signed.
+    segments: BTreeMap<BlobHash, SegmentRecord>,
+    /// What the driver is to look into.
+    parts: VecDeque<Sides>,
+}
+
+/// Two results of a shard that part somewhere.
+type Sides = (JobId, ShardInfo, Box<[(Witness, BlobHash); 2]>);
+
+/// States of a task with steps, as a host signs them: a liar's are others from the fourth on.
+fn states(conduct: Conduct, index: usize) -> SegmentRecord {
+    let lies = |at: u8| at >= 3 && matches!(conduct, Conduct::Liar | Conduct::Colluder);
+    let who = if conduct == Conduct::Liar { index as u8 } else { 99 };
+    let root = |at: u8| StateRoot([if lies(at) { 100 + who } else { at }; 32]);
+    SegmentRecord { states: (0..6).map(root).collect() }
 }
 
 impl World {
@@ -123,6 +143,9 @@ impl World {
             payer: None,
             invoices: Vec::new(),
             archived: Vec::new(),
+            steps: false,
+            segments: BTreeMap::new(),
+            parts: VecDeque::new(),
         };
         for index in 0..world.hosts.len() {
             world.join(index);
@@ -175,6 +198,7 @@ impl World {
                 Effect::Forget { job, .. } => self.forgotten.push(job),
                 Effect::Archive { postings } => self.archived.extend(postings),
                 Effect::Invoice { invoice } => self.invoices.push(*invoice),
+                Effect::Part { job, shard, sides } => self.parts.push_back((job, shard, sides)),
                 Effect::Acknowledge { .. } | Effect::Notify { .. } => {}
             }
         }
@@ -203,6 +227,11 @@ impl World {
             self.feed(Event::Faulted { node, assignment: assignment.id, fault });
             return;
         }
+        if let Some(until) = assignment.until {
+            let found = self.find(index, &assignment, until);
+            self.feed(Event::Found { node, assignment: assignment.id, found });
+            return;
+        }
         let mut stdout = Self::truth(&assignment);
         match host.conduct {
             Conduct::Liar => stdout.push(index as u8),
@@ -211,6 +240,8 @@ impl World {
         }
         let output = Output { stdout: BlobHash::of(&stdout), stdout_bytes: stdout.len() as u64, files: Vec::new() };
         let spec = &self.specs[&assignment.job];
+        let segments = self.steps.then(|| states(host.conduct, index));
+        self.segments.extend(segments.clone().map(|record| (BlobHash::of(&record.to_bytes()), record)));
         let execution = Execution {
             task: task_id(spec.template().hash(), assignment.shard, assignment.input),
             module: spec.module,
@@ -220,7 +251,7 @@ impl World {
             fuel_used: if host.conduct == Conduct::Greedy { 20 } else { 10 },
             output: output.hash(),
             nn_root: spec.models.values().next().map(|model| BlobHash::from(*model)),
-            segment_root: None,
+            segment_root: segments.as_ref().and_then(SegmentRecord::root),
         };
         let operator = OperatorId(host.operator.public());
         let mut receipt = Receipt {
@@ -233,12 +264,34 @@ impl World {
             nonce: assignment.id.0,
             price_micro: 0,
             nn_record: spec.models.values().next().map(|model| BlobHash::from(*model)),
-            segment_record: None,
+            segment_record: segments.as_ref().map(|record| BlobHash::of(&record.to_bytes())),
         };
         let usage = Usage::of(&receipt, &output, spec.limits.memory_bytes_max);
         receipt.price_micro = self.prices.bill(&usage).unwrap().total.micro();
         let receipt = Attested::check(Signed::seal(&receipt, &host.key), node).unwrap();
         self.feed(Event::Receipt { node, receipt, output, task_us: 1_000 });
+    }
+
+    /// What a host finds that runs a task to a state: whoever lies about a task's states says what it signed.
+    fn find(&self, index: usize, assignment: &Assignment, until: Until) -> Found {
+        let conduct = self.hosts[index].conduct;
+        let root = states(conduct, index).states[until.state as usize];
+        let snapshot = BlobHash::of(&root.0);
+        let checkpoint = Checkpoint { index: until.state, fuel_used: 7, snapshot, bytes: 32 };
+        let from = assignment.from.map(|from| from.index + 1);
+        assert!(from.is_none_or(|from| from == until.state), "one segment is run: {from:?} to {}", until.state);
+        Found { end: End::State(root), checkpoint: until.keeps.then_some(checkpoint) }
+    }
+
+    /// Looks where two results part.
+    fn part(&mut self, (job, shard, sides): Sides) {
+        let [first, second] = sides.each_ref().map(|(_, record)| &self.segments[record]);
+        let segment = first.diverge(second);
+        let start = segment.checked_sub(1).map(|before| first.states[before as usize]);
+        let [one, other] = [(&sides[0].0, first), (&sides[1].0, second)];
+        let side = |(witness, record): (&Witness, &SegmentRecord)| Side::new(witness.clone(), record, segment);
+        let parting = Parting { segment, start, first: side(one), second: side(other) };
+        self.feed(Event::Parted { job, shard, parting: Some(Box::new(parting)) });
     }
 
     fn run(&mut self) {
@@ -254,6 +307,10 @@ impl World {
     fn step(&mut self) {
         if let Some(job) = self.concats.pop_front() {
             self.feed(Event::Concatenated { job, input: BlobHash::of(b"parts"), bytes: 5 });
+            return;
+        }
+        if let Some(part) = self.parts.pop_front() {
+            self.part(part);
             return;
         }
         let busy: Vec<usize> = (0..self.hosts.len())

@@ -2,7 +2,7 @@
 
 use registry::id::{JobId, NodeId};
 
-use super::{Effect, Job, Phase, State, Timer, end, job::ShardKey, settle};
+use super::{Effect, Job, Phase, State, Timer, end, job::ShardKey, settle, standing, trial};
 use crate::flow::{AssignmentId, Fault, Millis};
 
 /// Hosts have this many graces to come back after the coordinator itself was away.
@@ -81,6 +81,7 @@ pub(super) fn restarted(state: &mut State, now: Millis, effects: &mut Vec<Effect
     let nodes: Vec<NodeId> = state.fleet.hosts().map(|(node, _)| node).collect();
     for node in nodes {
         state.fleet.down(node, now);
+        standing::sort(state, node);
         state.timers.insert((grace, Timer::Lost(node)));
     }
     for (id, open) in &mut state.open {
@@ -89,6 +90,7 @@ pub(super) fn restarted(state: &mut State, now: Millis, effects: &mut Vec<Effect
         open.timer = (open.lease_until, Timer::Lease(*id));
         state.timers.insert(open.timer);
     }
+    trial::restarted(state, effects);
     for (id, job) in state.jobs.iter().filter(|(_, job)| job.phase == Phase::Concatenating) {
         effects.push(Effect::Concat { job: *id, parts: job.map_parts() });
     }

@@ -19,7 +19,7 @@ pub use self::costs::{Costs, HostQuote, Pay};
 use super::{
     Job, Phase, State, checkpoint,
     job::{Shard, ShardKey},
-    schedule,
+    schedule, trial,
 };
 use crate::{
     config::Config,
@@ -345,6 +345,9 @@ fn summary(state: &State, id: JobId, job: &Job, shard: &Shard) -> String {
     }
     if job.phase.is_ended() {
         return format!("not run to an end: the job is {}", job.phase.verb());
+    }
+    if let Some(trial) = trial::shown(shard) {
+        return trial;
     }
     if !shard.open.is_empty() {
         return format!(

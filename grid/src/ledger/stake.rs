@@ -6,7 +6,7 @@ use registry::{
     credits::Credits,
     id::{Commitment, JobId, OperatorId, ReceiptId},
     job::ShardInfo,
-    receipt::{Evidence, Receipt, Record, RecordError},
+    receipt::{Receipt, Record, RecordError},
 };
 use serde::{Deserialize, Serialize};
 

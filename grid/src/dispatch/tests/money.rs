@@ -25,7 +25,7 @@ fn worst() -> Credits {
     prices().worst(&limits(), DeviceAsk::Any).unwrap().total
 }
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits { fuel_max: 1_000_000_000, output_bytes_max: 1 << 20, ..Limits::default() }
 }
 
@@ -34,7 +34,7 @@ fn lines(count: usize) -> Vec<u8> {
 }
 
 /// A grid in which all hosts ask the same, and Alice has so much and pays for everything.
-fn grid(vouched: u8, conducts: &[Conduct], seed: u64, alice: u64, cap: u64) -> World {
+pub(super) fn grid(vouched: u8, conducts: &[Conduct], seed: u64, alice: u64, cap: u64) -> World {
     let vouched = (1..=vouched).map(|index| OperatorId(operator_key(index).public())).collect();
     let audit = AuditConfig { rate_ppm_min: 100_000, ..AuditConfig::default() };
     let mut world = World::priced(prices(), Config { vouched, audit, ..Config::default() }, conducts, seed);

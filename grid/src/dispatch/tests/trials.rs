@@ -1,0 +1,231 @@
+//! Two results of a task with steps differ: one segment says who is wrong.
+
+use registry::job::Stage;
+
+use super::{audit::is_suspended, *};
+
+/// A grid whose owner answers for the first hosts, and in which tasks have steps.
+fn grid(vouched: u8, conducts: &[Conduct], seed: u64) -> World {
+    let vouched = (1..=vouched).map(|index| OperatorId(operator_key(index).public())).collect();
+    let mut world = World::with(Config { vouched, ..Config::default() }, conducts, seed);
+    world.steps = true;
+    world
+}
+
+/// The orders that were given of segments, as far as they are in the journal.
+fn segments(world: &World) -> Vec<(NodeId, Found)> {
+    let found = world.journal.iter().filter_map(|(_, event)| match event {
+        Event::Found { node, found, .. } => Some((*node, *found)),
+        _ => None,
+    });
+    found.collect()
+}
+
+fn disputes(world: &World) -> Vec<(NodeId, Box<registry::dispute::Dispute>)> {
+    let disputes = world.evidence.iter().filter_map(|(node, record)| match record {
+        Record::Dispute(dispute) => Some((*node, dispute.clone())),
+        _ => None,
+    });
+    disputes.collect()
+}
+
+fn is_right(world: &World, job: JobId) -> bool {
+    let of = world.state.job(job).unwrap();
+    result(world, job).iter().all(|part| {
+        let (planned, _) = of.work(part.shard.stage, part.shard.index).unwrap();
+        part.output.stdout == BlobHash::of(&[planned.input.as_bytes().as_slice(), b"!"].concat())
+    })
+}
+
+/// What four hosts do, of which the owner answers for two.
+const STRANGERS: [Conduct; 4] = [Conduct::Honest, Conduct::Honest, Conduct::Honest, Conduct::Liar];
+
+/// The two strangers have the job's shards, and the referees come back.
+fn given_to_strangers(world: &mut World, lines: &[u8]) -> JobId {
+    for referee in 0..2 {
+        let node = world.hosts[referee].node();
+        world.feed(Event::HostDown { node });
+    }
+    let job = world.submit(lines, |spec| spec.policy = Policy::Quorum(2));
+    for referee in 0..2 {
+        world.join(referee);
+    }
+    job
+}
+
+/// They have answered, and differ.
+fn with_strangers(conducts: [Conduct; 4], test: impl FnOnce(World, JobId)) {
+    let mut world = grid(2, &conducts, 1);
+    let job = given_to_strangers(&mut world, b"a\n");
+    (2..4).for_each(|stranger| world.answer(stranger));
+    assert_eq!(world.parts.len(), 1);
+    test(world, job);
+}
+
+#[test]
+fn a_liar_is_caught_by_one_segment_and_the_referee_runs_no_more_of_it() {
+    for seed in 0..20 {
+        let mut world = grid(2, &STRANGERS, seed);
+        let job = given_to_strangers(&mut world, b"a\nb\nc\nd\n");
+        world.run();
+        assert!(is_right(&world, job), "seed {seed}");
+        let caught = disputes(&world);
+        assert!(!caught.is_empty() && is_suspended(&world, 3), "seed {seed}");
+        for (node, dispute) in &caught {
+            assert_eq!(*node, world.hosts[3].node(), "seed {seed}");
+            assert_eq!((dispute.segment, dispute.start.map(|start| start.state)), (3, Some(StateRoot([2; 32]))));
+            let record = Record::Dispute(dispute.clone());
+            assert_eq!(record.check().unwrap().accused.map(|(node, _)| node), Some(*node));
+        }
+        for (node, found) in segments(&world) {
+            // A side gave the state, without a referee; and a referee ran one segment.
+            let is_referee = world.hosts[..2].iter().any(|host| host.node() == node);
+            assert_eq!(found.checkpoint.is_none(), is_referee, "seed {seed}");
+        }
+        world.check_replay();
+    }
+}
+
+#[test]
+fn while_a_trial_is_on_nobody_runs_the_whole_task() {
+    with_strangers(STRANGERS, |mut world, job| {
+        let why = |world: &World| world.state.why(job, Stage::Map, 0).unwrap();
+        assert!(why(&world).summary.contains("where they part is looked for"), "{}", why(&world).summary);
+        let part = world.parts.pop_front().unwrap();
+        world.part(part);
+        assert!(why(&world).summary.contains("part in segment 3: the state before it"), "{}", why(&world).summary);
+        let given: Vec<_> = world.hosts.iter().flat_map(|host| &host.inbox).cloned().collect();
+        assert_eq!(given.iter().map(|order| order.until).collect::<Vec<_>>(), [Some(Until { state: 2, keeps: true })]);
+        let side = world.hosts.iter().position(|host| !host.inbox.is_empty()).unwrap();
+        world.answer(side);
+        assert!(why(&world).summary.contains("a referee runs it"), "{}", why(&world).summary);
+        let referee = world.hosts.iter().position(|host| !host.inbox.is_empty()).unwrap();
+        assert!(referee < 2, "host {referee}");
+        let order = world.hosts[referee].inbox[0].clone();
+        assert_eq!((order.until, order.from.unwrap().index), (Some(Until { state: 3, keeps: false }), 2));
+        world.answer(referee);
+        assert_eq!((disputes(&world).len(), is_suspended(&world, 3)), (1, true));
+        world.run();
+        assert!(is_right(&world, job));
+        // Two whole executions agree, and the liar's does not count.
+        assert_eq!(why(&world).shard.executions.len(), 2);
+        world.check_replay();
+    });
+}
+
+#[test]
+fn a_side_that_withholds_the_state_gains_nothing() {
+    with_strangers(STRANGERS, |mut world, job| {
+        let part = world.parts.pop_front().unwrap();
+        world.part(part);
+        // The first says that it cannot, the second gives another state than it signed: a referee runs the whole task.
+        for asked in 0..2 {
+            let side = world.hosts.iter().position(|host| !host.inbox.is_empty()).unwrap();
+            let order = world.hosts[side].inbox.pop_front().unwrap();
+            assert!(order.until.is_some_and(|until| until.keeps), "{order:?}");
+            let (node, assignment) = (world.hosts[side].node(), order.id);
+            if asked == 0 {
+                world.feed(Event::Faulted { node, assignment, fault: Fault::new("deadline", "too slow") });
+            } else {
+                let checkpoint = Checkpoint { index: 2, fuel_used: 7, snapshot: BlobHash::of(b"x"), bytes: 9 };
+                let found = Found { end: End::State(StateRoot([77; 32])), checkpoint: Some(checkpoint) };
+                world.feed(Event::Found { node, assignment, found });
+            }
+        }
+        let referee = world.hosts.iter().position(|host| !host.inbox.is_empty()).unwrap();
+        assert_eq!((referee < 2, world.hosts[referee].inbox[0].until), (true, None));
+        world.run();
+        assert!(is_right(&world, job) && is_suspended(&world, 3) && disputes(&world).is_empty());
+        world.check_replay();
+    });
+}
+
+#[test]
+fn where_no_side_is_right_or_nothing_can_be_told_a_referee_runs_all_of_it() {
+    with_strangers([Conduct::Honest, Conduct::Honest, Conduct::Colluder, Conduct::Liar], |mut world, job| {
+        world.run();
+        assert!(is_right(&world, job) && disputes(&world).is_empty());
+        assert!(is_suspended(&world, 2) && is_suspended(&world, 3));
+    });
+    with_strangers(STRANGERS, |mut world, job| {
+        let (job_, shard, _) = world.parts.pop_front().unwrap();
+        world.feed(Event::Parted { job: job_, shard, parting: None });
+        // Said twice, it changes nothing more.
+        world.feed(Event::Parted { job: job_, shard, parting: None });
+        world.run();
+        assert!(is_right(&world, job) && is_suspended(&world, 3) && segments(&world).is_empty());
+    });
+}
+
+#[test]
+fn a_coordinator_that_was_away_looks_again_where_they_part() {
+    with_strangers(STRANGERS, |mut world, job| {
+        world.parts.clear();
+        world.feed(Event::Restarted);
+        assert_eq!(world.parts.len(), 1);
+        for index in 0..world.hosts.len() {
+            world.join(index);
+        }
+        world.run();
+        assert!(is_right(&world, job));
+        assert_eq!(disputes(&world).len(), 1);
+        world.check_replay();
+    });
+}
+
+#[test]
+fn a_referee_that_is_lost_is_replaced_by_one_that_runs_all_of_it() {
+    with_strangers(STRANGERS, |mut world, job| {
+        let part = world.parts.pop_front().unwrap();
+        world.part(part);
+        let side = world.hosts.iter().position(|host| !host.inbox.is_empty()).unwrap();
+        world.answer(side);
+        let referee = world.hosts.iter().position(|host| !host.inbox.is_empty()).unwrap();
+        let node = world.hosts[referee].node();
+        world.hosts[referee].inbox.clear();
+        world.feed(Event::HostDown { node });
+        world.run();
+        assert!(is_right(&world, job) && is_suspended(&world, 3) && disputes(&world).is_empty());
+    });
+}
+
+#[test]
+fn nothing_is_signed_or_paid_for_a_segment() {
+    with_strangers(STRANGERS, |mut world, job| {
+        let part = world.parts.pop_front().unwrap();
+        world.part(part);
+        let side = world.hosts.iter().position(|host| !host.inbox.is_empty()).unwrap();
+        // A receipt in place of the state is garbage, and the other side is asked.
+        let order = world.hosts[side].inbox.pop_front().unwrap();
+        world.hosts[side].inbox.push_back(Assignment { until: None, ..order.clone() });
+        world.answer(side);
+        assert_eq!(world.state.open_job(world.hosts[side].node(), order.id), None);
+        let other = world.hosts.iter().position(|host| !host.inbox.is_empty()).unwrap();
+        assert!(other != side && world.hosts[other].inbox[0].until.is_some_and(|until| until.keeps));
+        // And nobody finds a state that it was not asked for.
+        let (node, id) = (world.hosts[side].node(), world.hosts[other].inbox[0].id);
+        let found = Found { end: End::State(StateRoot([2; 32])), checkpoint: None };
+        world.feed(Event::Found { node, assignment: id, found });
+        world.run();
+        assert!(is_right(&world, job));
+        assert_eq!(disputes(&world).len(), 1);
+    });
+}
+
+#[test]
+fn a_liar_that_is_refuted_is_not_paid_and_loses_what_it_had_at_risk() {
+    let mut caught = 0;
+    for seed in 0..20 {
+        let mut world = money::grid(2, &STRANGERS, seed, 100_000, 10_000);
+        world.steps = true;
+        let job = world.submit(b"a\nb\nc\nd\n", |spec| {
+            (spec.policy, spec.limits) = (Policy::Quorum(2), money::limits());
+        });
+        world.run();
+        assert!(is_right(&world, job), "seed {seed}");
+        caught += disputes(&world).len();
+        let liar = OperatorId(world.hosts[3].operator.public());
+        assert!(!is_suspended(&world, 3) || world.state.ledger().at_risk(liar).is_zero(), "seed {seed}");
+    }
+    assert!(caught > 0);
+}

@@ -1,0 +1,328 @@
+//! Two results of a task with steps differ, and a referee runs the one segment in which they part.
+//!
+//! ```text
+//! two receipts ─Effect::Part► where they part ─order► a side gives the state before it ─order► a referee runs the segment ─► who is wrong
+//! ```
+//! Whoever is refuted is caught, and its receipt counts no more: the shard goes on as if it had never signed, and asks whom its policy
+//! asks for. So a referee spends a segment where it would spend a task, everybody can run that segment again, and what is accepted
+//! still stands on whole executions alone. That the other side is right about a segment says nothing about the rest.
+//!
+//! - **Where it begins**: class `exact`, two results that both name their states, neither of a referee, and a referee is there.
+//! - **Withholding gains nothing**: a side that does not give the state, or gives another one than it signed, is not asked again.
+//!   Where neither does, or no side is right, a referee runs all of the task, as for a task without steps.
+//! - **Nothing of a trial is paid**, and no order of it counts as an execution.
+
+use registry::{
+    dispute::{DISPUTE_VERSION, Dispute, End, Side, Start},
+    id::{BlobHash, JobId, NodeId, OperatorId, StateRoot},
+    job::{Class, ShardInfo},
+    receipt::{Receipt, Record},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Effect, Notice, Open, State,
+    job::{Cast, Job, Shard, ShardKey},
+    money,
+    schedule::{self, Piece},
+    settle,
+};
+use crate::{
+    flow::{AssignmentId, Attested, Checkpoint, Found, Millis, Parting, Until},
+    place,
+};
+
+/// How far a trial is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Trial {
+    /// The driver looks where these part.
+    Parting([AssignmentId; 2]),
+    /// Sides are asked for the state before the segment, one after the other; those that were asked in vain.
+    Asking(Box<Parting>, Vec<NodeId>),
+    /// A referee runs the segment, from this blob on.
+    Refereeing(Box<Parting>, Option<BlobHash>),
+    /// Nothing came of it: a referee runs all of the task.
+    Failed,
+}
+
+impl Trial {
+    fn is_under_way(&self) -> bool {
+        !matches!(self, Self::Failed)
+    }
+}
+
+/// Whether the shard waits for what comes of a trial.
+pub(super) fn is_under_way(shard: &Shard) -> bool {
+    shard.trial.as_ref().is_some_and(Trial::is_under_way)
+}
+
+/// Begins a trial, if the shard's results are of that kind and there has been none.
+pub(super) fn begin(state: &mut State, id: JobId, key: ShardKey, effects: &mut Vec<Effect>) {
+    let Some(job) = state.jobs.get(&id).filter(|job| !job.phase.is_ended() && job.spec.class == Class::Exact) else {
+        return;
+    };
+    let Some(shard) = job.shard(key).filter(|shard| shard.trial.is_none() && shard.accepted.is_none()) else { return };
+    let Some(sides) = two_sides(shard, |operator| state.config.vouched.contains(&operator)) else { return };
+    let names = |receipt: &Attested| receipt.receipt().segment_record;
+    let (Some(first), Some(second)) = (names(sides[0].0), names(sides[1].0)) else { return };
+    if referee(state, id, job, shard).is_none() {
+        return;
+    }
+    let witnesses = sides.map(|(_, cast)| settle::witness(cast));
+    let [Some(one), Some(other)] = witnesses else { return };
+    let assignments = sides.map(|(receipt, _)| AssignmentId(receipt.receipt().nonce));
+    let info = job.info(key);
+    effects.push(Effect::Part { job: id, shard: info, sides: Box::new([(one, first), (other, second)]) });
+    if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
+        shard.trial = Some(Trial::Parting(assignments));
+    }
+}
+
+/// The shard's results, if they are two that differ, of one engine and by nobody who referees.
+fn two_sides(shard: &Shard, referees: impl Fn(OperatorId) -> bool) -> Option<[(&Attested, &Cast); 2]> {
+    let [first, second] = &shard.casts[..] else { return None };
+    let is_judged = referees(first.operator()) || referees(second.operator());
+    let differs = first.commitment() != second.commitment() && first.operator() != second.operator();
+    if is_judged || !differs { None } else { Some([side(shard, first)?, side(shard, second)?]) }
+}
+
+fn side<'a>(shard: &Shard, cast: &'a Cast) -> Option<(&'a Attested, &'a Cast)> {
+    match cast {
+        Cast::Receipt { receipt, .. } if Some(cast.engine()) == shard.engine => Some((receipt, cast)),
+        Cast::Receipt { .. } | Cast::Summary { .. } => None,
+    }
+}
+
+/// The least busy host that referees and has the shard's engine.
+fn referee(state: &State, id: JobId, job: &Job, shard: &Shard) -> Option<NodeId> {
+    let operators = shard.operators();
+    let (need, engine) = (schedule::need(state, id, job, shard, &operators), shard.engine?);
+    let operators = state.config.vouched.iter().filter(|operator| !operators.contains(operator));
+    let hosts = operators.flat_map(|operator| state.fleet.hosts_of(*operator)).filter(|(_, host)| {
+        let is_there = host.connected && host.suspended.is_none() && host.offer.engines.get(engine).is_some();
+        is_there && place::capable(need.limits, &need.ask, host).is_ok()
+    });
+    hosts.min_by_key(|(node, host)| (host.in_flight, *node)).map(|(node, _)| node)
+}
+
+/// The driver has found where the two part, or has not.
+pub(super) fn parted(
+    state: &mut State,
+    id: JobId,
+    info: ShardInfo,
+    parting: Option<Box<Parting>>,
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
+    let key = ShardKey { stage: info.stage, index: info.index };
+    let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) else { return };
+    if !matches!(shard.trial, Some(Trial::Parting(_))) {
+        return;
+    }
+    match parting {
+        // The first segment starts from the task alone.
+        Some(parting) if parting.start.is_none() => shard.trial = Some(Trial::Refereeing(parting, None)),
+        Some(parting) => shard.trial = Some(Trial::Asking(parting, Vec::new())),
+        None => shard.trial = Some(Trial::Failed),
+    }
+    go_on(state, id, key, None, now, effects);
+}
+
+/// Orders what the trial needs next; `from` is what a segment is run from.
+fn go_on(
+    state: &mut State,
+    id: JobId,
+    key: ShardKey,
+    from: Option<Checkpoint>,
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
+    let Some(job) = state.jobs.get(&id) else { return };
+    let Some(shard) = job.shard(key) else { return };
+    let next = match &shard.trial {
+        Some(Trial::Asking(parting, asked)) => {
+            let sides = [&parting.first, &parting.second].into_iter().filter_map(|side| Some(peek(side)?.node));
+            let is_there =
+                |node: &NodeId| state.fleet.get(*node).is_some_and(|host| host.connected && host.suspended.is_none());
+            let side = sides.filter(|node| !asked.contains(node)).find(is_there);
+            let until = Until { state: parting.segment.saturating_sub(1), keeps: true };
+            side.map(|node| (node, until))
+        }
+        Some(Trial::Refereeing(parting, _)) => {
+            referee(state, id, job, shard).map(|node| (node, Until { state: parting.segment, keeps: false }))
+        }
+        Some(Trial::Parting(_) | Trial::Failed) | None => None,
+    };
+    let placed = next.and_then(|(node, until)| Some((node, until, shard.engine?)));
+    match placed {
+        Some((node, until, engine)) => {
+            schedule::order(state, id, (key, node, engine), Piece::Segment(until, from), now, effects);
+        }
+        None => fail(state, id, key, now, effects),
+    }
+}
+
+/// Nothing comes of the trial.
+fn fail(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
+    if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
+        shard.trial = Some(Trial::Failed);
+    }
+    settle::judge(state, id, key, now, effects);
+}
+
+/// An order of a trial came to nothing.
+pub(super) fn faulted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<Effect>) {
+    let (id, key) = (open.job, open.shard);
+    let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) else { return };
+    match &mut shard.trial {
+        Some(Trial::Asking(_, asked)) => {
+            asked.push(open.node);
+            go_on(state, id, key, None, now, effects);
+        }
+        Some(Trial::Refereeing(..)) => fail(state, id, key, now, effects),
+        Some(Trial::Parting(_) | Trial::Failed) | None => {}
+    }
+}
+
+/// A host has run what it was ordered of a trial.
+pub(super) fn found(
+    state: &mut State,
+    node: NodeId,
+    assignment: AssignmentId,
+    found: Found,
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
+    let is_ordered = state.open.get(&assignment).is_some_and(|open| open.node == node && open.until.is_some());
+    effects.push(Effect::Acknowledge { node, assignment });
+    if !is_ordered {
+        return;
+    }
+    let Some(open) = settle::drop_open(state, assignment, now) else { return };
+    let (id, key) = (open.job, open.shard);
+    let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) else { return };
+    match shard.trial.take() {
+        Some(Trial::Asking(parting, mut asked)) => {
+            let state_of = |root: StateRoot| found.checkpoint.filter(|_| parting.start == Some(root));
+            let given = match found.end {
+                End::State(root) => state_of(root),
+                End::Task(_) => None,
+            };
+            if let Some(checkpoint) = given {
+                shard.nn_records.push(checkpoint.snapshot);
+                shard.trial = Some(Trial::Refereeing(parting, Some(checkpoint.snapshot)));
+            } else {
+                asked.push(node);
+                shard.trial = Some(Trial::Asking(parting, asked));
+            }
+            go_on(state, id, key, given, now, effects);
+        }
+        Some(Trial::Refereeing(parting, snapshot)) => {
+            let ruled = dispute(*parting, snapshot, found.end);
+            conclude(state, id, key, ruled, now, effects);
+        }
+        other => shard.trial = other,
+    }
+}
+
+/// What a referee's word makes of it, if that holds.
+fn dispute(parting: Parting, snapshot: Option<BlobHash>, found: End) -> Option<Dispute> {
+    let Parting { segment, start, first, second } = parting;
+    let start = start.and_then(|state| Some(Start { state, snapshot: snapshot? }));
+    let dispute = Dispute { version: DISPUTE_VERSION, segment, start, first, second, found };
+    dispute.check().is_ok().then_some(dispute)
+}
+
+/// Whoever is refuted is caught, and the shard goes on without it.
+fn conclude(
+    state: &mut State,
+    id: JobId,
+    key: ShardKey,
+    dispute: Option<Dispute>,
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
+    let sides = dispute.as_ref().and_then(Dispute::settled);
+    let Some((right, wrong)) = sides.and_then(|(right, wrong)| Some((peek(right)?, peek(wrong)?))) else {
+        fail(state, id, key, now, effects);
+        return;
+    };
+    let Some(job) = state.jobs.get_mut(&id) else { return };
+    let (info, audits) = (job.info(key), job.audits());
+    let Some(shard) = job.shard_mut(key) else { return };
+    let attested = |of: &Receipt| {
+        shard.casts.iter().find_map(|cast| match cast {
+            Cast::Receipt { receipt, .. } if receipt.receipt().nonce == of.nonce => Some(receipt.clone()),
+            Cast::Receipt { .. } | Cast::Summary { .. } => None,
+        })
+    };
+    let (truth, lie) = (attested(&right), attested(&wrong));
+    shard.casts.retain(|cast| cast.assignment() != Some(AssignmentId(wrong.nonce)));
+    shard.probers.retain(|operator| *operator != wrong.operator);
+    // Another dispute of the shard may be settled in the same way.
+    shard.trial = None;
+    money::release(state, id, AssignmentId(wrong.nonce), now);
+    if let Some(record) = dispute.map(|dispute| Record::Dispute(Box::new(dispute))) {
+        effects.push(Effect::Keep { job: id, shard: info, accused: Some(wrong.node), record });
+        let caught = Notice::Caught { shard: info, node: wrong.node, operator: wrong.operator };
+        effects.push(Effect::Notify { job: id, notice: caught });
+    }
+    if let (Some(truth), Some(lie)) = (truth, lie) {
+        let auditor = audits.then_some(right.operator);
+        money::convict(state, &money::Lie { receipt: &lie, truth: &truth, auditor, is_shared: false }, now);
+    }
+    settle::expel(state, (id, info), &wrong, now, effects);
+    settle::judge(state, id, key, now, effects);
+}
+
+/// The shard has its result, or its job is over: nothing of a trial is wanted any more.
+pub(super) fn abandon(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
+    let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) else { return };
+    if shard.trial.take().is_none() {
+        return;
+    }
+    let probes: Vec<AssignmentId> = shard.probes.iter().map(|(assignment, _)| *assignment).collect();
+    for assignment in probes {
+        if state.open.get(&assignment).is_some_and(|open| open.until.is_some())
+            && let Some(open) = settle::drop_open(state, assignment, now)
+        {
+            effects.push(Effect::Revoke { node: open.node, assignment });
+        }
+    }
+}
+
+/// The coordinator was away, and with it what its driver looked for.
+pub(super) fn restarted(state: &State, effects: &mut Vec<Effect>) {
+    for (id, job) in state.jobs.iter().filter(|(_, job)| !job.phase.is_ended()) {
+        for (key, shard) in job.shards() {
+            if !matches!(shard.trial, Some(Trial::Parting(_))) {
+                continue;
+            }
+            let sides = shard.casts.iter().filter_map(|cast| match cast {
+                Cast::Receipt { receipt, .. } => Some((settle::witness(cast)?, receipt.receipt().segment_record?)),
+                Cast::Summary { .. } => None,
+            });
+            if let Ok(sides) = <[_; 2]>::try_from(sides.take(2).collect::<Vec<_>>()) {
+                effects.push(Effect::Part { job: *id, shard: job.info(key), sides: Box::new(sides) });
+            }
+        }
+    }
+}
+
+/// What a side signed. Who brought it was checked as it came in.
+fn peek(side: &Side) -> Option<Receipt> {
+    side.witness.receipt.peek().ok()
+}
+
+/// What a trial of the shard is about, for people.
+pub(super) fn shown(shard: &Shard) -> Option<String> {
+    let of = |parting: &Parting| parting.segment;
+    Some(match shard.trial.as_ref()? {
+        Trial::Parting(_) => "two results differ: where they part is looked for".to_owned(),
+        Trial::Asking(parting, _) => {
+            format!("two results part in segment {}: the state before it is asked for", of(parting))
+        }
+        Trial::Refereeing(parting, _) => format!("two results part in segment {}: a referee runs it", of(parting)),
+        Trial::Failed => return None,
+    })
+}
