@@ -23,7 +23,7 @@ use bytes::Bytes;
 use grid::{
     config::Config,
     dispatch::{Event, JobView, Notice, State, on_event},
-    flow::{Assignment, AssignmentId, Attested, Checkpoint, Fault, Offer, Payer, Plan},
+    flow::{Assignment, AssignmentId, Attested, Checkpoint, Fault, Found, Offer, Payer, Plan},
     ledger::{Entry, LedgerError},
 };
 use registry::{
@@ -389,6 +389,18 @@ impl Coordinator {
         // After a restart the task goes on from an earlier one, or from its beginning.
         let event = Event::Checkpoint { node, assignment, checkpoint };
         let _ = self.send(Command::Event(Box::new(event))).await;
+    }
+
+    /// What a host has found that was to run a task to a state; a snapshot that was asked for is in the store.
+    pub async fn found(&self, node: NodeId, assignment: AssignmentId, found: Found) {
+        if let Some(checkpoint) = found.checkpoint {
+            let job = self.ask(move |state| state.open_job(node, assignment)).await.ok().flatten();
+            if let Some(job) = job {
+                // Evidence that anyone can replay needs it as long as the job is remembered.
+                self.pin(job, std::iter::once(checkpoint.snapshot)).await;
+            }
+        }
+        let _ = self.send(Command::Event(Box::new(Event::Found { node, assignment, found }))).await;
     }
 
     /// Applies a statement about a name; returns once it is on disk.

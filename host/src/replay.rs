@@ -40,7 +40,7 @@ use registry::{
     dispute::DisputeError,
     id::{BlobHash, EngineFingerprint, JobId, ModelHash, NodeId, TaskId},
     job::{Class, ShardInfo},
-    receipt::{Execution, Record, RecordError},
+    receipt::{Execution, Record, RecordError, Witness},
     segment::{SegmentRecordError, SnapshotError},
     tolerance::Tolerance,
 };

@@ -395,6 +395,9 @@ pub struct Checked {
     /// The blob with the states of its segments, if a receipt names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_record: Option<BlobHash>,
+    /// The blob with the state that a dispute's segment is run from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<BlobHash>,
     /// The node that signed something else, with the commitment that it signed.
     pub accused: Option<(NodeId, Commitment)>,
 }
@@ -428,8 +431,18 @@ impl Accepted {
         }
         let Receipt { job, shard, execution, .. } = first;
         let (operators, devices) = (operators.into_iter().collect(), devices.into_iter().collect());
-        let accused = None;
-        Ok(Checked { job, shard, execution, commitment, operators, devices, nn_record, segment_record, accused })
+        Ok(Checked {
+            job,
+            shard,
+            execution,
+            commitment,
+            operators,
+            devices,
+            nn_record,
+            segment_record,
+            snapshot: None,
+            accused: None,
+        })
     }
 }
 
@@ -452,6 +465,7 @@ fn refuted(dispute: &Dispute, heads: &mut Heads) -> Result<Checked, RecordError>
         devices: device.into_iter().collect(),
         nn_record,
         segment_record,
+        snapshot: dispute.start.map(|start| start.snapshot),
         accused: Some((wrong.node, wrong.execution.commitment())),
     })
 }

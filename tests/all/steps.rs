@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use guest_sdk::abi;
 use host::gateway::wire::{InputRequest, JobRequest, LimitsRequest};
+use host::node::operator_of;
 use host::sandbox::{BackendOptions, Finished, Ran, Request, Response, Sandbox, SandboxOptions, Span};
 use registry::{
     canon,
@@ -433,4 +434,60 @@ async fn a_long_task_that_loses_its_host_goes_on_at_another_host_of_its_operator
     assert_eq!(record.execution.segment_root, segments.root());
     assert_eq!(record.execution.fuel_used, whole.fuel_used);
     assert!(segments.states.len() as u64 > from, "{} states, from {from}", segments.states.len());
+}
+
+#[tokio::test]
+async fn two_results_that_differ_are_told_apart_by_one_segment_that_anyone_runs_again() {
+    // The owner answers for an operator whose host comes once two strangers are at work, one of which lies.
+    let known = tempfile::tempdir().unwrap();
+    let operator = operator_of(known.path()).unwrap().to_string();
+    let key = known.path().join("operator.key").to_str().unwrap().to_owned();
+    let strangers = [Conduct::Honest, Conduct::Liar];
+    let mut cluster = Cluster::start_with(EXE, &strangers, &["--vouch", &operator], &["--slots", "1"]).await;
+    let (module, input) = (cluster.publish(tasks::KMEANS.wasm).await, cluster.publish(many_points()).await);
+    let request = JobRequest {
+        module,
+        input: InputRequest::Blob(input.parse().unwrap()),
+        policy: Policy::Quorum(2),
+        limits: LimitsRequest { fuel_max: Some(FUEL_MAX), wall_ms_max: Some(WALL_MS_MAX), ..LimitsRequest::default() },
+        ..JobRequest::default()
+    };
+    let job = cluster.submit(&request).await;
+    cluster
+        .until("both strangers have it", async || cluster.client.job(job).await.ok().filter(|job| job.open == 2))
+        .await;
+    cluster.add_host(Conduct::Honest, &["--slots", "1", "--operator-key", &key]);
+    cluster.joined(3).await;
+    let limits = Limits { fuel_max: FUEL_MAX, wall_ms_max: WALL_MS_MAX, ..Limits::default() };
+    let whole = sandbox(jailed(BackendOptions::Tract)).run_span(request_of(many_points(), limits), Span::WHOLE, None);
+    let Ok(Ran::Done(whole)) = whole else { panic!("{whole:?}") };
+    assert_eq!(cluster.result(job).await, whole.stdout);
+
+    // The evidence is one segment, and needs no grid.
+    let kept = cluster.scratch("kept");
+    let (id, out) = (job.to_string(), kept.to_str().unwrap().to_owned());
+    let got = cluster.cli(&["receipt", "get", &id, "--content", "--out", &out], b"").await;
+    assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+    let files = std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path());
+    let mut disputes = files.filter_map(|path| {
+        let record = Record::from_bytes(&std::fs::read(&path).ok()?).ok()?;
+        matches!(record, Record::Dispute(_)).then_some((path, record))
+    });
+    let (path, record) = disputes.next().unwrap_or_else(|| panic!("no dispute\n{}", cluster.logs()));
+    let (accused, _) = record.check().unwrap().accused.unwrap();
+    let nodes: Value = cluster.client.get("/v1/nodes").await.unwrap();
+    let liar = nodes.as_array().unwrap().iter().find(|node| node["node"] == accused.to_string()).unwrap();
+    assert!(liar["suspended"].is_object(), "{liar:#}");
+    let verified = cli(EXE, None, &["receipt", "verify", path.to_str().unwrap()], b"").await;
+    let shown = String::from_utf8_lossy(&verified.stdout);
+    assert!(verified.status.success() && shown.contains(&accused.short()), "{shown}");
+    let (code, replayed) = said(&["dispute", "replay", path.to_str().unwrap()]).await;
+    let states = whole.segments.expect("it has segments").states.len();
+    assert_eq!((code, &replayed["refereed"]["as_filed"]), (Some(0), &true.into()), "{replayed:#}");
+    assert_eq!(
+        replayed["refereed"]["segment"], states,
+        "a liar that changes its output alone lies in the last segment"
+    );
+    let wrong = if replayed["verdict"] == "first" { "second" } else { "first" };
+    assert_eq!(replayed["refereed"][wrong], accused.to_string(), "{replayed:#}");
 }

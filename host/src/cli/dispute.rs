@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use registry::{
-    dispute::{DISPUTE_BYTES_MAX, Dispute, End, Judgement},
-    receipt::{Accepted, Record, Witness},
+    dispute::{Dispute, End, Judgement},
+    receipt::{RECORD_BYTES_MAX, Record, Witness},
 };
 use serde::Serialize;
 
@@ -38,7 +38,7 @@ pub(super) struct MakeArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
-    /// A file of `dispute make`.
+    /// A file of `dispute make`, or a record of `receipt get` that is a dispute.
     file: PathBuf,
     /// Where content may be beside the file: a directory of files named by their hashes, or the data directory of a node that does
     /// not run.
@@ -156,8 +156,11 @@ async fn replay(args: ReplayArgs) -> Outcome {
 
 /// The dispute in a file, not checked yet.
 fn read(path: &Path) -> Result<Dispute, ReplayError> {
-    let bytes = read_file("dispute", path, DISPUTE_BYTES_MAX as u64)?;
-    Ok(Dispute::from_bytes(&bytes)?)
+    let bytes = read_file("dispute", path, RECORD_BYTES_MAX as u64)?;
+    match Record::from_bytes(&bytes) {
+        Ok(Record::Dispute(dispute)) => Ok(*dispute),
+        _ => Ok(Dispute::from_bytes(&bytes)?),
+    }
 }
 
 const fn word(judgement: Judgement) -> &'static str {

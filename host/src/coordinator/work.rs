@@ -5,12 +5,15 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use grid::{
     dispatch::{Effect, Event, JobView, State, on_event},
-    flow::{Assignment, AssignmentId, Part, Payer},
+    flow::{Assignment, AssignmentId, Part, Parting, Payer},
 };
 use registry::{
     canon,
+    dispute::Side,
     id::{BlobHash, JobId, NodeId},
-    job::{JobInput, TaskTemplate},
+    job::{JobInput, ShardInfo, TaskTemplate},
+    receipt::Witness,
+    segment::{SEGMENT_RECORD_BYTES_MAX, SegmentRecord},
     store::Store,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -252,6 +255,7 @@ impl Loop {
                 self.round.rows.push(Row::Record(job, record));
             }
             Effect::Concat { job, parts } => self.concat(job, parts),
+            Effect::Part { job, shard, sides } => self.part(job, shard, *sides),
             Effect::Notify { job, notice } => {
                 if self.state.job(job).is_none_or(|job| job.phase.is_ended()) {
                     self.ended(job);
@@ -338,6 +342,18 @@ impl Loop {
         self.round.held.push(Held::Concat(Box::new(move || drop(tokio::spawn(concat)))));
     }
 
+    /// Looks where two results part, in the records that both have signed.
+    fn part(&mut self, job: JobId, shard: ShardInfo, sides: [(Witness, BlobHash); 2]) {
+        let (store, commands) = (self.store.clone(), self.commands.clone());
+        let part = async move {
+            let parting = parting(&store, sides).await;
+            let parting = parting.inspect_err(|error| tracing::warn!(%job, error, "two results are not compared"));
+            let event = Event::Parted { job, shard, parting: parting.ok().map(Box::new) };
+            let _ = commands.send(Command::Event(Box::new(event))).await;
+        };
+        self.round.held.push(Held::Concat(Box::new(move || drop(tokio::spawn(part)))));
+    }
+
     /// Hands the round to the journal, and what relies on it to the releaser.
     fn finish_round(&mut self) {
         let Round { entries, rows, held } = std::mem::take(&mut self.round);
@@ -368,6 +384,24 @@ fn refuse(reply: SubmitReply, refusal: SubmitError) {
         SubmitReply::Taken(reply) => drop(reply.send(Err(refusal))),
         SubmitReply::Ended(reply) => drop(reply.send(Err(refusal))),
     }
+}
+
+/// Where two results part.
+async fn parting(store: &Store, sides: [(Witness, BlobHash); 2]) -> Result<Parting, String> {
+    let [(first, of_first), (second, of_second)] = sides;
+    let one = segments(store, &first, of_first).await?;
+    let other = segments(store, &second, of_second).await?;
+    let segment = one.diverge(&other);
+    let start = segment.checked_sub(1).and_then(|before| one.states.get(before as usize).copied());
+    let (first, second) = (Side::new(first, &one, segment), Side::new(second, &other, segment));
+    Ok(Parting { segment, start, first, second })
+}
+
+/// The states that a receipt signed.
+async fn segments(store: &Store, of: &Witness, record: BlobHash) -> Result<SegmentRecord, String> {
+    let bytes = store.read(record, SEGMENT_RECORD_BYTES_MAX as u64).await.map_err(|error| error.to_string())?;
+    let receipt = of.receipt.peek().map_err(|error| error.to_string())?;
+    SegmentRecord::open(&bytes, receipt.execution.segment_root).map_err(|error| error.to_string())
 }
 
 /// Lays the parts' standard outputs one after another in a blob.

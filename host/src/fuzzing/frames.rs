@@ -10,12 +10,15 @@ use bytes::Bytes;
 use futures::FutureExt;
 use grid::{
     engines::{EngineOffer, Engines},
-    flow::{AssignmentId, Checkpoint, Fault, Offer},
+    flow::{AssignmentId, Checkpoint, Fault, Found, Offer, Until},
 };
 use registry::{
     canon,
     device::{Device, DeviceAsk, DeviceKind},
-    id::{BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, TaskId},
+    dispute::End,
+    id::{
+        BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, StateRoot, TaskId,
+    },
     job::{Class, JobInput, JobSpec, Limits, Policy, Profile, ShardInfo, Split, Stage, TaskKey, TaskTemplate},
     log::{Conflict, Entry, Heads, HostLog, JobLog, Kind, file, job},
     manifest::{
@@ -416,6 +419,7 @@ fn messages_samples(key: &SecretKey) -> (Vec<ToCoordinator>, Vec<ToHost>) {
         engine: EngineFingerprint([5; 32]),
         stdin,
         from: Some(checkpoint),
+        until: Some(Until { state: 4, keeps: true }),
         lease_ms: 30_000,
     };
     let slice = Stdin::Slice { blob: BlobHash::of(b"b"), start: 3, end: 300 };
@@ -424,6 +428,10 @@ fn messages_samples(key: &SecretKey) -> (Vec<ToCoordinator>, Vec<ToHost>) {
         ToCoordinator::Receipts(vec![Arc::new(Done { receipt, output: output(), stdout, task_us: 12 })]),
         ToCoordinator::Faults(vec![(AssignmentId(9), Fault::new("deadline", "too late"))]),
         ToCoordinator::Checkpoints(vec![(AssignmentId(9), checkpoint)]),
+        ToCoordinator::Found(vec![(
+            AssignmentId(9),
+            Found { end: End::State(StateRoot([8; 32])), checkpoint: Some(checkpoint) },
+        )]),
         ToCoordinator::Heartbeat,
     ];
     let down = vec![

@@ -158,6 +158,8 @@ impl CoordinatorMetrics {
             Event::Receipt { .. } => "receipt",
             Event::Faulted { .. } => "faulted",
             Event::Checkpoint { .. } => "checkpoint",
+            Event::Parted { .. } => "parted",
+            Event::Found { .. } => "found",
             Event::Concatenated { .. } => "concatenated",
             Event::Broken { .. } => "broken",
             Event::Cancelled { .. } => "cancelled",
@@ -193,6 +195,7 @@ impl CoordinatorMetrics {
             Effect::Notify { notice, .. } => self.observe_notice(notice),
             Effect::Acknowledge { .. }
             | Effect::Concat { .. }
+            | Effect::Part { .. }
             | Effect::Forget { .. }
             | Effect::Archive { .. }
             | Effect::Invoice { .. } => {}

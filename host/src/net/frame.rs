@@ -111,12 +111,13 @@ mod tests {
     use bytes::Bytes;
     use grid::{
         engines::Engines,
-        flow::{AssignmentId, Checkpoint, Fault, Offer},
+        flow::{AssignmentId, Checkpoint, Fault, Found, Offer, Until},
     };
     use proptest::prelude::*;
     use registry::{
         device::{DEVICE_TEXT_BYTES_MAX, Device, DeviceKind},
-        id::{BlobHash, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, TaskId},
+        dispute::End,
+        id::{BlobHash, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, StateRoot, TaskId},
         job::{Class, JobSpec, ShardInfo, Stage},
         membership::NodeCert,
         price::PriceTable,
@@ -214,6 +215,8 @@ mod tests {
             proptest::collection::vec(fault, 0..4).prop_map(ToCoordinator::Faults),
             proptest::collection::vec((any::<u64>().prop_map(AssignmentId), checkpoint()), 0..4)
                 .prop_map(ToCoordinator::Checkpoints),
+            proptest::collection::vec((any::<u64>().prop_map(AssignmentId), found()), 0..4)
+                .prop_map(ToCoordinator::Found),
         ]
     }
 
@@ -221,6 +224,11 @@ mod tests {
         (any::<u32>(), any::<u64>(), 0..=limits::CHECKPOINT_BYTES_MAX).prop_map(|(index, fuel_used, bytes)| {
             Checkpoint { index, fuel_used, snapshot: BlobHash::of(&index.to_le_bytes()), bytes }
         })
+    }
+
+    fn found() -> impl Strategy<Value = Found> {
+        let end = any::<u8>().prop_map(|byte| End::State(StateRoot([byte; 32])));
+        (end, proptest::option::of(checkpoint())).prop_map(|(end, checkpoint)| Found { end, checkpoint })
     }
 
     fn to_host() -> impl Strategy<Value = ToHost> {
@@ -233,8 +241,10 @@ mod tests {
             }),
         ];
         let from = proptest::option::of(checkpoint());
-        let order = (any::<u64>(), 0..100u32, stdin, any::<u64>(), from);
-        let order = order.prop_map(|(id, index, stdin, lease_ms, from)| Order {
+        let until =
+            proptest::option::of((any::<u32>(), any::<bool>()).prop_map(|(state, keeps)| Until { state, keeps }));
+        let order = (any::<u64>(), 0..100u32, stdin, any::<u64>(), from, until);
+        let order = order.prop_map(|(id, index, stdin, lease_ms, from, until)| Order {
             id: AssignmentId(id),
             job: JobId([1; 32]),
             shard: shard(index),
@@ -242,6 +252,7 @@ mod tests {
             engine: EngineFingerprint([4; 32]),
             stdin,
             from,
+            until,
             lease_ms,
         });
         let template = Arc::new(JobSpec::new(ModuleHash::of(b"m"), 1).template());
@@ -303,6 +314,7 @@ mod tests {
                 from: Some(Checkpoint {
                     index: u32::MAX, fuel_used: u64::MAX, snapshot: BlobHash::of(b"s"), bytes: u64::MAX,
                 }),
+                until: Some(Until { state: u32::MAX, keeps: true }),
             };
             prop_assert!(canon::encode(&order).len() <= order.weight());
         }

@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use grid::flow::{AssignmentId, Checkpoint, Fault, Offer};
+use grid::flow::{AssignmentId, Checkpoint, Fault, Found, Offer};
 use iroh::{
     Endpoint,
     endpoint::Connection,
@@ -80,6 +80,9 @@ pub trait Desk: Clone + Send + Sync + 'static {
         assignment: AssignmentId,
         checkpoint: Checkpoint,
     ) -> impl Future<Output = ()> + Send;
+
+    /// What a host has found that was to run a task to a state; a snapshot that was asked for is here.
+    fn found(&self, node: NodeId, assignment: AssignmentId, found: Found) -> impl Future<Output = ()> + Send;
 }
 
 impl Desk for Coordinator {
@@ -111,6 +114,10 @@ impl Desk for Coordinator {
 
     async fn checkpoint(&self, node: NodeId, assignment: AssignmentId, checkpoint: Checkpoint) {
         Self::checkpoint(self, node, assignment, checkpoint).await;
+    }
+
+    async fn found(&self, node: NodeId, assignment: AssignmentId, found: Found) {
+        Self::found(self, node, assignment, found).await;
     }
 }
 

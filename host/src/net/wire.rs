@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use grid::flow::{Assignment, AssignmentId, Checkpoint, FAULT_BYTES_MAX, Fault, Offer};
+use grid::flow::{Assignment, AssignmentId, Checkpoint, FAULT_BYTES_MAX, Fault, Found, Offer, Until};
 use registry::{
     id::{BlobHash, EngineFingerprint, JobId},
     job::{ShardInfo, TaskTemplate},
@@ -77,6 +77,8 @@ pub enum ToCoordinator {
     Faults(Vec<(AssignmentId, Fault)>),
     /// States that it has kept of what it runs, each the last one: blobs that it has while the task runs.
     Checkpoints(Vec<(AssignmentId, Checkpoint)>),
+    /// What it found that was to run tasks to a state.
+    Found(Vec<(AssignmentId, Found)>),
     /// Still here.
     Heartbeat,
 }
@@ -159,6 +161,9 @@ pub struct Order {
     /// What to go on from, in a blob that the coordinator has; the task's beginning when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Checkpoint>,
+    /// The state to run it to, of which nothing is signed; its end when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Until>,
     /// Time for it in milliseconds, from when it arrives.
     pub lease_ms: u64,
 }
@@ -197,12 +202,12 @@ pub struct Done {
 impl Order {
     /// An assignment as it is sent; none if its input is neither at hand nor in a blob.
     pub fn new(assignment: Assignment, input: Input) -> Option<Self> {
-        let Assignment { id, job, shard, slice, input: hash, engine, lease_ms, from } = assignment;
+        let Assignment { id, job, shard, slice, input: hash, engine, lease_ms, from, until } = assignment;
         let stdin = match input {
             Input::Inline(bytes) => Stdin::Inline(bytes),
             Input::Blob => Stdin::Slice { blob: slice.blob?, start: slice.start, end: slice.end },
         };
-        Some(Self { id, job, shard, input: hash, engine, stdin, from, lease_ms })
+        Some(Self { id, job, shard, input: hash, engine, stdin, from, until, lease_ms })
     }
 
     /// Bytes that it takes in a frame, at most.
@@ -239,6 +244,10 @@ impl Message for ToCoordinator {
             Self::Checkpoints(kept) => {
                 bound("number of states in a frame", kept.len(), limits::BATCH_ITEMS_MAX)?;
                 kept.iter().try_for_each(|(_, checkpoint)| check_checkpoint(checkpoint))
+            }
+            Self::Found(found) => {
+                bound("number of findings in a frame", found.len(), limits::BATCH_ITEMS_MAX)?;
+                found.iter().filter_map(|(_, found)| found.checkpoint.as_ref()).try_for_each(check_checkpoint)
             }
             Self::Heartbeat => Ok(()),
         }

@@ -92,6 +92,9 @@ pub(crate) async fn fetch(client: &Client, record: &Checked, folder: &Folder) ->
     if let Some(segments) = record.segment_record {
         fetch.blob("record of segments", segments, SEGMENT_RECORD_BYTES_MAX as u64).await?;
     }
+    if let Some(snapshot) = record.snapshot {
+        fetch.blob("snapshot", snapshot, limits::CHECKPOINT_BYTES_MAX).await?;
+    }
     fetch.engine(record).await?;
     Ok(fetch.fetched)
 }

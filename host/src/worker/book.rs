@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use grid::flow::{AssignmentId, Checkpoint, Fault};
+use grid::flow::{AssignmentId, Checkpoint, Fault, Found};
 use registry::store::BlobReader;
 use tokio::sync::Notify;
 
@@ -38,9 +38,29 @@ pub(super) struct Task {
 
 /// A result that is not acknowledged.
 pub(super) struct Kept {
-    pub(super) done: Arc<Done>,
+    pub(super) word: Word,
     /// While these live, the store keeps the large outputs: nobody reads from them.
     pub(super) _outputs: Vec<BlobReader>,
+}
+
+/// What is said of an assignment that came to something.
+#[derive(Clone)]
+pub(super) enum Word {
+    /// A signed result.
+    Done(Arc<Done>),
+    /// What a task was run to, of which nothing is signed.
+    Found(Found),
+}
+
+impl Word {
+    /// Bytes that it takes in a frame, at most.
+    fn weight(&self) -> usize {
+        const FOUND: usize = 512;
+        match self {
+            Self::Done(done) => done.weight(),
+            Self::Found(_) => FOUND,
+        }
+    }
 }
 
 /// One entry of the book.
@@ -104,11 +124,13 @@ pub(super) struct News {
     pub(super) receipts: Vec<Arc<Done>>,
     pub(super) faults: Vec<(AssignmentId, Fault)>,
     pub(super) checkpoints: Vec<(AssignmentId, Checkpoint)>,
+    pub(super) found: Vec<(AssignmentId, Found)>,
 }
 
 impl News {
     pub(super) fn is_empty(&self) -> bool {
-        self.receipts.is_empty() && self.faults.is_empty() && self.checkpoints.is_empty()
+        let nothing_done = self.receipts.is_empty() && self.found.is_empty();
+        nothing_done && self.faults.is_empty() && self.checkpoints.is_empty()
     }
 }
 
@@ -273,15 +295,18 @@ impl Book {
         let mut news = News::default();
         let mut bytes = 0;
         while let Some(id) = state.unsent.front()
-            && news.receipts.len() < limits::BATCH_ITEMS_MAX
+            && news.receipts.len() + news.found.len() < limits::BATCH_ITEMS_MAX
         {
             if let Some(Held { stage: Stage::Finished(kept), .. }) = state.held.get(id) {
-                let weight = kept.done.weight();
+                let weight = kept.word.weight();
                 if bytes > 0 && bytes + weight > limits::BATCH_BYTES {
                     break;
                 }
                 bytes += weight;
-                news.receipts.push(kept.done.clone());
+                match kept.word.clone() {
+                    Word::Done(done) => news.receipts.push(done),
+                    Word::Found(found) => news.found.push((*id, found)),
+                }
             }
             state.unsent.pop_front();
         }

@@ -3,23 +3,32 @@
 //! A task is run in spans: after [`checkpoint_ms`](super::WorkerOptions::checkpoint_ms) it stops at its next state, the snapshot of
 //! that goes into the store, where the coordinator fetches it from, and the task goes on. What comes of the task is the same, and
 //! so is its receipt. A task without steps is one span.
+//!
+//! Where two results differ, a host is asked for a state, or for what comes of one segment: that is a span too, and nothing of it is
+//! signed.
 
 use bytes::Bytes;
 use grid::{
     dispatch::SNAPSHOT_REFUSED,
-    flow::{Checkpoint, Fault},
+    flow::{Checkpoint, Fault, Found, Until},
 };
 use registry::{
-    id::TaskId,
-    segment::{Snapshot, SnapshotError},
+    dispute::End,
+    id::{BlobHash, StateRoot, TaskId},
+    segment::{Snapshot, SnapshotError, State},
     store::BlobReader,
 };
 
-use super::{Shared, book::Task, executor::Stop};
+use super::{
+    Shared,
+    book::{Kept, Task, Word},
+    executor::{Stop, call},
+};
 use crate::{
     clock::Stopwatch,
     limits,
-    sandbox::{CancelToken, Finished, HostFault, Ran, Request, Sandbox, Span},
+    sandbox::{CancelToken, Finished, HostFault, Ran, Request, Sandbox, Span, snapshot_bytes_max},
+    task,
 };
 
 /// Runs a task to its end, from where the order says.
@@ -68,6 +77,33 @@ pub(super) fn run(
     }
 }
 
+/// Runs a task to a state, from where the order says, and tells what that is. A host that lies about tasks is asked for what it signed,
+/// which it has not: what it finds is the truth, and that is against it.
+pub(super) fn find(
+    shared: &Shared,
+    task: &Task,
+    sandbox: &Sandbox,
+    request: Request,
+    until: Until,
+    cancel: &CancelToken,
+) -> Result<Kept, Stop> {
+    let span = Span { from: inherited(shared, task)?, until: Some(until.state), pause_ms: None };
+    let (end, kept) = match sandbox.run_span(request.clone(), span, Some(cancel))? {
+        Ran::Done(finished) => {
+            let output = task::output(&finished);
+            (End::Task((&call(task).execution(sandbox.fingerprint(), &finished, &output)).into()), None)
+        }
+        Ran::Paused(bytes) => {
+            let (root, checkpoint) = opened(sandbox, &request, &bytes).map_err(|error| broken(&error))?;
+            (End::State(root), until.keeps.then_some((checkpoint, bytes)))
+        }
+    };
+    let (checkpoint, bytes) = kept.unzip();
+    let outputs = bytes.map(|bytes| publish(shared, bytes)).transpose();
+    let outputs = outputs.map_err(|detail| Fault::new("output_store", detail))?;
+    Ok(Kept { word: Word::Found(Found { end, checkpoint }), _outputs: outputs.into_iter().collect() })
+}
+
 /// What the order says to go on from.
 fn inherited(shared: &Shared, task: &Task) -> Result<Option<Bytes>, Fault> {
     let Some(from) = task.order.from else { return Ok(None) };
@@ -87,7 +123,7 @@ fn broken(error: &SnapshotError) -> HostFault {
     HostFault::SandboxDied { how: format!("it gave a snapshot that is none of its task: {error}") }
 }
 
-/// Puts a snapshot into the store and tells the coordinator. It comes from a process that is believed nothing.
+/// Puts a snapshot into the store and tells the coordinator.
 fn keep(
     shared: &Shared,
     task: &Task,
@@ -95,17 +131,27 @@ fn keep(
     request: &Request,
     bytes: Bytes,
 ) -> Result<BlobReader, Unkept> {
-    let length = bytes.len() as u64;
-    if length > limits::CHECKPOINT_BYTES_MAX {
-        return Err(Unkept::Room(format!("it has {length} bytes, over the bound of {}", limits::CHECKPOINT_BYTES_MAX)));
-    }
-    let snapshot = Snapshot::open(&bytes, limits::CHECKPOINT_BYTES_MAX).map_err(Unkept::Refused)?;
-    snapshot.check_of(request.module, TaskId(request.seed), sandbox.fingerprint()).map_err(Unkept::Refused)?;
-    let (index, fuel_used) = (snapshot.state.index, snapshot.state.fuel_used);
-    let store = &shared.options.store;
-    let published = shared.runtime.block_on(store.publish_bytes(bytes));
-    let kept = published.and_then(|published| Ok((published.hash, store.reader(published.hash)?)));
-    let (snapshot, reader) = kept.map_err(|error| Unkept::Room(error.to_string()))?;
-    shared.book.kept(task.entry, Checkpoint { index, fuel_used, snapshot, bytes: length });
+    let (_, checkpoint) = opened(sandbox, request, &bytes).map_err(Unkept::Refused)?;
+    let reader = publish(shared, bytes).map_err(Unkept::Room)?;
+    shared.book.kept(task.entry, checkpoint);
     Ok(reader)
+}
+
+/// The state of a snapshot, which comes from a process that is believed nothing.
+fn opened(sandbox: &Sandbox, request: &Request, bytes: &Bytes) -> Result<(StateRoot, Checkpoint), SnapshotError> {
+    let snapshot = Snapshot::open(bytes, snapshot_bytes_max(&request.limits))?;
+    snapshot.check_of(request.module, TaskId(request.seed), sandbox.fingerprint())?;
+    let State { index, fuel_used, .. } = snapshot.state;
+    let length = bytes.len() as u64;
+    let checkpoint = Checkpoint { index, fuel_used, snapshot: BlobHash::of(bytes), bytes: length };
+    Ok((snapshot.state.root(), checkpoint))
+}
+
+fn publish(shared: &Shared, bytes: Bytes) -> Result<BlobReader, String> {
+    let (store, length) = (&shared.options.store, bytes.len() as u64);
+    if length > limits::CHECKPOINT_BYTES_MAX {
+        return Err(format!("a state has {length} bytes, over the bound of {}", limits::CHECKPOINT_BYTES_MAX));
+    }
+    let published = shared.runtime.block_on(store.publish_bytes(bytes));
+    published.and_then(|published| store.reader(published.hash)).map_err(|error| error.to_string())
 }

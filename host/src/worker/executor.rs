@@ -19,7 +19,7 @@ use registry::{
 
 use super::{
     Shared, WorkerError,
-    book::Task,
+    book::{Kept, Task},
     checkpoint,
     job::{self, unavailable},
     log::ReceiptLog,
@@ -72,8 +72,9 @@ fn work(shared: &Arc<Shared>, results: &mpsc::Sender<Unsigned>) {
         shared.options.metrics.running(-1);
         match ended.unwrap_or_else(|_| Err(Stop::Fault(Fault::new("internal", "host panicked while it ran the task"))))
         {
-            Ok(unsigned) => {
-                if results.send(unsigned).is_err() {
+            Ok(Ended::Found(kept)) => shared.book.finished(entry, kept),
+            Ok(Ended::Unsigned(unsigned)) => {
+                if results.send(*unsigned).is_err() {
                     shared.book.faulted(entry, Fault::new("internal", "host does not sign any more"));
                 }
             }
@@ -109,9 +110,20 @@ impl From<HostFault> for Stop {
     }
 }
 
-fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Unsigned, Stop> {
+/// What came of an order.
+enum Ended {
+    /// A result.
+    Unsigned(Box<Unsigned>),
+    /// A state, or an end, that somebody wants to know of.
+    Found(Kept),
+}
+
+fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Ended, Stop> {
     let request = request(shared, task)?;
     let sandbox = task.job.sandbox(shared, task.order.engine)?;
+    if let Some(until) = task.order.until {
+        return checkpoint::find(shared, task, sandbox, request, until, cancel).map(Ended::Found);
+    }
     let finished = checkpoint::run(shared, task, sandbox, request, cancel)?;
     let finished = shared.options.conduct.apply(finished, shared.node);
     let metrics = &shared.options.metrics;
@@ -120,11 +132,12 @@ fn execute(shared: &Shared, task: &Task, cancel: &CancelToken) -> Result<Unsigne
     let (stdout, outputs) = keep(shared, &finished)?;
     let receipt = receipt(shared, task, sandbox, &finished, &output);
     metrics.task_inferred(receipt.device.as_ref());
-    Ok(Unsigned { entry: task.entry, receipt, output, stdout, task_us: finished.wall_micros, outputs })
+    let task_us = finished.wall_micros;
+    Ok(Ended::Unsigned(Box::new(Unsigned { entry: task.entry, receipt, output, stdout, task_us, outputs })))
 }
 
 /// The task as one call.
-fn call(task: &Task) -> Call<'_> {
+pub(super) fn call(task: &Task) -> Call<'_> {
     let (order, job) = (&task.order, &task.job);
     Call { template: &job.template, template_hash: job.hash, shard: order.shard, input: order.input }
 }

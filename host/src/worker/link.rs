@@ -216,6 +216,9 @@ async fn write_loop(shared: &Shared, send: &mut SendStream) -> End {
                 if !news.faults.is_empty() {
                     frame::push(&mut frames, &ToCoordinator::Faults(news.faults));
                 }
+                if !news.found.is_empty() {
+                    frame::push(&mut frames, &ToCoordinator::Found(news.found));
+                }
                 if !news.checkpoints.is_empty() {
                     frame::push(&mut frames, &ToCoordinator::Checkpoints(news.checkpoints));
                 }

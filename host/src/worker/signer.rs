@@ -21,7 +21,7 @@ use registry::{
 
 use super::{
     Shared, WorkerError,
-    book::{Entry, Kept},
+    book::{Entry, Kept, Word},
     log::{ReceiptLog, ReceiptLogError},
 };
 use crate::net::wire::Done;
@@ -65,7 +65,7 @@ fn sign(shared: &Shared, log: &mut ReceiptLog, batch: Vec<Unsigned>) {
             for (unsigned, receipt) in batch.into_iter().zip(signed) {
                 let Unsigned { entry, output, stdout, task_us, outputs, .. } = unsigned;
                 let done = Arc::new(Done { receipt, output, stdout, task_us });
-                shared.book.finished(entry, Kept { done, _outputs: outputs });
+                shared.book.finished(entry, Kept { word: Word::Done(done), _outputs: outputs });
             }
         }
         Err(error) => {

@@ -316,6 +316,7 @@ async fn a_coordinator_that_talks_garbage_is_left_and_tried_again() {
         engine: sandboxes().plain(Profile::Native),
         stdin: wire::Stdin::Inline(Bytes::new()),
         from: None,
+        until: None,
         lease_ms: 1,
     };
     frame::push(&mut unknown_job, &wire::ToHost::Assign(vec![order]));

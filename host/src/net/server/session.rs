@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use grid::flow::{AssignmentId, Checkpoint, Fault};
+use grid::flow::{AssignmentId, Fault};
 use iroh::endpoint::{Connection, RecvStream, SendStream};
 use registry::{
     canon,
@@ -247,7 +247,7 @@ async fn read_loop<D: Desk>(
     open: &Open,
     mut recv: RecvStream,
     receipts: mpsc::Sender<Vec<check::Raw>>,
-    kept: mpsc::Sender<Vec<(AssignmentId, Checkpoint)>>,
+    kept: mpsc::Sender<Vec<(AssignmentId, keep::Told)>>,
 ) -> End {
     loop {
         let silence = Duration::from_millis(limits::SILENCE_MS_MAX);
@@ -266,7 +266,14 @@ async fn read_loop<D: Desk>(
                 }
             }
             ToCoordinator::Checkpoints(told) => {
-                if kept.send(told).await.is_err() {
+                let told = told.into_iter().map(|(id, checkpoint)| (id, keep::Told::Kept(checkpoint)));
+                if kept.send(told.collect()).await.is_err() {
+                    return End::Stopping;
+                }
+            }
+            ToCoordinator::Found(told) => {
+                let told = told.into_iter().map(|(id, found)| (id, keep::Told::Found(found)));
+                if kept.send(told.collect()).await.is_err() {
                     return End::Stopping;
                 }
             }

@@ -8,14 +8,16 @@ use std::{
 use bytes::Bytes;
 use grid::{
     engines::Engines,
-    flow::{Assignment, Checkpoint, Slice},
+    flow::{Assignment, Checkpoint, Found, Slice},
 };
 use registry::{
-    id::{BlobHash, EngineFingerprint, JobId, ModuleHash, TaskId},
+    dispute,
+    id::{BlobHash, EngineFingerprint, JobId, ModuleHash, StateRoot, TaskId},
     job::{Class, JobSpec, ShardInfo, Stage, TaskTemplate},
     membership::Ticket,
     price::PriceTable,
     receipt::{Execution, Outcome, Output, OutputFile, Receipt},
+    segment::{MemoryState, Snapshot, State, Stream, chained, memory_root},
     sign::{Batch, SecretKey, Tip},
     store::{FetchLimits, StoreOptions},
 };
@@ -41,6 +43,7 @@ pub(crate) enum Told {
     Delivered(Vec<Delivered>),
     Faulted(Vec<(AssignmentId, Fault)>),
     Checkpoint(AssignmentId, Checkpoint),
+    Found(AssignmentId, Found),
 }
 
 /// A desk that passes on what it is told.
@@ -80,6 +83,10 @@ impl Desk for TestDesk {
 
     async fn checkpoint(&self, _node: NodeId, assignment: AssignmentId, checkpoint: Checkpoint) {
         let _ = self.told.send(Told::Checkpoint(assignment, checkpoint));
+    }
+
+    async fn found(&self, _node: NodeId, assignment: AssignmentId, found: Found) {
+        let _ = self.told.send(Told::Found(assignment, found));
     }
 }
 
@@ -245,6 +252,7 @@ pub(crate) fn assign(id: u64, job: u8, template: &Arc<TaskTemplate>, input: &[u8
         engine: EngineFingerprint([4; 32]),
         lease_ms: 60_000,
         from: None,
+        until: None,
     };
     ToHost::Assign {
         assignment: Box::new(assignment),
@@ -530,6 +538,65 @@ async fn kept_states_are_fetched_for_what_the_host_runs_and_for_nothing_else() {
     let long = Checkpoint { bytes: limits::CHECKPOINT_BYTES_MAX + 1, ..checkpoint(3, &other) };
     say(&mut link, &ToCoordinator::Checkpoints(vec![(AssignmentId(1), long)])).await;
     assert_eq!(farewell(&link).await, Farewell::Garbage);
+    grid.hosts.shutdown().await;
+    router.shutdown().await.unwrap();
+}
+
+/// A state without anything in it, and its snapshot.
+fn empty_state() -> (StateRoot, Vec<u8>) {
+    let memory = MemoryState { pages: 0, root: memory_root(&[]), refused: false };
+    let state = State {
+        module: ModuleHash([1; 32]),
+        task: TaskId([2; 32]),
+        engine: EngineFingerprint([3; 32]),
+        index: 0,
+        before: chained([]),
+        fuel_used: 7,
+        slept_ns: 0,
+        random_bytes: 0,
+        memory,
+        globals: Vec::new(),
+        stdin_bytes: 0,
+        stdout: Stream::of(b""),
+        log: Stream::of(b""),
+    };
+    (state.root(), Snapshot::encode(&state, &[], &[], b"", b""))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_host_found_is_held_against_the_snapshot_that_it_gives() {
+    let mut grid = Grid::start().await;
+    let host = Host::new(1).await;
+    let (store, _dir) = store().await;
+    let blobs = store.protocol(Arc::new(|_| true));
+    let router = Router::builder(host.endpoint.clone()).accept(store::ALPN, blobs).spawn();
+    let mut link = host.join(&grid).await;
+    let (_, outbox) = grid.up().await;
+    let template = template(ModuleHash::of(b"m"));
+    for id in [1, 2, 3] {
+        outbox.send(assign(id, 1, &template, b"in")).await.unwrap();
+    }
+    while !matches!(hear(&mut link).await, wire::ToHost::Assign(_)) {}
+    let (root, snapshot) = empty_state();
+    store.publish_bytes(snapshot.clone()).await.unwrap();
+    let bytes = snapshot.len() as u64;
+    let checkpoint = Some(Checkpoint { index: 0, fuel_used: 7, snapshot: BlobHash::of(&snapshot), bytes });
+    let end = dispute::End::State(root);
+    // With its snapshot, with none since none was asked for, and with that of another state.
+    let found = [
+        Found { end, checkpoint },
+        Found { end, checkpoint: None },
+        Found { end: dispute::End::State(StateRoot([9; 32])), checkpoint },
+    ];
+    for (id, found) in (1..).zip(found) {
+        say(&mut link, &ToCoordinator::Found(vec![(AssignmentId(id), found)])).await;
+        match (id, grid.next().await) {
+            (1 | 2, Told::Found(of, told)) => assert_eq!((of, told), (AssignmentId(id), found)),
+            (3, Told::Faulted(faults)) => assert_eq!(faults[0].1.word, "state_missing", "{faults:?}"),
+            (id, other) => panic!("{id}: {other:?}"),
+        }
+    }
+    assert_eq!(grid.store.read(BlobHash::of(&snapshot), bytes).await.unwrap(), snapshot);
     grid.hosts.shutdown().await;
     router.shutdown().await.unwrap();
 }
