@@ -83,7 +83,7 @@ impl State {
             .check()
             .map_err(|violation| Insane { rule: "the ledger's invariants hold", detail: violation.to_string() })?;
         for (id, job) in self.jobs.iter().filter(|(id, _)| self.ledger.knows(**id)) {
-            let held: BTreeSet<_> = self.ledger.held_of(*id).into_iter().collect();
+            let held: BTreeSet<_> = self.ledger.held_of(*id).collect();
             let (mut under_way, mut undecided) = (BTreeSet::new(), BTreeSet::new());
             for (_, shard) in job.shards().filter(|_| !job.phase.is_ended()) {
                 under_way.extend(shard.open.iter().map(|(assignment, _)| *assignment));

@@ -27,6 +27,13 @@ impl Draft {
         Self::new(cause).moved(from, to, amount)
     }
 
+    /// Transfers between accounts of which none is named twice, so that none has to be looked for; none of nothing.
+    pub(super) fn apart(cause: Cause, transfers: impl IntoIterator<Item = (Account, Account, Credits)>) -> Self {
+        let moved = transfers.into_iter().filter(|(.., amount)| !amount.is_zero());
+        let entries = moved.flat_map(|(from, to, amount)| [(from, -Delta::from(amount)), (to, amount.into())]);
+        Self { cause, entries: entries.collect() }
+    }
+
     /// One more transfer under the same cause; none of nothing.
     pub(super) fn and(self, from: Account, to: Account, amount: Credits) -> Result<Self, CreditsError> {
         if amount.is_zero() { Ok(self) } else { self.moved(from, to, amount) }

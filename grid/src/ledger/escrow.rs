@@ -279,8 +279,8 @@ impl Ledger {
     }
 
     /// Orders of the job that there are holds for.
-    pub fn held_of(&self, job: JobId) -> Vec<AssignmentId> {
-        self.jobs.get(&job).map_or_else(Vec::new, |job| job.holds.keys().copied().collect())
+    pub fn held_of(&self, job: JobId) -> impl Iterator<Item = AssignmentId> {
+        self.jobs.get(&job).into_iter().flat_map(|job| job.holds.keys().copied())
     }
 
     /// The least that any order of the job could cost at most; none before the first.

@@ -330,10 +330,8 @@ impl Ledger {
             *earned = earned.plus(payment.bill)?;
             payments.push(PaymentKey { job, shard, node });
         }
-        let mut draft = Draft::new(Cause::Settled { job });
-        for (operator, amount) in earned {
-            draft = draft.and(Account::Earned(operator), Account::Operator(operator), amount)?;
-        }
+        let own = |(operator, amount)| (Account::Earned(operator), Account::Operator(operator), amount);
+        let draft = Draft::apart(Cause::Settled { job }, earned.into_iter().map(own));
         Ok(Batch { draft: Some(draft).filter(|_| !payments.is_empty()), payments })
     }
 
