@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use registry::{
-    credits::{self, Credits, CreditsError, Delta},
-    id::{JobId, NodeId, OperatorId, ReceiptId},
-    job::ShardInfo,
+    credits::{Credits, CreditsError, Delta},
+    id::{JobId, OperatorId, ReceiptId},
 };
 
 use super::{
@@ -13,6 +12,7 @@ use super::{
     account::{Account, Cause, PaymentKey, PostingId},
     budget::{Budget, Role, Use},
     escrow::Job,
+    paid::Paid,
     payment::{Payment, Standing},
 };
 use crate::flow::Millis;
@@ -170,15 +170,11 @@ impl Ledger {
 
     /// Each payment is on the books with its verdict, none is there twice, and none is there that is not kept.
     fn check_payments(&self) -> Result<(), Violation> {
-        let mut receipts: BTreeSet<ReceiptId> = BTreeSet::new();
-        let mut operators: BTreeSet<(JobId, ShardInfo, OperatorId)> = BTreeSet::new();
+        self.check_once()?;
+        let first = self.books.first();
         for (payment, paid) in self.payments() {
-            let first = operators.insert((payment.job, payment.shard, paid.operator));
-            if !receipts.insert(paid.receipt) || !first {
-                return Err(Violation::Twice { payment });
-            }
             // Older ones are archived.
-            let archived = self.books.first().is_none_or(|first| paid.posting < first);
+            let archived = first.is_none_or(|first| paid.posting < first);
             if !archived && !self.is_on_books(payment, paid) {
                 return Err(Violation::Payment { payment, posting: paid.posting });
             }
@@ -193,9 +189,33 @@ impl Ledger {
         Ok(())
     }
 
+    /// No receipt is paid twice, and no operator for one shard.
+    fn check_once(&self) -> Result<(), Violation> {
+        let mut receipts: Vec<ReceiptId> = self.payments().map(|(_, paid)| paid.receipt).collect();
+        receipts.sort_unstable();
+        if let Some(twice) = receipts.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]) {
+            let mut both = self.payments().filter(|(_, paid)| paid.receipt == twice).map(|(payment, _)| payment);
+            return both.nth(1).map_or(Ok(()), |payment| Err(Violation::Twice { payment }));
+        }
+        for (id, job) in &self.jobs {
+            if !job.payments.is_indexed() {
+                return Err(Violation::Index { what: "shards' payments" });
+            }
+            // They lie together by shard, each of which has few.
+            let mut earlier: Vec<&Paid> = Vec::new();
+            for paid in job.payments.by_shard() {
+                earlier.retain(|other| other.shard == paid.shard);
+                if earlier.iter().any(|other| other.payment.operator == paid.payment.operator) {
+                    return Err(Violation::Twice { payment: paid.key(*id) });
+                }
+                earlier.push(paid);
+            }
+        }
+        Ok(())
+    }
+
     fn payments(&self) -> impl Iterator<Item = (PaymentKey, &Payment)> {
-        let keyed = |job: JobId, (shard, node): (ShardInfo, NodeId)| PaymentKey { job, shard, node };
-        self.jobs.iter().flat_map(move |(id, job)| job.payments.iter().map(move |(key, paid)| (keyed(*id, *key), paid)))
+        self.jobs.iter().flat_map(|(id, job)| job.payments.iter().map(|(_, paid)| (paid.key(*id), &paid.payment)))
     }
 
     fn is_on_books(&self, payment: PaymentKey, paid: &Payment) -> bool {
@@ -208,28 +228,17 @@ impl Ledger {
 
     /// A job's budget is its payments and holds, within its cap, and its escrow is what is left.
     fn check_budget(&self, id: JobId, job: &Job) -> Result<(), Violation> {
-        let of = |role: Role| -> Result<Use, CreditsError> {
-            let paid = job.payments.values().filter(|paid| paid.role == role && paid.standing != Standing::Returned);
-            let held = job.holds.values().filter(|hold| hold.order.role == role);
-            Ok(Use {
-                spent: credits::sum(paid.map(|paid| paid.bill))?,
-                held: credits::sum(held.map(|hold| hold.worst))?,
-            })
-        };
+        let (of_work, of_audits, are_billed) = job.derived()?;
         let Budget { cap, audit_reserve, work, audits, .. } = job.budget;
         let escrow = self.books.funds(Account::Escrow(id));
         let for_work = cap.minus(audit_reserve)?;
-        let bills = job.payments.values().map(|paid| {
-            let bill = job.prices.get(&paid.prices).and_then(|prices| prices.bill(&paid.usage).ok());
-            bill.is_some_and(|bill| bill.total == paid.bill)
-        });
         let rules = [
-            (work == of(Role::Work)? && audits == of(Role::Audit)?, "budget"),
+            (work == of_work && audits == of_audits, "budget"),
             (work.spent.plus(work.held)? <= for_work, "part of the cap for audits"),
             (job.budget.escrow()? == escrow, "escrow"),
             (work.held.plus(audits.held)? <= escrow, "sum of the holds"),
             (job.closed_ms.is_none() || job.budget.free()?.is_zero(), "refund"),
-            (bills.into_iter().all(|holds| holds), "bills"),
+            (are_billed, "bills"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, what)) => Err(Violation::Budget { job: id, what }),
@@ -239,20 +248,10 @@ impl Ledger {
 
     /// Escrow is of jobs, earnings are unsettled payments, and what is unsettled has its date and its owner.
     fn check_unsettled(&self) -> Result<(), Violation> {
-        let mut computed: BTreeMap<Account, Credits> = BTreeMap::new();
-        let mut due: BTreeSet<(Millis, Due)> = BTreeSet::new();
-        let mut unsettled = BTreeSet::new();
-        for (key, paid) in self.payments() {
-            let Standing::Pending { due_ms } = paid.standing else { continue };
-            add(&mut computed, Account::Earned(paid.operator), paid.bill)?;
-            unsettled.insert((paid.operator, key.job));
-            if self.jobs.get(&key.job).is_some_and(|job| !job.contested.contains(&key.shard)) {
-                due.insert((due_ms, Due::Job(key.job)));
-            }
-        }
-        for (asked, unbonding) in &self.unbonding {
+        self.check_dates()?;
+        let mut computed = self.earned()?;
+        for unbonding in self.unbonding.values() {
             add(&mut computed, Account::Unbonding(unbonding.operator), unbonding.amount)?;
-            due.insert((unbonding.due_ms, Due::Unbonding(*asked)));
         }
         for (account, balance) in self.books.balances().map(|(account, stands)| (account, stands.credits())) {
             let balance = balance.unwrap_or_default();
@@ -275,14 +274,72 @@ impl Ledger {
         let unsettled_of = |operator: &OperatorId| (*operator, self.books.funds(Account::Earned(*operator)));
         let slashed = self.slashed.iter().map(|operator| (*operator, self.at_risk(*operator)));
         let mut at_risk = self.convicted.keys().map(unsettled_of).chain(slashed);
-        if let Some((operator, at_risk)) = at_risk.find(|(_, at_risk)| !at_risk.is_zero()) {
-            return Err(Violation::Convicted { operator, at_risk });
+        match at_risk.find(|(_, at_risk)| !at_risk.is_zero()) {
+            Some((operator, at_risk)) => Err(Violation::Convicted { operator, at_risk }),
+            None => Ok(()),
         }
-        let indices = [(due == self.due, "dates"), (unsettled == self.unsettled, "operators' payments")];
-        match indices.into_iter().find(|(holds, _)| !holds) {
+    }
+
+    /// What is unsettled has its date, and every job is found by the posting that opened it.
+    fn check_dates(&self) -> Result<(), Violation> {
+        let mut due: BTreeSet<(Millis, Due)> =
+            self.unbonding.iter().map(|(asked, unbonding)| (unbonding.due_ms, Due::Unbonding(*asked))).collect();
+        for (id, job) in &self.jobs {
+            let mut dates: BTreeMap<Millis, u32> = BTreeMap::new();
+            for due_ms in job.pending().filter_map(|(_, paid)| paid.payment.standing.due_ms()) {
+                *dates.entry(due_ms).or_default() += 1;
+            }
+            if dates != job.dates {
+                return Err(Violation::Index { what: "dates" });
+            }
+            due.extend(dates.into_keys().map(|due_ms| (due_ms, Due::Job(*id))));
+        }
+        let opened = self.jobs.iter().map(|(id, job)| (job.opened, *id)).collect();
+        match [(due == self.due, "dates"), (self.opened == opened, "openings")].into_iter().find(|(holds, _)| !holds) {
             Some((_, what)) => Err(Violation::Index { what }),
             None => Ok(()),
         }
+    }
+
+    /// What operators have earned and is not settled, once it is clear that those payments are just the ones that are known
+    /// as theirs: each of these is pending, and there are as many.
+    fn earned(&self) -> Result<BTreeMap<Account, Credits>, Violation> {
+        let mut earned = BTreeMap::new();
+        let mut known = 0;
+        for (operator, own) in &self.unsettled {
+            let account = Account::Earned(*operator);
+            earned.insert(account, Credits::ZERO);
+            for (opened, place) in own {
+                let job = self.opened.get(opened).and_then(|id| self.jobs.get(id));
+                let paid = job.and_then(|job| job.payments.at(*place)).map(|paid| paid.payment);
+                let pending = paid.filter(|paid| paid.operator == *operator && paid.standing.is_pending());
+                let Some(paid) = pending else { return Err(Violation::Index { what: "operators' payments" }) };
+                add(&mut earned, account, paid.bill)?;
+                known += 1;
+            }
+        }
+        let pending = self.payments().filter(|(_, paid)| paid.standing.is_pending()).count();
+        if pending == known { Ok(earned) } else { Err(Violation::Index { what: "operators' payments" }) }
+    }
+}
+
+impl Job {
+    /// What its payments and holds say was used for work, and for audits, and whether each payment follows from its usage.
+    fn derived(&self) -> Result<(Use, Use, bool), CreditsError> {
+        let (mut work, mut audits, mut are_billed) = (Use::default(), Use::default(), true);
+        for (_, Paid { payment, .. }) in self.payments.iter() {
+            let bill = self.prices.get(&payment.prices).and_then(|prices| prices.bill(&payment.usage).ok());
+            are_billed &= bill.is_some_and(|bill| bill.total == payment.bill);
+            if payment.standing != Standing::Returned {
+                let of_role = if payment.role == Role::Work { &mut work } else { &mut audits };
+                of_role.spent = of_role.spent.plus(payment.bill)?;
+            }
+        }
+        for hold in self.holds.values() {
+            let of_role = if hold.order.role == Role::Work { &mut work } else { &mut audits };
+            of_role.held = of_role.held.plus(hold.worst)?;
+        }
+        Ok((work, audits, are_billed))
     }
 }
 
