@@ -322,8 +322,8 @@ pub struct State {
     /// Accepted results of unfinished jobs that one operator alone stands for, whatever newcomers have repeated of them.
     unchecked: BTreeSet<(OperatorId, JobId, ShardKey)>,
     jobs: BTreeMap<JobId, Job>,
-    open: BTreeMap<AssignmentId, Open>,
-    open_of: BTreeSet<(NodeId, AssignmentId)>,
+    /// Apart from their keys, which come and go all the time.
+    open: BTreeMap<AssignmentId, Box<Open>>,
     /// Jobs with queued shards, whose turn comes in this order.
     turn: VecDeque<JobId>,
     timers: BTreeSet<(Millis, Timer)>,
@@ -350,7 +350,6 @@ impl State {
             config,
             jobs: BTreeMap::new(),
             open: BTreeMap::new(),
-            open_of: BTreeSet::new(),
             turn: VecDeque::new(),
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -455,9 +454,8 @@ fn end(state: &mut State, id: JobId, phase: Phase, now: Millis, effects: &mut Ve
     let open = job.end(phase, &state.qualification.recent_of(id), now);
     effects.push(Effect::Notify { job: id, notice: Notice::Ended { phase: job.phase.verb().to_owned() } });
     state.ended_shards += u64::from(job.shard_count());
-    let alone: Vec<_> = job.shards().filter_map(|(key, shard)| Some((shard.sole_supporter()?, id, key))).collect();
-    for alone in alone {
-        state.unchecked.remove(&alone);
+    for (operator, key) in job.shards().filter_map(|(key, shard)| Some((shard.sole_supporter()?, key))) {
+        state.unchecked.remove(&(operator, id, key));
     }
     for assignment in open {
         if let Some(open) = settle::drop_open(state, assignment, now) {

@@ -205,6 +205,20 @@ impl Shard {
         }
     }
 
+    /// It is given to an operator's host, to repeat its result or for it. Most shards have one execution, and never two at a
+    /// time: a list of one is a quarter of what a list has room for otherwise, and there are as many lists as tasks.
+    pub(super) fn order(&mut self, assignment: AssignmentId, operator: OperatorId, probe: bool) {
+        let list = if probe { &mut self.probes } else { &mut self.open };
+        list.reserve_exact(1);
+        list.push((assignment, operator));
+    }
+
+    /// A receipt came of an execution.
+    pub(super) fn add(&mut self, cast: Cast) {
+        self.casts.reserve_exact(1);
+        self.casts.push(cast);
+    }
+
     /// Every comparable result, by whomever.
     fn results(&self, config: &Config) -> Vec<Vote> {
         let comparable = self.casts.iter().filter(|cast| Some(cast.engine()) == self.engine);

@@ -11,6 +11,7 @@ use super::{
     State,
     job::{Cast, ShardKey},
 };
+use crate::flow::AssignmentId;
 
 /// A rule that a state breaks: a defect of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,10 +39,9 @@ impl State {
 
     /// Executions under way: of connected halves that agree, and each with its timer.
     fn check_open(&self) -> Result<(), Insane> {
-        let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
+        let mut held: BTreeMap<NodeId, Vec<AssignmentId>> = BTreeMap::new();
         for (id, open) in &self.open {
-            *held.entry(open.node).or_default() += 1;
-            holds("an open execution is its host's", &self.open_of.contains(&(open.node, *id)), &true)?;
+            held.entry(open.node).or_default().push(*id);
             holds("an open execution has its timer", &self.timers.contains(&open.timer), &true)?;
             // What is repeated may be of a job that is over, and even forgotten.
             let Some(job) = self.jobs.get(&open.job) else {
@@ -52,12 +52,11 @@ impl State {
             let known = list.is_some_and(|list| list.contains(&(*id, open.operator)));
             holds("an open execution is its shard's", &known, &true)?;
         }
-        holds("hosts have the executions that are open", &self.open_of.len(), &self.open.len())?;
         for (node, host) in self.fleet.hosts() {
-            let counted = held.get(&node).copied().unwrap_or(0);
-            holds("a host's executions are counted", &(node, host.in_flight), &(node, counted))?;
+            let open = held.remove(&node).unwrap_or_default();
+            holds("hosts have the executions that are open", &(node, &host.assignments), &(node, &open))?;
         }
-        Ok(())
+        holds("open executions are of hosts that are known", &held, &BTreeMap::new())
     }
 
     fn check_shards(&self) -> Result<(), Insane> {

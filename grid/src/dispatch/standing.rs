@@ -173,7 +173,8 @@ fn next_probe(state: &State) -> Option<(JobId, Placed)> {
     let nodes = fleet::after(&state.newcomers, state.qualification.cursor).take(candidates_max);
     nodes.filter(|node| state.fleet.is_roomy(*node)).find_map(|node| {
         // One at a time: whoever lies about the first shall not have lied about ten.
-        let host = state.fleet.get(node).filter(|host| host.in_flight == 0 && !disputes(state, host.operator))?;
+        let host =
+            state.fleet.get(node).filter(|host| host.assignments.is_empty() && !disputes(state, host.operator))?;
         state.qualification.recent.iter().rev().take(scan_max).find_map(|(id, key)| {
             let job = state.jobs.get(id).filter(|job| matches!(job.phase, Phase::Mapping | Phase::Done))?;
             let shard = job.shard(*key).filter(|shard| shard.accepted.is_some())?;
@@ -203,7 +204,7 @@ pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, ef
     let Some(shard) = job.shard_mut(key) else { return };
     let alone = shard.sole_witness();
     let says = cast.commitment();
-    shard.casts.push(cast);
+    shard.add(cast);
     shard.probers.push(open.operator);
     let is_referee = state.config.vouched.contains(&open.operator);
     if is_referee && has_ended {
