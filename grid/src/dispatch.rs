@@ -319,8 +319,6 @@ pub struct State {
     /// Connected hosts of operators without standing.
     newcomers: BTreeSet<NodeId>,
     qualification: Qualification,
-    /// Accepted results of unfinished jobs that one operator alone stands for, whatever newcomers have repeated of them.
-    unchecked: BTreeSet<(OperatorId, JobId, ShardKey)>,
     jobs: BTreeMap<JobId, Job>,
     /// Apart from their keys, which come and go all the time.
     open: BTreeMap<AssignmentId, Box<Open>>,
@@ -346,7 +344,6 @@ impl State {
             reputation: Reputation::new(&config.vouched),
             newcomers: BTreeSet::new(),
             qualification: Qualification::new(&config.audit),
-            unchecked: BTreeSet::new(),
             config,
             jobs: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -454,9 +451,6 @@ fn end(state: &mut State, id: JobId, phase: Phase, now: Millis, effects: &mut Ve
     let open = job.end(phase, &state.qualification.recent_of(id), now);
     effects.push(Effect::Notify { job: id, notice: Notice::Ended { phase: job.phase.verb().to_owned() } });
     state.ended_shards += u64::from(job.shard_count());
-    for (operator, key) in job.shards().filter_map(|(key, shard)| Some((shard.sole_supporter()?, key))) {
-        state.unchecked.remove(&(operator, id, key));
-    }
     for assignment in open {
         if let Some(open) = settle::drop_open(state, assignment, now) {
             effects.push(Effect::Revoke { node: open.node, assignment });

@@ -372,6 +372,8 @@ pub struct Job {
     /// Queued shards whose results differ: they may wait for a referee for long, and hold up no others meanwhile.
     #[serde(default)]
     disputed: BTreeSet<ShardKey>,
+    /// Accepted results, until the job ends, that one operator alone stands for, whatever newcomers have repeated of them.
+    pub(super) unchecked: BTreeSet<(OperatorId, ShardKey)>,
 }
 
 impl Job {
@@ -397,6 +399,7 @@ impl Job {
             fresh: (0..count).map(|index| ShardKey { stage: Stage::Map, index }).collect(),
             partial: BTreeSet::new(),
             disputed: BTreeSet::new(),
+            unchecked: BTreeSet::new(),
         }
     }
 
@@ -499,6 +502,12 @@ impl Job {
         [&self.disputed, &self.partial, &self.fresh].into_iter().flat_map(move |queue| queue.iter().take(max)).copied()
     }
 
+    /// The results that this operator alone stands for.
+    pub(super) fn unchecked_of(&self, operator: OperatorId) -> impl Iterator<Item = ShardKey> {
+        let first = (operator, ShardKey { stage: Stage::Map, index: 0 });
+        self.unchecked.range(first..).take_while(move |(other, _)| *other == operator).map(|(_, key)| *key)
+    }
+
     /// Whether the shard is queued since its results differ.
     pub(super) fn is_disputed(&self, key: ShardKey) -> bool {
         self.disputed.contains(&key)
@@ -583,6 +592,7 @@ impl Job {
         self.fresh.clear();
         self.partial.clear();
         self.disputed.clear();
+        self.unchecked.clear();
         let is_done = self.phase == Phase::Done;
         let mut open = Vec::new();
         let map = self.map.iter_mut().zip(0..).map(|(shard, index)| (Stage::Map, index, shard));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use registry::{
-    id::{JobId, NodeId, OperatorId},
+    id::{NodeId, OperatorId},
     job::{Class, Stage},
 };
 
@@ -60,7 +60,12 @@ impl State {
     }
 
     fn check_shards(&self) -> Result<(), Insane> {
-        let mut unchecked: BTreeSet<(OperatorId, JobId, ShardKey)> = BTreeSet::new();
+        for job in self.jobs.values() {
+            let mut unchecked: BTreeSet<(OperatorId, ShardKey)> = BTreeSet::new();
+            let open = job.shards().filter(|_| !job.phase.is_ended());
+            unchecked.extend(open.filter_map(|(key, shard)| Some((shard.sole_supporter()?, key))));
+            holds("results that one operator stands for are known", &job.unchecked, &unchecked)?;
+        }
         for (id, job) in self.jobs.iter().filter(|(_, job)| !job.phase.is_ended()) {
             let accepted = job.shards().filter(|(key, shard)| key.stage == Stage::Map && shard.accepted.is_some());
             holds("accepted shards are counted", &job.accepted_count(), &(accepted.count() as u32))?;
@@ -70,10 +75,9 @@ impl State {
                 if shard.accepted.is_some() {
                     holds("nothing is open of an accepted shard", &(id, key, shard.open.len()), &(id, key, 0))?;
                 }
-                unchecked.extend(shard.sole_supporter().map(|operator| (operator, *id, key)));
             }
         }
-        holds("results that one operator stands for are known", &self.unchecked, &unchecked)
+        Ok(())
     }
 
     /// Every order of a job that somebody pays for is held for until there is a verdict on it, and nothing else is.

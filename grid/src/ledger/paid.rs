@@ -63,9 +63,9 @@ impl Payments {
         self.made.get_mut(place as usize)
     }
 
-    /// Shard by shard.
-    pub(super) fn by_shard(&self) -> impl Iterator<Item = &Paid> {
-        self.of_shard.iter().filter_map(|(_, place)| self.at(*place))
+    /// Shard by shard, as indexed.
+    pub(super) fn by_shard(&self) -> impl Iterator<Item = (ShardInfo, Option<&Paid>)> {
+        self.of_shard.iter().map(|(shard, place)| (*shard, self.at(*place)))
     }
 
     /// Those for one shard, with their places.
@@ -95,12 +95,6 @@ impl Payments {
     /// No more, or few, are to come.
     pub(super) fn shrink(&mut self) {
         self.made.shrink_to_fit();
-    }
-
-    /// Whether the index has each payment once.
-    pub(super) fn is_indexed(&self) -> bool {
-        let is_there = |(shard, place): &(ShardInfo, Place)| self.at(*place).is_some_and(|paid| paid.shard == *shard);
-        self.of_shard.len() == self.made.len() && self.of_shard.iter().all(is_there)
     }
 }
 
