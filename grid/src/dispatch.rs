@@ -43,12 +43,12 @@ use registry::{
 use serde::{Deserialize, Serialize};
 
 use self::job::ShardKey;
-use self::standing::Qualification;
 pub use self::{
     job::{Job, Phase},
     sane::Insane,
     view::{Costs, ExecutionView, HostQuote, HostView, JobView, Pay, Purpose, ShardView, Why},
 };
+use self::{standing::Qualification, timers::Timers};
 use crate::{
     config::Config,
     fleet::Fleet,
@@ -324,7 +324,7 @@ pub struct State {
     open: BTreeMap<AssignmentId, Box<Open>>,
     /// Jobs with queued shards, whose turn comes in this order.
     turn: VecDeque<JobId>,
-    timers: BTreeSet<(Millis, Timer)>,
+    timers: Timers,
     /// Ended jobs, oldest first.
     ended: VecDeque<JobId>,
     /// Shards of these.
@@ -348,7 +348,7 @@ impl State {
             jobs: BTreeMap::new(),
             open: BTreeMap::new(),
             turn: VecDeque::new(),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             ended: VecDeque::new(),
             ended_shards: 0,
             assignments: 0,
@@ -366,7 +366,7 @@ impl State {
 
     /// When the next [`Event::Tick`] is due.
     pub fn next_timer(&self) -> Option<Millis> {
-        let timer = self.timers.first().map(|(due, _)| *due);
+        let timer = self.timers.first().map(|(due, _)| due);
         timer.into_iter().chain(self.ledger.next_due()).min()
     }
 

@@ -387,6 +387,15 @@ impl Fleet {
         }
     }
 
+    /// Whether what hosts ask is counted as it is.
+    pub fn asks_are_counted(&self) -> bool {
+        let mut asks: BTreeMap<&PriceTable, u32> = BTreeMap::new();
+        for (_, host) in self.hosts().filter(|(_, host)| host.connected && host.suspended.is_none()) {
+            *asks.entry(&host.offer.prices).or_default() += 1;
+        }
+        asks.into_iter().eq(self.asks.iter().map(|(prices, hosts)| (prices, *hosts)))
+    }
+
     /// The first host whose room is not as it is kept, if any.
     pub fn misplaced(&self) -> Option<NodeId> {
         let kept = |node: NodeId, host: &Host, class: Class| {
@@ -394,13 +403,13 @@ impl Fleet {
             room == (self.room.contains(&node) && host.trusted.contains(class))
         };
         let classes = [Class::Exact, Class::Homogeneous, Class::Tolerant];
-        let is_kept = |(node, host): &(&NodeId, &Box<Host>)| {
+        let is_kept = |(node, host): &(NodeId, &Host)| {
             let has_room = host.has_room(self.ahead_ms);
             host.is_roomy == has_room
-                && self.room.contains(*node) == has_room
-                && self.room_gpu.contains(*node) == (has_room && host.offer.engines.has(DeviceKind::Gpu))
-                && classes.into_iter().all(|class| kept(**node, host, class))
+                && self.room.contains(node) == has_room
+                && self.room_gpu.contains(node) == (has_room && host.offer.engines.has(DeviceKind::Gpu))
+                && classes.into_iter().all(|class| kept(*node, host, class))
         };
-        self.hosts.iter().find(|host| !is_kept(host)).map(|(node, _)| *node)
+        self.hosts().find(|host| !is_kept(host)).map(|(node, _)| node)
     }
 }

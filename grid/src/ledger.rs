@@ -45,13 +45,14 @@
 //! crash loses what the journal has not, and no more. What it keeps is bounded by [`Ledger::forget`] for jobs and by
 //! [`Ledger::archive`] for postings.
 //!
-//! - `account`: accounts and postings. `books`: what stands on them, and the one place where that changes.
+//! - `account`: accounts and postings. `balances`: what stands on them. `books`: the one place where that changes.
 //! - `entry`: what an owner enters by hand.
 //! - `escrow`: a job's holds and refunds, out of its `budget`. `payment`: from a verdict to an operator. `paid`: where payments lie. `stake`: deposit, withdrawal, loss.
 //! - `quote`: what a job will cost. `statement`, `invoice`: what happened, for people, by `table` as CSV and JSON.
 //! - `check`: the invariants.
 
 mod account;
+mod balances;
 mod books;
 mod budget;
 mod check;

@@ -139,7 +139,7 @@ impl Ledger {
 
     /// Postings add up to nothing each, to what stands on the accounts, and nobody is below zero.
     fn check_books(&self) -> Result<(), Violation> {
-        let mut computed = self.books.openings().clone();
+        let mut computed = self.books.openings().collect::<BTreeMap<_, _>>();
         for posting in self.books.postings() {
             let sum: i128 = posting.entries.iter().map(|(_, delta)| i128::from(delta.micro())).sum();
             if sum != 0 {

@@ -131,12 +131,8 @@ impl Ledger {
 
     /// What an operator can lose: its stake, what of it is unbonding, and what it has earned and is not settled.
     pub fn at_risk(&self, operator: OperatorId) -> Credits {
-        let accounts = [Account::Stake(operator), Account::Unbonding(operator), Account::Earned(operator)];
         // Three parts of what the mint gave are no more than that.
-        accounts
-            .map(|account| self.books.funds(account))
-            .into_iter()
-            .fold(Credits::ZERO, |sum, part| sum.plus(part).unwrap_or(Credits::MAX))
+        self.books.at_risk(operator).into_iter().fold(Credits::ZERO, |sum, part| sum.plus(part).unwrap_or(Credits::MAX))
     }
 
     /// Takes from a convicted operator what it has earned and is not settled: it is paid no more and may not stake again.
