@@ -48,13 +48,13 @@ use serde::{Deserialize, Serialize};
 
 use self::checkpoint::Kept;
 use self::job::ShardKey;
-use self::standing::Qualification;
 pub use self::{
     checkpoint::REFUSED as SNAPSHOT_REFUSED,
     job::{Job, Phase},
     sane::Insane,
     view::{Costs, ExecutionView, HostQuote, HostView, JobView, Pay, Purpose, ShardView, Why},
 };
+use self::{standing::Qualification, timers::Timers};
 use crate::{
     config::Config,
     fleet::Fleet,
@@ -370,14 +370,12 @@ pub struct State {
     /// Connected hosts of operators without standing.
     newcomers: BTreeSet<NodeId>,
     qualification: Qualification,
-    /// Accepted results of unfinished jobs that one operator alone stands for, whatever newcomers have repeated of them.
-    unchecked: BTreeSet<(OperatorId, JobId, ShardKey)>,
     jobs: BTreeMap<JobId, Job>,
-    open: BTreeMap<AssignmentId, Open>,
-    open_of: BTreeSet<(NodeId, AssignmentId)>,
+    /// Apart from their keys, which come and go all the time.
+    open: BTreeMap<AssignmentId, Box<Open>>,
     /// Jobs with queued shards, whose turn comes in this order.
     turn: VecDeque<JobId>,
-    timers: BTreeSet<(Millis, Timer)>,
+    timers: Timers,
     /// Ended jobs, oldest first.
     ended: VecDeque<JobId>,
     /// Shards of these.
@@ -397,13 +395,11 @@ impl State {
             reputation: Reputation::new(&config.vouched),
             newcomers: BTreeSet::new(),
             qualification: Qualification::new(&config.audit),
-            unchecked: BTreeSet::new(),
             config,
             jobs: BTreeMap::new(),
             open: BTreeMap::new(),
-            open_of: BTreeSet::new(),
             turn: VecDeque::new(),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             ended: VecDeque::new(),
             ended_shards: 0,
             assignments: 0,
@@ -421,7 +417,7 @@ impl State {
 
     /// When the next [`Event::Tick`] is due.
     pub fn next_timer(&self) -> Option<Millis> {
-        let timer = self.timers.first().map(|(due, _)| *due);
+        let timer = self.timers.first().map(|(due, _)| due);
         timer.into_iter().chain(self.ledger.next_due()).min()
     }
 
@@ -509,10 +505,6 @@ fn end(state: &mut State, id: JobId, phase: Phase, now: Millis, effects: &mut Ve
     let open = job.end(phase, &state.qualification.recent_of(id), now);
     effects.push(Effect::Notify { job: id, notice: Notice::Ended { phase: job.phase.verb().to_owned() } });
     state.ended_shards += u64::from(job.shard_count());
-    let alone: Vec<_> = job.shards().filter_map(|(key, shard)| Some((shard.sole_supporter()?, id, key))).collect();
-    for alone in alone {
-        state.unchecked.remove(&alone);
-    }
     for assignment in open {
         if let Some(open) = settle::drop_open(state, assignment, now) {
             effects.push(Effect::Revoke { node: open.node, assignment });

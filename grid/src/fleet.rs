@@ -14,13 +14,14 @@ use registry::{
     id::{EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId},
     job::{Class, ShardInfo},
     membership::NodeCert,
+    price::PriceTable,
     sign::Signed,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     engines::EngineAsk,
-    flow::{Millis, Offer},
+    flow::{AssignmentId, Millis, Offer},
     reputation::Classes,
 };
 
@@ -66,8 +67,8 @@ pub struct Host {
     pub connected: bool,
     /// When that last changed.
     pub since_ms: Millis,
-    /// Assignments that it holds.
-    pub in_flight: u32,
+    /// Assignments that it holds, oldest first.
+    pub assignments: Vec<AssignmentId>,
     /// Running average of its time for a task, in microseconds.
     pub task_us: u64,
     /// Modules that it ran lately.
@@ -79,9 +80,16 @@ pub struct Host {
     pub trusted: Classes,
     /// Why it gets no more work, if so.
     pub suspended: Option<Suspension>,
+    /// Whether it is among those with room: looked at far more often than it changes.
+    is_roomy: bool,
 }
 
 impl Host {
+    /// How many assignments it holds.
+    pub fn in_flight(&self) -> u32 {
+        u32::try_from(self.assignments.len()).unwrap_or(u32::MAX)
+    }
+
     /// Assignments that it may hold: its slots, and as many more as it is expected to finish in `ahead_ms`.
     pub fn window(&self, ahead_ms: u64) -> u32 {
         let ahead = u64::from(self.offer.slots).saturating_mul(ahead_ms * 1000) / self.task_us.max(1);
@@ -89,7 +97,7 @@ impl Host {
     }
 
     fn has_room(&self, ahead_ms: u64) -> bool {
-        self.connected && self.suspended.is_none() && self.in_flight < self.window(ahead_ms)
+        self.connected && self.suspended.is_none() && self.in_flight() < self.window(ahead_ms)
     }
 }
 
@@ -103,7 +111,8 @@ pub fn after(nodes: &BTreeSet<NodeId>, start: Option<NodeId>) -> impl Iterator<I
 /// All hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fleet {
-    hosts: BTreeMap<NodeId, Host>,
+    /// Apart from their keys, so that few places in memory are looked at to find one.
+    hosts: BTreeMap<NodeId, Box<Host>>,
     of_operator: BTreeMap<OperatorId, BTreeSet<NodeId>>,
     /// Hosts that could take an assignment now.
     room: BTreeSet<NodeId>,
@@ -114,6 +123,8 @@ pub struct Fleet {
     room_trusted: BTreeMap<Class, BTreeSet<NodeId>>,
     /// Connected, unsuspended hosts by operator, by engine.
     engines: BTreeMap<EngineFingerprint, BTreeMap<OperatorId, u32>>,
+    /// What connected, unsuspended hosts ask, and how many of them each.
+    asks: BTreeMap<PriceTable, u32>,
     suspended: BTreeMap<OperatorId, Suspension>,
     /// Where the next search for a host starts.
     cursor: Option<NodeId>,
@@ -128,12 +139,12 @@ impl Fleet {
 
     /// The host, if it ever joined.
     pub fn get(&self, node: NodeId) -> Option<&Host> {
-        self.hosts.get(&node)
+        self.hosts.get(&node).map(Box::as_ref)
     }
 
     /// Every host that ever joined.
     pub fn hosts(&self) -> impl Iterator<Item = (NodeId, &Host)> {
-        self.hosts.iter().map(|(node, host)| (*node, host))
+        self.hosts.iter().map(|(node, host)| (*node, host.as_ref()))
     }
 
     /// Whether any host could take an assignment.
@@ -149,7 +160,7 @@ impl Fleet {
     /// Hosts of an operator.
     pub fn hosts_of(&self, operator: OperatorId) -> impl Iterator<Item = (NodeId, &Host)> {
         let nodes = self.of_operator.get(&operator).into_iter().flatten();
-        nodes.filter_map(|node| Some((*node, self.hosts.get(node)?)))
+        nodes.filter_map(|node| Some((*node, self.get(*node)?)))
     }
 
     /// Hosts with room that may have such a device, of operators that are trusted in the class where one is given. `max` at most,
@@ -168,7 +179,7 @@ impl Fleet {
             (_, None) => &self.room,
         };
         let around = after(room, start.or(self.cursor)).take(max);
-        around.filter_map(|node| Some((node, self.hosts.get(&node)?)))
+        around.filter_map(|node| Some((node, self.get(node)?)))
     }
 
     /// None of the next `max` hosts with room was of use: the next search starts behind them. Says whether there are others.
@@ -206,20 +217,29 @@ impl Fleet {
             nodes.remove(&node);
         }
         self.of_operator.entry(operator).or_default().insert(node);
-        let host = self.hosts.entry(node).or_insert_with(|| Host {
-            operator,
-            cert: cert.clone(),
-            offer: offer.clone(),
-            connected: true,
-            since_ms: now,
-            in_flight: 0,
-            task_us: UNKNOWN_TASK_US,
-            warm: BTreeSet::new(),
-            record: Record::default(),
-            trusted: Classes::default(),
-            suspended: None,
-        });
-        *host = Host { operator, cert, offer, connected: true, since_ms: now, suspended, ..host.clone() };
+        match self.hosts.get_mut(&node) {
+            Some(host) => {
+                (host.operator, host.cert, host.offer) = (operator, cert, offer);
+                (host.connected, host.since_ms, host.suspended) = (true, now, suspended);
+            }
+            None => {
+                let new = Host {
+                    operator,
+                    cert,
+                    offer,
+                    connected: true,
+                    since_ms: now,
+                    assignments: Vec::new(),
+                    task_us: UNKNOWN_TASK_US,
+                    warm: BTreeSet::new(),
+                    record: Record::default(),
+                    trusted: Classes::default(),
+                    suspended,
+                    is_roomy: false,
+                };
+                self.hosts.insert(node, Box::new(new));
+            }
+        }
         self.count(node);
     }
 
@@ -233,19 +253,19 @@ impl Fleet {
     }
 
     /// A host was given an assignment.
-    pub fn take(&mut self, node: NodeId) {
+    pub fn take(&mut self, node: NodeId, assignment: AssignmentId) {
         self.cursor = Some(node);
         if let Some(host) = self.hosts.get_mut(&node) {
-            host.in_flight += 1;
+            host.assignments.push(assignment);
             host.record.assigned += 1;
         }
         self.refresh(node);
     }
 
     /// A host is rid of an assignment, whatever came of it.
-    pub fn release(&mut self, node: NodeId) {
+    pub fn release(&mut self, node: NodeId, assignment: AssignmentId) {
         if let Some(host) = self.hosts.get_mut(&node) {
-            host.in_flight = host.in_flight.saturating_sub(1);
+            host.assignments.retain(|held| *held != assignment);
         }
         self.refresh(node);
     }
@@ -283,8 +303,8 @@ impl Fleet {
 
     /// In these classes the results of a host's operator may be accepted alone.
     pub fn trust(&mut self, node: NodeId, classes: Classes) {
-        let is_roomy = self.is_roomy(node);
         let Some(host) = self.hosts.get_mut(&node).filter(|host| host.trusted != classes) else { return };
+        let is_roomy = host.is_roomy;
         for class in std::mem::replace(&mut host.trusted, classes).iter() {
             self.room_trusted.entry(class).or_default().remove(&node);
         }
@@ -298,6 +318,11 @@ impl Fleet {
         self.suspended.contains_key(&operator)
     }
 
+    /// The price tables of connected hosts that are not suspended.
+    pub fn asks(&self) -> impl ExactSizeIterator<Item = &PriceTable> {
+        self.asks.keys()
+    }
+
     fn counts(&self, node: NodeId) -> Option<(Vec<EngineFingerprint>, OperatorId)> {
         let host = self.hosts.get(&node).filter(|host| host.connected && host.suspended.is_none())?;
         Some((host.offer.engines.fingerprints().collect(), host.operator))
@@ -305,6 +330,8 @@ impl Fleet {
 
     fn count(&mut self, node: NodeId) {
         if let Some((engines, operator)) = self.counts(node) {
+            let prices = self.get(node).map(|host| host.offer.prices.clone()).unwrap_or_default();
+            *self.asks.entry(prices).or_default() += 1;
             for engine in engines {
                 *self.engines.entry(engine).or_default().entry(operator).or_default() += 1;
             }
@@ -314,6 +341,14 @@ impl Fleet {
 
     fn uncount(&mut self, node: NodeId) {
         let Some((engines, operator)) = self.counts(node) else { return };
+        if let Some(prices) = self.hosts.get(&node).map(|host| &host.offer.prices)
+            && let Some(hosts) = self.asks.get_mut(prices)
+        {
+            *hosts -= 1;
+            if *hosts == 0 {
+                self.asks.remove(prices);
+            }
+        }
         for engine in engines {
             let Some(operators) = self.engines.get_mut(&engine) else { continue };
             if let Some(hosts) = operators.get_mut(&operator) {
@@ -329,9 +364,14 @@ impl Fleet {
     }
 
     fn refresh(&mut self, node: NodeId) {
-        let Some(host) = self.hosts.get(&node) else { return };
+        let Some(host) = self.hosts.get_mut(&node) else { return };
         let has_room = host.has_room(self.ahead_ms);
-        let changed = if has_room { self.room.insert(node) } else { self.room.remove(&node) };
+        let changed = std::mem::replace(&mut host.is_roomy, has_room) != has_room;
+        if changed && has_room {
+            self.room.insert(node);
+        } else if changed {
+            self.room.remove(&node);
+        }
         if host.offer.engines.has(DeviceKind::Gpu) && has_room {
             self.room_gpu.insert(node);
         } else if !self.room_gpu.is_empty() {
@@ -347,6 +387,15 @@ impl Fleet {
         }
     }
 
+    /// Whether what hosts ask is counted as it is.
+    pub fn asks_are_counted(&self) -> bool {
+        let mut asks: BTreeMap<&PriceTable, u32> = BTreeMap::new();
+        for (_, host) in self.hosts().filter(|(_, host)| host.connected && host.suspended.is_none()) {
+            *asks.entry(&host.offer.prices).or_default() += 1;
+        }
+        asks.into_iter().eq(self.asks.iter().map(|(prices, hosts)| (prices, *hosts)))
+    }
+
     /// The first host whose room is not as it is kept, if any.
     pub fn misplaced(&self) -> Option<NodeId> {
         let kept = |node: NodeId, host: &Host, class: Class| {
@@ -354,12 +403,13 @@ impl Fleet {
             room == (self.room.contains(&node) && host.trusted.contains(class))
         };
         let classes = [Class::Exact, Class::Homogeneous, Class::Tolerant];
-        let is_kept = |(node, host): &(&NodeId, &Host)| {
+        let is_kept = |(node, host): &(NodeId, &Host)| {
             let has_room = host.has_room(self.ahead_ms);
-            self.room.contains(*node) == has_room
-                && self.room_gpu.contains(*node) == (has_room && host.offer.engines.has(DeviceKind::Gpu))
-                && classes.into_iter().all(|class| kept(**node, host, class))
+            host.is_roomy == has_room
+                && self.room.contains(node) == has_room
+                && self.room_gpu.contains(node) == (has_room && host.offer.engines.has(DeviceKind::Gpu))
+                && classes.into_iter().all(|class| kept(*node, host, class))
         };
-        self.hosts.iter().find(|host| !is_kept(host)).map(|(node, _)| *node)
+        self.hosts().find(|host| !is_kept(host)).map(|(node, _)| node)
     }
 }

@@ -45,13 +45,14 @@
 //! crash loses what the journal has not, and no more. What it keeps is bounded by [`Ledger::forget`] for jobs and by
 //! [`Ledger::archive`] for postings.
 //!
-//! - `account`: accounts and postings. `books`: what stands on them, and the one place where that changes.
+//! - `account`: accounts and postings. `balances`: what stands on them. `books`: the one place where that changes.
 //! - `entry`: what an owner enters by hand.
-//! - `escrow`: a job's holds and refunds, out of its `budget`. `payment`: from a verdict to an operator. `stake`: deposit, withdrawal, loss.
+//! - `escrow`: a job's holds and refunds, out of its `budget`. `payment`: from a verdict to an operator. `paid`: where payments lie. `stake`: deposit, withdrawal, loss.
 //! - `quote`: what a job will cost. `statement`, `invoice`: what happened, for people, by `table` as CSV and JSON.
 //! - `check`: the invariants.
 
 mod account;
+mod balances;
 mod books;
 mod budget;
 mod check;
@@ -59,6 +60,7 @@ mod entry;
 mod error;
 mod escrow;
 mod invoice;
+mod paid;
 mod payment;
 #[cfg(test)]
 mod properties;
@@ -91,7 +93,7 @@ pub use self::{
     statement::{Statement, StatementLine},
     table::{Cell, Table},
 };
-use self::{books::Books, escrow::Job, stake::Unbonding};
+use self::{books::Books, escrow::Job, paid::Unsettled, stake::Unbonding};
 use crate::flow::Millis;
 
 /// Payments of a job are settled together, so many times in an audit window.
@@ -182,8 +184,9 @@ pub struct Ledger {
     jobs: BTreeMap<JobId, Job>,
     /// What [`Ledger::settle`] does, and when.
     due: BTreeSet<(Millis, Due)>,
-    /// Jobs in which an operator has payments that it can still lose.
-    unsettled: BTreeSet<(OperatorId, JobId)>,
+    /// Jobs by the postings that opened them, which are shorter names.
+    opened: BTreeMap<PostingId, JobId>,
+    unsettled: Unsettled,
     /// Stake that is being withdrawn, by the posting that asked.
     unbonding: BTreeMap<PostingId, Unbonding>,
     /// Operators that are paid no more, by the receipt that each was convicted of.

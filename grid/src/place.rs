@@ -7,6 +7,7 @@ use registry::{
     device::DeviceAsk,
     id::{EngineFingerprint, ModuleHash, NodeId, OperatorId},
     job::{Class, Limits},
+    price::PriceTable,
 };
 use serde::Serialize;
 
@@ -18,6 +19,8 @@ use crate::{
 
 /// Of so many hosts that may run a shard the best is taken: hardly worse than the best of all, and a large fleet is not walked.
 const CHOICE: usize = 16;
+/// Price tables that are compared with what a shard may cost before any host is looked at.
+const ASKS_MAX: usize = 8;
 
 /// What a shard needs of its next host.
 #[derive(Debug, Clone, Copy)]
@@ -182,16 +185,28 @@ pub fn capable(limits: &Limits, ask: &EngineAsk, host: &Host) -> Result<(), Reas
     ask.lack(&host.offer.engines.0).map_or(Ok(()), |lack| Err(Reason::Lacks(lack)))
 }
 
+/// What an execution costs at most.
+fn worst(limits: &Limits, device: DeviceAsk, prices: &PriceTable) -> Credits {
+    if prices.is_free() {
+        return Credits::ZERO;
+    }
+    // What has no bill is over the bound of all credits.
+    prices.worst(limits, device).map_or(Credits::MAX, |bill| bill.total)
+}
+
+/// Whether none of the hosts asks as little as the shard's next execution may cost. Not looked at where they ask too many
+/// different things: then each is looked at as it comes.
+fn is_too_dear(need: &Need<'_>, fleet: &Fleet) -> bool {
+    let asks = fleet.asks();
+    asks.len() <= ASKS_MAX && asks.into_iter().all(|prices| worst(need.limits, need.ask.device, prices) > need.budget)
+}
+
 /// Whether an execution costs no more there than it may.
 ///
 /// # Errors
 /// What it may cost.
 pub fn affordable(limits: &Limits, device: DeviceAsk, free: Credits, host: &Host) -> Result<(), Reason> {
-    if host.offer.prices.is_free() {
-        return Ok(());
-    }
-    // What has no bill is over the bound of all credits.
-    let worst = host.offer.prices.worst(limits, device).map_or(Credits::MAX, |bill| bill.total);
+    let worst = worst(limits, device, &host.offer.prices);
     if worst > free { Err(Reason::Price { worst, free }) } else { Ok(()) }
 }
 
@@ -214,8 +229,8 @@ pub fn consider(need: &Need<'_>, node: NodeId, host: &Host, fleet: &Fleet, confi
     affordable(need.limits, need.ask.device, need.budget, host)?;
     let engine = engine(need, host, fleet)?;
     let window = host.window(config.ahead_ms);
-    if host.in_flight >= window {
-        return Err(Reason::Full { in_flight: host.in_flight });
+    if host.in_flight() >= window {
+        return Err(Reason::Full { in_flight: host.in_flight() });
     }
     // A host that fails everything at once always has room: while the others are busy it must not use up all attempts.
     if need.faulted.contains(&node) && another_may(need, engine, fleet) {
@@ -271,7 +286,7 @@ pub fn any_of(operators: &BTreeSet<OperatorId>, need: &Need<'_>, fleet: &Fleet) 
 
 /// A host that has the module beats one that has to fetch it, unless it is far busier; one that failed the shard is last.
 fn score(need: &Need<'_>, node: NodeId, host: &Host, window: u32) -> Score {
-    let free = i64::from(window - host.in_flight) * 100 / i64::from(window.max(1));
+    let free = i64::from(window - host.in_flight()) * 100 / i64::from(window.max(1));
     let warm = if host.warm.contains(&need.module) { 50 } else { 0 };
     let failed_it = i64::from(need.faulted.contains(&node)) * 10_000;
     let record = host.record;
@@ -282,6 +297,9 @@ fn score(need: &Need<'_>, node: NodeId, host: &Host, window: u32) -> Score {
 /// The best of the hosts with room, if any may run the shard, and its engine. Where the search starts somewhere, the first that may:
 /// an auditor is who was drawn, and not who looks best.
 pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, EngineFingerprint)> {
+    if is_too_dear(need, fleet) {
+        return None;
+    }
     let max = config.candidates_max;
     match need.among {
         // Few, and anywhere.
@@ -333,7 +351,11 @@ mod tests {
     };
 
     use super::*;
-    use crate::{engines::Engines, flow::Offer, reputation::Classes};
+    use crate::{
+        engines::Engines,
+        flow::{AssignmentId, Offer},
+        reputation::Classes,
+    };
 
     pub(super) const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
     const PORTABLE: EngineFingerprint = EngineFingerprint([8; 32]);
@@ -393,7 +415,7 @@ mod tests {
         assert_eq!(reason(&Need { engine: Some(EngineFingerprint([0; 32])), ..need }, &fleet, 1), Some(Reason::Engine));
         let greedy = Limits { memory_bytes_max: 2 << 30, ..limits };
         assert!(matches!(reason(&Need { limits: &greedy, ..need }, &fleet, 1), Some(Reason::Memory { .. })));
-        fleet.take(NodeId([1; 32]));
+        fleet.take(NodeId([1; 32]), AssignmentId(1));
         assert_eq!(reason(&need, &fleet, 1), Some(Reason::Full { in_flight: 1 }));
         fleet.down(NodeId([2; 32]), 0);
         assert_eq!(reason(&need, &fleet, 2), Some(Reason::Away));
@@ -423,7 +445,7 @@ mod tests {
         let mut fleet = fleet(&[(1, 1), (2, 2)]);
         let faulted = [NodeId([1; 32])];
         let need = Need { faulted: &faulted, quorum: 1, ..need(&limits) };
-        fleet.take(NodeId([2; 32]));
+        fleet.take(NodeId([2; 32]), AssignmentId(1));
         assert_eq!(reason(&need, &fleet, 1), Some(Reason::Failed));
         assert_eq!(pick(&need, &fleet, &Config::default()), None);
         fleet.down(NodeId([2; 32]), 0);
@@ -454,9 +476,9 @@ mod tests {
         assert_eq!(picked(&qualified, &fleet), None, "nobody said that its results may be accepted alone");
         fleet.trust(NodeId([150; 32]), Classes::only(Class::Exact));
         assert_eq!(picked(&qualified, &fleet), Some(150));
-        fleet.take(NodeId([150; 32]));
+        fleet.take(NodeId([150; 32]), AssignmentId(1));
         assert_eq!((picked(&referees, &fleet), picked(&qualified, &fleet)), (None, None));
-        fleet.release(NodeId([150; 32]));
+        fleet.release(NodeId([150; 32]), AssignmentId(1));
         assert_eq!((picked(&qualified, &fleet), fleet.misplaced()), (Some(150), None));
     }
 
@@ -466,7 +488,7 @@ mod tests {
         let mut fleet = fleet(&[(1, 1), (2, 2), (3, 3)]);
         let mut picked = Vec::new();
         while let Some((node, _)) = pick(&need(&limits), &fleet, &Config::default()) {
-            fleet.take(node);
+            fleet.take(node, AssignmentId(1));
             picked.push(node.0[0]);
         }
         picked.sort_unstable();

@@ -221,6 +221,20 @@ impl Shard {
         }
     }
 
+    /// It is given to an operator's host, to repeat its result or for it. Most shards have one execution, and never two at a
+    /// time: a list of one is a quarter of what a list has room for otherwise, and there are as many lists as tasks.
+    pub(super) fn order(&mut self, assignment: AssignmentId, operator: OperatorId, probe: bool) {
+        let list = if probe { &mut self.probes } else { &mut self.open };
+        list.reserve_exact(1);
+        list.push((assignment, operator));
+    }
+
+    /// A receipt came of an execution.
+    pub(super) fn add(&mut self, cast: Cast) {
+        self.casts.reserve_exact(1);
+        self.casts.push(cast);
+    }
+
     /// Every comparable result, by whomever.
     fn results(&self, config: &Config) -> Vec<Vote> {
         let comparable = self.casts.iter().filter(|cast| Some(cast.engine()) == self.engine);
@@ -375,6 +389,8 @@ pub struct Job {
     /// Queued shards whose results differ: they may wait for a referee for long, and hold up no others meanwhile.
     #[serde(default)]
     disputed: BTreeSet<ShardKey>,
+    /// Accepted results, until the job ends, that one operator alone stands for, whatever newcomers have repeated of them.
+    pub(super) unchecked: BTreeSet<(OperatorId, ShardKey)>,
 }
 
 impl Job {
@@ -400,6 +416,7 @@ impl Job {
             fresh: (0..count).map(|index| ShardKey { stage: Stage::Map, index }).collect(),
             partial: BTreeSet::new(),
             disputed: BTreeSet::new(),
+            unchecked: BTreeSet::new(),
         }
     }
 
@@ -502,6 +519,12 @@ impl Job {
         [&self.disputed, &self.partial, &self.fresh].into_iter().flat_map(move |queue| queue.iter().take(max)).copied()
     }
 
+    /// The results that this operator alone stands for.
+    pub(super) fn unchecked_of(&self, operator: OperatorId) -> impl Iterator<Item = ShardKey> {
+        let first = (operator, ShardKey { stage: Stage::Map, index: 0 });
+        self.unchecked.range(first..).take_while(move |(other, _)| *other == operator).map(|(_, key)| *key)
+    }
+
     /// Whether the shard is queued since its results differ.
     pub(super) fn is_disputed(&self, key: ShardKey) -> bool {
         self.disputed.contains(&key)
@@ -586,6 +609,7 @@ impl Job {
         self.fresh.clear();
         self.partial.clear();
         self.disputed.clear();
+        self.unchecked.clear();
         let is_done = self.phase == Phase::Done;
         let mut open = Vec::new();
         let map = self.map.iter_mut().zip(0..).map(|(shard, index)| (Stage::Map, index, shard));

@@ -128,7 +128,8 @@ pub(super) fn convict(state: &mut State, lie: &Lie<'_>, now: Millis) {
 
 /// The job has ended: what has no verdict by now gets none, and what is left of the cap goes back.
 pub(super) fn close(state: &mut State, id: JobId, now: Millis) {
-    for assignment in state.ledger.held_of(id) {
+    let held: Vec<AssignmentId> = state.ledger.held_of(id).collect();
+    for assignment in held {
         release(state, id, assignment, now);
     }
     let _unpaid = state.ledger.close(id, now);
@@ -141,7 +142,7 @@ pub(super) fn is_spent(state: &State, id: JobId) -> Option<Fault> {
     let job = state.jobs.get(&id).filter(|job| !job.phase.is_ended())?;
     let queued = job.queued(state.config.scan_max).filter_map(|key| job.shard(key));
     let free = queued.map(|shard| budget(state, id, shard)).max()?;
-    if least <= free || state.ledger.held_of(id).iter().any(|assignment| state.open.contains_key(assignment)) {
+    if least <= free || state.ledger.held_of(id).any(|assignment| state.open.contains_key(&assignment)) {
         return None;
     }
     let (accepted, shards) = (job.accepted_count(), job.shard_count());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use registry::{
-    id::{JobId, NodeId, OperatorId},
+    id::{NodeId, OperatorId},
     job::{Class, Stage},
 };
 
@@ -11,6 +11,7 @@ use super::{
     State,
     job::{Cast, ShardKey},
 };
+use crate::flow::AssignmentId;
 
 /// A rule that a state breaks: a defect of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,10 +39,9 @@ impl State {
 
     /// Executions under way: of connected halves that agree, and each with its timer.
     fn check_open(&self) -> Result<(), Insane> {
-        let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
+        let mut held: BTreeMap<NodeId, Vec<AssignmentId>> = BTreeMap::new();
         for (id, open) in &self.open {
-            *held.entry(open.node).or_default() += 1;
-            holds("an open execution is its host's", &self.open_of.contains(&(open.node, *id)), &true)?;
+            held.entry(open.node).or_default().push(*id);
             holds("an open execution has its timer", &self.timers.contains(&open.timer), &true)?;
             // What is repeated may be of a job that is over, and even forgotten.
             let Some(job) = self.jobs.get(&open.job) else {
@@ -52,16 +52,20 @@ impl State {
             let known = list.is_some_and(|list| list.contains(&(*id, open.operator)));
             holds("an open execution is its shard's", &known, &true)?;
         }
-        holds("hosts have the executions that are open", &self.open_of.len(), &self.open.len())?;
         for (node, host) in self.fleet.hosts() {
-            let counted = held.get(&node).copied().unwrap_or(0);
-            holds("a host's executions are counted", &(node, host.in_flight), &(node, counted))?;
+            let open = held.remove(&node).unwrap_or_default();
+            holds("hosts have the executions that are open", &(node, &host.assignments), &(node, &open))?;
         }
-        Ok(())
+        holds("open executions are of hosts that are known", &held, &BTreeMap::new())
     }
 
     fn check_shards(&self) -> Result<(), Insane> {
-        let mut unchecked: BTreeSet<(OperatorId, JobId, ShardKey)> = BTreeSet::new();
+        for job in self.jobs.values() {
+            let mut unchecked: BTreeSet<(OperatorId, ShardKey)> = BTreeSet::new();
+            let open = job.shards().filter(|_| !job.phase.is_ended());
+            unchecked.extend(open.filter_map(|(key, shard)| Some((shard.sole_supporter()?, key))));
+            holds("results that one operator stands for are known", &job.unchecked, &unchecked)?;
+        }
         for (id, job) in self.jobs.iter().filter(|(_, job)| !job.phase.is_ended()) {
             let accepted = job.shards().filter(|(key, shard)| key.stage == Stage::Map && shard.accepted.is_some());
             holds("accepted shards are counted", &job.accepted_count(), &(accepted.count() as u32))?;
@@ -71,10 +75,9 @@ impl State {
                 if shard.accepted.is_some() {
                     holds("nothing is open of an accepted shard", &(id, key, shard.open.len()), &(id, key, 0))?;
                 }
-                unchecked.extend(shard.sole_supporter().map(|operator| (operator, *id, key)));
             }
         }
-        holds("results that one operator stands for are known", &self.unchecked, &unchecked)
+        Ok(())
     }
 
     /// Every order of a job that somebody pays for is held for until there is a verdict on it, and nothing else is.
@@ -83,7 +86,7 @@ impl State {
             .check()
             .map_err(|violation| Insane { rule: "the ledger's invariants hold", detail: violation.to_string() })?;
         for (id, job) in self.jobs.iter().filter(|(id, _)| self.ledger.knows(**id)) {
-            let held: BTreeSet<_> = self.ledger.held_of(*id).into_iter().collect();
+            let held: BTreeSet<_> = self.ledger.held_of(*id).collect();
             let (mut under_way, mut undecided) = (BTreeSet::new(), BTreeSet::new());
             for (_, shard) in job.shards().filter(|_| !job.phase.is_ended()) {
                 under_way.extend(shard.open.iter().map(|(assignment, _)| *assignment));
@@ -108,6 +111,7 @@ impl State {
             let trusted = self.reputation.classes(host.operator);
             holds("hosts are trusted as their operators are", &(node, &host.trusted), &(node, &trusted))?;
         }
+        holds("what hosts ask is counted", &self.fleet.asks_are_counted(), &true)?;
         holds("hosts with room are known", &self.fleet.misplaced(), &None)
     }
 }

@@ -103,13 +103,14 @@ pub(super) fn need<'a>(
 fn assign(state: &mut State, id: JobId, placed: Placed, now: Millis, effects: &mut Vec<Effect>) -> bool {
     let (key, node, engine) = placed;
     let role = state.jobs.get(&id).and_then(|job| job.shard(key)).map(|shard| money::role(shard, &state.config));
-    let (Some(role), Some(operator)) = (role, state.fleet.get(node).map(|host| host.operator)) else { return false };
+    let (Some(role), Some(host)) = (role, state.fleet.get(node)) else { return false };
+    let trusted = host.trusted;
     if !money::hold(state, id, key, AssignmentId(state.assignments + 1), node, role) {
         return false;
     }
     let newcomers_quorum = state.config.audit.newcomers_quorum;
     let Some(job) = state.jobs.get_mut(&id) else { return false };
-    let newcomer = job.audits() && !state.reputation.qualified(job.spec.class).contains(&operator);
+    let newcomer = job.audits() && !trusted.contains(job.spec.class);
     let Some(shard) = job.shard_mut(key) else { return false };
     shard.engine = Some(engine);
     shard.attempts += 1;
@@ -166,7 +167,7 @@ pub(super) fn order(
     shard.resumed += u32::from(kept.is_some());
     state.assignments += 1;
     let assignment = AssignmentId(state.assignments);
-    if probe { &mut shard.probes } else { &mut shard.open }.push((assignment, operator));
+    shard.order(assignment, operator, probe);
     effects.push(Effect::Assign {
         node,
         assignment: Assignment {
@@ -188,23 +189,20 @@ pub(super) fn order(
         (now + straggles_ms, Timer::Straggler(assignment))
     };
     state.timers.insert(timer);
-    state.open.insert(
-        assignment,
-        Open {
-            job: id,
-            shard: key,
-            node,
-            operator,
-            engine,
-            since: now,
-            lease_until,
-            timer,
-            straggling: false,
-            probe,
-            until,
-            kept,
-        },
-    );
-    state.open_of.insert((node, assignment));
-    state.fleet.take(node);
+    let open = Open {
+        job: id,
+        shard: key,
+        node,
+        operator,
+        engine,
+        since: now,
+        lease_until,
+        timer,
+        straggling: false,
+        probe,
+        until,
+        kept,
+    };
+    state.open.insert(assignment, Box::new(open));
+    state.fleet.take(node, assignment);
 }

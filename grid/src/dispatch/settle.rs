@@ -30,10 +30,9 @@ pub(super) fn drop_open(state: &mut State, id: AssignmentId, now: Millis) -> Opt
 
 /// Takes an execution off the lists, whatever came of it.
 fn close(state: &mut State, id: AssignmentId) -> Option<Open> {
-    let open = state.open.remove(&id)?;
-    state.open_of.remove(&(open.node, id));
+    let open = *state.open.remove(&id)?;
     state.timers.remove(&open.timer);
-    state.fleet.release(open.node);
+    state.fleet.release(open.node, id);
     if let Some(shard) = state.jobs.get_mut(&open.job).and_then(|job| job.shard_mut(open.shard)) {
         shard.open.retain(|(assignment, _)| *assignment != id);
         shard.probes.retain(|(assignment, _)| *assignment != id);
@@ -71,15 +70,19 @@ pub(super) fn not_held(
             );
         }
     }
-    for id in holding.iter().filter(|id| !state.open_of.contains(&(node, **id))) {
+    for id in holding.iter().filter(|id| !is_open(state, node, **id)) {
         effects.push(Effect::Revoke { node, assignment: *id });
     }
 }
 
 /// Executions that a host has.
 pub(super) fn open_of(state: &State, node: NodeId) -> Vec<AssignmentId> {
-    let range = (node, AssignmentId(0))..=(node, AssignmentId(u64::MAX));
-    state.open_of.range(range).map(|(_, id)| *id).collect()
+    state.fleet.get(node).map_or_else(Vec::new, |host| host.assignments.clone())
+}
+
+/// Whether the host has this execution.
+fn is_open(state: &State, node: NodeId, id: AssignmentId) -> bool {
+    state.open.get(&id).is_some_and(|open| open.node == node)
 }
 
 /// A receipt came.
@@ -93,7 +96,7 @@ pub(super) fn receipt(
     effects: &mut Vec<Effect>,
 ) {
     let id = AssignmentId(receipt.receipt().nonce);
-    if !state.open_of.contains(&(node, id)) {
+    if !is_open(state, node, id) {
         // Late: its lease ended or its job did. The host may forget it.
         effects.push(Effect::Acknowledge { node, assignment: id });
         return;
@@ -120,7 +123,7 @@ pub(super) fn receipt(
         standing::probed(state, &open, cast, now, effects);
         return;
     }
-    shard.casts.push(cast);
+    shard.add(cast);
     standing::draw(state, open.job, open.shard, now);
     // Accepting a shard closed its other executions, so this one's shard is still undecided.
     judge(state, open.job, open.shard, now, effects);
@@ -381,7 +384,7 @@ pub(super) fn fault(
     now: Millis,
     effects: &mut Vec<Effect>,
 ) {
-    if !state.open_of.contains(&(node, id)) {
+    if !is_open(state, node, id) {
         return;
     }
     let Some(mut open) = drop_open(state, id, now) else { return };

@@ -130,8 +130,8 @@ pub(super) fn accepted(state: &mut State, id: JobId, key: ShardKey, now: Millis)
     let Some(shard) = job.shard(key) else { return };
     let class = job.spec.class;
     let (alone, witnesses) = (shard.sole_supporter(), shard.witnesses());
-    if let Some(operator) = alone {
-        state.unchecked.insert((operator, id, key));
+    if let (Some(operator), Some(job)) = (alone, state.jobs.get_mut(&id)) {
+        job.unchecked.insert((operator, key));
     }
     if witnesses.len() > 1 {
         witnesses.into_iter().for_each(|operator| confirm(state, operator, class, now));
@@ -173,7 +173,8 @@ fn next_probe(state: &State) -> Option<(JobId, Placed)> {
     let nodes = fleet::after(&state.newcomers, state.qualification.cursor).take(candidates_max);
     nodes.filter(|node| state.fleet.is_roomy(*node)).find_map(|node| {
         // One at a time: whoever lies about the first shall not have lied about ten.
-        let host = state.fleet.get(node).filter(|host| host.in_flight == 0 && !disputes(state, host.operator))?;
+        let host =
+            state.fleet.get(node).filter(|host| host.assignments.is_empty() && !disputes(state, host.operator))?;
         state.qualification.recent.iter().rev().take(scan_max).find_map(|(id, key)| {
             let job = state.jobs.get(id).filter(|job| matches!(job.phase, Phase::Mapping | Phase::Done))?;
             let shard = job.shard(*key).filter(|shard| shard.accepted.is_some())?;
@@ -203,7 +204,7 @@ pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, ef
     let Some(shard) = job.shard_mut(key) else { return };
     let alone = shard.sole_witness();
     let says = cast.commitment();
-    shard.casts.push(cast);
+    shard.add(cast);
     shard.probers.push(open.operator);
     let is_referee = state.config.vouched.contains(&open.operator);
     if is_referee && has_ended {
@@ -303,7 +304,7 @@ fn withdraw(state: &mut State, id: JobId, key: ShardKey, effects: &mut Vec<Effec
         effects.push(Effect::Notify { job: id, notice: Notice::Withdrawn { shard } });
     }
     if let Some(operator) = alone {
-        state.unchecked.remove(&(operator, id, key));
+        job.unchecked.remove(&(operator, key));
     }
 }
 
@@ -312,9 +313,8 @@ pub(super) fn void(state: &mut State, operator: OperatorId, now: Millis, effects
     state.reputation.forget(operator);
     state.qualification.disputes.remove(&operator);
     sort_all_of(state, operator);
-    let first = (operator, JobId([0; 32]), ShardKey { stage: Stage::Map, index: 0 });
-    let alone = state.unchecked.range(first..).take_while(|(other, ..)| *other == operator);
-    let alone: Vec<(JobId, ShardKey)> = alone.map(|(_, id, key)| (*id, *key)).collect();
+    let alone = state.jobs.iter().flat_map(|(id, job)| job.unchecked_of(operator).map(|key| (*id, key)));
+    let alone: Vec<(JobId, ShardKey)> = alone.collect();
     for (id, key) in alone {
         let is_mapping = state.jobs.get(&id).is_some_and(|job| job.phase == Phase::Mapping);
         if !is_mapping || key.stage != Stage::Map {

@@ -1,6 +1,9 @@
 //! What happens by itself as time passes: leases end, stragglers are hedged, back-offs and graces end, jobs time out.
 
+use std::collections::BTreeSet;
+
 use registry::id::{JobId, NodeId};
+use serde::{Deserialize, Serialize};
 
 use super::{Effect, Job, Phase, State, Timer, end, job::ShardKey, settle, standing, trial};
 use crate::flow::{AssignmentId, Fault, Millis};
@@ -8,9 +11,71 @@ use crate::flow::{AssignmentId, Fault, Millis};
 /// Hosts have this many graces to come back after the coordinator itself was away.
 const RESTART_GRACES: u64 = 5;
 
+/// Timers in their order. Executions have by far the most, and short names: they are kept apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Timers {
+    executions: BTreeSet<(Millis, OfExecution)>,
+    others: BTreeSet<(Millis, Timer)>,
+}
+
+/// Those of executions, which come before all others of the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum OfExecution {
+    Straggler(AssignmentId),
+    Lease(AssignmentId),
+}
+
+impl OfExecution {
+    fn of(timer: Timer) -> Option<Self> {
+        match timer {
+            Timer::Straggler(id) => Some(Self::Straggler(id)),
+            Timer::Lease(id) => Some(Self::Lease(id)),
+            Timer::Retry(..) | Timer::Deadline(_) | Timer::Lost(_) | Timer::Scan => None,
+        }
+    }
+}
+
+impl From<OfExecution> for Timer {
+    fn from(timer: OfExecution) -> Self {
+        match timer {
+            OfExecution::Straggler(id) => Self::Straggler(id),
+            OfExecution::Lease(id) => Self::Lease(id),
+        }
+    }
+}
+
+impl Timers {
+    pub(super) fn insert(&mut self, (due, timer): (Millis, Timer)) {
+        match OfExecution::of(timer) {
+            Some(execution) => self.executions.insert((due, execution)),
+            None => self.others.insert((due, timer)),
+        };
+    }
+
+    pub(super) fn remove(&mut self, (due, timer): &(Millis, Timer)) {
+        match OfExecution::of(*timer) {
+            Some(execution) => self.executions.remove(&(*due, execution)),
+            None => self.others.remove(&(*due, *timer)),
+        };
+    }
+
+    pub(super) fn contains(&self, (due, timer): &(Millis, Timer)) -> bool {
+        match OfExecution::of(*timer) {
+            Some(execution) => self.executions.contains(&(*due, execution)),
+            None => self.others.contains(&(*due, *timer)),
+        }
+    }
+
+    /// What is due first.
+    pub(super) fn first(&self) -> Option<(Millis, Timer)> {
+        let execution = self.executions.first().map(|(due, timer)| (*due, Timer::from(*timer)));
+        execution.into_iter().chain(self.others.first().copied()).min()
+    }
+}
+
 /// Handles every timer that is due.
 pub(super) fn tick(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
-    while let Some((due, timer)) = state.timers.first().copied()
+    while let Some((due, timer)) = state.timers.first()
         && due <= now
     {
         state.timers.remove(&(due, timer));

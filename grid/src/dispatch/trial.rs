@@ -102,7 +102,7 @@ fn referee(state: &State, id: JobId, job: &Job, shard: &Shard) -> Option<NodeId>
         let is_there = host.connected && host.suspended.is_none() && host.offer.engines.get(engine).is_some();
         is_there && place::capable(need.limits, &need.ask, host).is_ok()
     });
-    hosts.min_by_key(|(node, host)| (host.in_flight, *node)).map(|(node, _)| node)
+    hosts.min_by_key(|(node, host)| (host.in_flight(), *node)).map(|(node, _)| node)
 }
 
 /// The driver has found where the two part, or has not.

@@ -459,7 +459,7 @@ fn host_view(state: &State, node: NodeId, host: &Host) -> HostView {
         connected: host.connected,
         since_ms: host.since_ms,
         slots: host.offer.slots,
-        in_flight: host.in_flight,
+        in_flight: host.in_flight(),
         task_us: host.task_us,
         engines: host.offer.engines.clone(),
         record: host.record,

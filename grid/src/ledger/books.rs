@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use registry::credits::{Credits, CreditsError, Delta};
+use registry::{
+    credits::{Credits, CreditsError, Delta},
+    id::OperatorId,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
     account::{Account, Cause, Posting, PostingId},
+    balances::Balances,
     error::LedgerError,
 };
 use crate::flow::Millis;
@@ -25,6 +29,13 @@ impl Draft {
 
     pub(super) fn transfer(cause: Cause, from: Account, to: Account, amount: Credits) -> Result<Self, CreditsError> {
         Self::new(cause).moved(from, to, amount)
+    }
+
+    /// Transfers between accounts of which none is named twice, so that none has to be looked for; none of nothing.
+    pub(super) fn apart(cause: Cause, transfers: impl IntoIterator<Item = (Account, Account, Credits)>) -> Self {
+        let moved = transfers.into_iter().filter(|(.., amount)| !amount.is_zero());
+        let entries = moved.flat_map(|(from, to, amount)| [(from, -Delta::from(amount)), (to, amount.into())]);
+        Self { cause, entries: entries.collect() }
     }
 
     /// One more transfer under the same cause; none of nothing.
@@ -47,10 +58,9 @@ impl Draft {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Books {
-    /// Accounts with something on them.
-    balances: BTreeMap<Account, Delta>,
+    balances: Balances,
     /// What the archived postings add up to.
-    opening: BTreeMap<Account, Delta>,
+    opening: Balances,
     /// Those that are not archived, without a gap.
     postings: VecDeque<Posting>,
     /// When the last of the archived ones was made.
@@ -61,7 +71,12 @@ pub(super) struct Books {
 
 impl Books {
     pub(super) fn balance(&self, account: Account) -> Delta {
-        self.balances.get(&account).copied().unwrap_or_default()
+        self.balances.get(account)
+    }
+
+    /// What an operator can lose, part by part.
+    pub(super) fn at_risk(&self, operator: OperatorId) -> [Credits; 3] {
+        self.balances.at_risk(operator).map(|part| part.credits().unwrap_or_default())
     }
 
     /// What may be taken from an account. The mint gives, it is not taken from.
@@ -70,16 +85,16 @@ impl Books {
     }
 
     pub(super) fn balances(&self) -> impl Iterator<Item = (Account, Delta)> {
-        self.balances.iter().map(|(account, delta)| (*account, *delta))
+        self.balances.iter()
     }
 
     /// What stood on an account before the first posting that is not archived.
     pub(super) fn opening(&self, account: Account) -> Delta {
-        self.opening.get(&account).copied().unwrap_or_default()
+        self.opening.get(account)
     }
 
-    pub(super) fn openings(&self) -> &BTreeMap<Account, Delta> {
-        &self.opening
+    pub(super) fn openings(&self) -> impl Iterator<Item = (Account, Delta)> {
+        self.opening.iter()
     }
 
     pub(super) fn postings(&self) -> impl Iterator<Item = &Posting> {
@@ -111,16 +126,14 @@ impl Books {
     /// # Errors
     /// When an account but the mint would go below zero or one out of bounds; then nothing has changed.
     pub(super) fn commit(&mut self, drafts: Vec<Draft>, now: Millis) -> Result<PostingId, LedgerError> {
-        let mut touched: BTreeMap<Account, Delta> = BTreeMap::new();
-        for (account, delta) in drafts.iter().flat_map(|draft| &draft.entries) {
-            let stands = touched.get(account).copied().unwrap_or_else(|| self.balance(*account));
-            let stands_then = stands.plus(*delta)?;
-            if *account != Account::Mint && stands_then.credits().is_none() {
-                let has = stands.credits().unwrap_or_default();
-                return Err(LedgerError::Funds { account: *account, has, short: -stands_then });
-            }
-            touched.insert(*account, stands_then);
-        }
+        let touched = match &drafts[..] {
+            // Most by far, and no account is named twice in one posting.
+            [Draft { entries, .. }] => entries
+                .iter()
+                .map(|(account, delta)| Ok((*account, stands_then(*account, self.balance(*account), *delta)?)))
+                .collect::<Result<Vec<_>, LedgerError>>()?,
+            several => self.touched(several)?,
+        };
         let first = self.next;
         let count = u64::try_from(drafts.len()).map_err(|_| LedgerError::Full)?;
         self.next = PostingId(first.0.checked_add(count).ok_or(LedgerError::Full)?);
@@ -128,8 +141,18 @@ impl Books {
         for (id, Draft { cause, entries }) in (first.0..).map(PostingId).zip(drafts) {
             self.postings.push_back(Posting { id, at_ms: self.last_ms, cause, entries });
         }
-        touched.into_iter().for_each(|(account, stands)| set(&mut self.balances, account, stands));
+        touched.into_iter().for_each(|(account, stands)| self.balances.set(account, stands));
         Ok(first)
+    }
+
+    /// What then stands on the accounts that these name.
+    fn touched(&self, drafts: &[Draft]) -> Result<Vec<(Account, Delta)>, LedgerError> {
+        let mut touched: BTreeMap<Account, Delta> = BTreeMap::new();
+        for (account, delta) in drafts.iter().flat_map(|draft| &draft.entries) {
+            let stands = touched.get(account).copied().unwrap_or_else(|| self.balance(*account));
+            touched.insert(*account, stands_then(*account, stands, *delta)?);
+        }
+        Ok(touched.into_iter().collect())
     }
 
     /// Takes postings off the front, as long as what they add up to is within bounds, which it is on books that hold.
@@ -139,7 +162,7 @@ impl Books {
             && posting.id < upto
         {
             let Some(opening) = added(&self.opening, posting) else { break };
-            opening.into_iter().for_each(|(account, stands)| set(&mut self.opening, account, stands));
+            opening.into_iter().for_each(|(account, stands)| self.opening.set(account, stands));
             self.archived_ms = Some(posting.at_ms);
             archived.extend(self.postings.pop_front());
         }
@@ -147,17 +170,17 @@ impl Books {
     }
 }
 
-/// An account with nothing on it is not kept.
-fn set(balances: &mut BTreeMap<Account, Delta>, account: Account, stands: Delta) {
-    if stands == Delta::ZERO {
-        balances.remove(&account);
-    } else {
-        balances.insert(account, stands);
+/// What then stands on an account, of which none but the mint goes below zero.
+fn stands_then(account: Account, stands: Delta, delta: Delta) -> Result<Delta, LedgerError> {
+    let stands_then = stands.plus(delta)?;
+    if account != Account::Mint && stands_then.credits().is_none() {
+        let has = stands.credits().unwrap_or_default();
+        return Err(LedgerError::Funds { account, has, short: -stands_then });
     }
+    Ok(stands_then)
 }
 
 /// What then stands on the accounts of a posting.
-fn added(balances: &BTreeMap<Account, Delta>, posting: &Posting) -> Option<Vec<(Account, Delta)>> {
-    let stands = |account| balances.get(account).copied().unwrap_or_default();
-    posting.entries.iter().map(|(account, delta)| Some((*account, stands(account).plus(*delta).ok()?))).collect()
+fn added(balances: &Balances, posting: &Posting) -> Option<Vec<(Account, Delta)>> {
+    posting.entries.iter().map(|(account, delta)| Some((*account, balances.get(*account).plus(*delta).ok()?))).collect()
 }

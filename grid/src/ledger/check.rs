@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use registry::{
-    credits::{self, Credits, CreditsError, Delta},
-    id::{JobId, NodeId, OperatorId, ReceiptId},
-    job::ShardInfo,
+    credits::{Credits, CreditsError, Delta},
+    id::{JobId, OperatorId, ReceiptId},
 };
 
 use super::{
@@ -13,6 +12,7 @@ use super::{
     account::{Account, Cause, PaymentKey, PostingId},
     budget::{Budget, Role, Use},
     escrow::Job,
+    paid::Paid,
     payment::{Payment, Standing},
 };
 use crate::flow::Millis;
@@ -119,11 +119,15 @@ impl Ledger {
     /// Names the first that does not hold.
     pub fn check(&self) -> Result<(), Violation> {
         self.check_books()?;
-        self.check_payments()?;
+        self.check_once()?;
+        self.check_kept()?;
+        let mut pending = 0;
         for (id, job) in &self.jobs {
-            self.check_budget(*id, job)?;
+            let derived = self.derive(*id, job)?;
+            self.check_budget(*id, job, &derived)?;
+            pending += derived.pending;
         }
-        self.check_unsettled()
+        self.check_unsettled(pending)
     }
 
     /// [`Ledger::check`], each time while there is little, and then so rarely that it costs the same for each change.
@@ -135,7 +139,7 @@ impl Ledger {
 
     /// Postings add up to nothing each, to what stands on the accounts, and nobody is below zero.
     fn check_books(&self) -> Result<(), Violation> {
-        let mut computed = self.books.openings().clone();
+        let mut computed = self.books.openings().collect::<BTreeMap<_, _>>();
         for posting in self.books.postings() {
             let sum: i128 = posting.entries.iter().map(|(_, delta)| i128::from(delta.micro())).sum();
             if sum != 0 {
@@ -168,21 +172,23 @@ impl Ledger {
         if sum == 0 { Ok(()) } else { Err(Violation::Sum { sum }) }
     }
 
-    /// Each payment is on the books with its verdict, none is there twice, and none is there that is not kept.
-    fn check_payments(&self) -> Result<(), Violation> {
-        let mut receipts: BTreeSet<ReceiptId> = BTreeSet::new();
-        let mut operators: BTreeSet<(JobId, ShardInfo, OperatorId)> = BTreeSet::new();
-        for (payment, paid) in self.payments() {
-            let first = operators.insert((payment.job, payment.shard, paid.operator));
-            if !receipts.insert(paid.receipt) || !first {
+    /// No receipt is paid twice, and no operator for one shard.
+    fn check_once(&self) -> Result<(), Violation> {
+        // Receipts that differ nearly always do so in their first eight bytes: there are too many to sort more of them.
+        let head = |receipt: ReceiptId| receipt.0.first_chunk().map_or(0, |head| u64::from_be_bytes(*head));
+        let mut heads: Vec<u64> = self.payments().map(|(_, paid)| head(paid.receipt)).collect();
+        heads.sort_unstable();
+        if heads.windows(2).any(|pair| pair[0] == pair[1]) {
+            let mut receipts = BTreeSet::new();
+            if let Some((payment, _)) = self.payments().find(|(_, paid)| !receipts.insert(paid.receipt)) {
                 return Err(Violation::Twice { payment });
             }
-            // Older ones are archived.
-            let archived = self.books.first().is_none_or(|first| paid.posting < first);
-            if !archived && !self.is_on_books(payment, paid) {
-                return Err(Violation::Payment { payment, posting: paid.posting });
-            }
         }
+        self.jobs.iter().try_for_each(|(id, job)| job.check_shards(*id))
+    }
+
+    /// Each payment that is on the books is kept.
+    fn check_kept(&self) -> Result<(), Violation> {
         for posting in self.books.postings() {
             let Cause::Paid { payment, .. } = posting.cause else { continue };
             let kept = self.payment(payment).map(|paid| paid.posting);
@@ -194,8 +200,37 @@ impl Ledger {
     }
 
     fn payments(&self) -> impl Iterator<Item = (PaymentKey, &Payment)> {
-        let keyed = |job: JobId, (shard, node): (ShardInfo, NodeId)| PaymentKey { job, shard, node };
-        self.jobs.iter().flat_map(move |(id, job)| job.payments.iter().map(move |(key, paid)| (keyed(*id, *key), paid)))
+        self.jobs.iter().flat_map(|(id, job)| job.payments.iter().map(|(_, paid)| (paid.key(*id), &paid.payment)))
+    }
+
+    /// What a job's payments and holds say. Each payment is on the books with its verdict, unless those are archived.
+    fn derive(&self, id: JobId, job: &Job) -> Result<Derived, Violation> {
+        let first = self.books.first();
+        let mut derived = Derived { are_billed: true, ..Derived::default() };
+        for (_, paid) in job.payments.iter() {
+            let Payment { posting, prices, usage, bill, role, standing, .. } = &paid.payment;
+            let archived = first.is_none_or(|first| *posting < first);
+            if !archived && !self.is_on_books(paid.key(id), &paid.payment) {
+                return Err(Violation::Payment { payment: paid.key(id), posting: *posting });
+            }
+            let computed = job.prices.get(prices).and_then(|prices| prices.bill(usage).ok());
+            derived.are_billed &= computed.is_some_and(|computed| computed.total == *bill);
+            if *standing != Standing::Returned {
+                let used = derived.used(*role);
+                used.spent = used.spent.plus(*bill)?;
+            }
+            if let Some(due_ms) = standing.due_ms() {
+                derived.pending += 1;
+                if !job.contested.contains(&paid.shard) {
+                    *derived.dates.entry(due_ms).or_default() += 1;
+                }
+            }
+        }
+        for hold in job.holds.values() {
+            let used = derived.used(hold.order.role);
+            used.held = used.held.plus(hold.worst)?;
+        }
+        Ok(derived)
     }
 
     fn is_on_books(&self, payment: PaymentKey, paid: &Payment) -> bool {
@@ -206,53 +241,33 @@ impl Ledger {
         })
     }
 
-    /// A job's budget is its payments and holds, within its cap, and its escrow is what is left.
-    fn check_budget(&self, id: JobId, job: &Job) -> Result<(), Violation> {
-        let of = |role: Role| -> Result<Use, CreditsError> {
-            let paid = job.payments.values().filter(|paid| paid.role == role && paid.standing != Standing::Returned);
-            let held = job.holds.values().filter(|hold| hold.order.role == role);
-            Ok(Use {
-                spent: credits::sum(paid.map(|paid| paid.bill))?,
-                held: credits::sum(held.map(|hold| hold.worst))?,
-            })
-        };
+    /// A job's budget is its payments and holds, within its cap, its escrow is what is left, and its dates are its
+    /// payments'.
+    fn check_budget(&self, id: JobId, job: &Job, derived: &Derived) -> Result<(), Violation> {
         let Budget { cap, audit_reserve, work, audits, .. } = job.budget;
         let escrow = self.books.funds(Account::Escrow(id));
         let for_work = cap.minus(audit_reserve)?;
-        let bills = job.payments.values().map(|paid| {
-            let bill = job.prices.get(&paid.prices).and_then(|prices| prices.bill(&paid.usage).ok());
-            bill.is_some_and(|bill| bill.total == paid.bill)
-        });
         let rules = [
-            (work == of(Role::Work)? && audits == of(Role::Audit)?, "budget"),
+            (work == derived.work && audits == derived.audits, "budget"),
             (work.spent.plus(work.held)? <= for_work, "part of the cap for audits"),
             (job.budget.escrow()? == escrow, "escrow"),
             (work.held.plus(audits.held)? <= escrow, "sum of the holds"),
             (job.closed_ms.is_none() || job.budget.free()?.is_zero(), "refund"),
-            (bills.into_iter().all(|holds| holds), "bills"),
+            (derived.are_billed, "bills"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, what)) => Err(Violation::Budget { job: id, what }),
+            None if derived.dates != job.dates => Err(Violation::Index { what: "dates" }),
             None => Ok(()),
         }
     }
 
     /// Escrow is of jobs, earnings are unsettled payments, and what is unsettled has its date and its owner.
-    fn check_unsettled(&self) -> Result<(), Violation> {
-        let mut computed: BTreeMap<Account, Credits> = BTreeMap::new();
-        let mut due: BTreeSet<(Millis, Due)> = BTreeSet::new();
-        let mut unsettled = BTreeSet::new();
-        for (key, paid) in self.payments() {
-            let Standing::Pending { due_ms } = paid.standing else { continue };
-            add(&mut computed, Account::Earned(paid.operator), paid.bill)?;
-            unsettled.insert((paid.operator, key.job));
-            if self.jobs.get(&key.job).is_some_and(|job| !job.contested.contains(&key.shard)) {
-                due.insert((due_ms, Due::Job(key.job)));
-            }
-        }
-        for (asked, unbonding) in &self.unbonding {
+    fn check_unsettled(&self, pending: usize) -> Result<(), Violation> {
+        self.check_dates()?;
+        let mut computed = self.earned(pending)?;
+        for unbonding in self.unbonding.values() {
             add(&mut computed, Account::Unbonding(unbonding.operator), unbonding.amount)?;
-            due.insert((unbonding.due_ms, Due::Unbonding(*asked)));
         }
         for (account, balance) in self.books.balances().map(|(account, stands)| (account, stands.credits())) {
             let balance = balance.unwrap_or_default();
@@ -275,14 +290,84 @@ impl Ledger {
         let unsettled_of = |operator: &OperatorId| (*operator, self.books.funds(Account::Earned(*operator)));
         let slashed = self.slashed.iter().map(|operator| (*operator, self.at_risk(*operator)));
         let mut at_risk = self.convicted.keys().map(unsettled_of).chain(slashed);
-        if let Some((operator, at_risk)) = at_risk.find(|(_, at_risk)| !at_risk.is_zero()) {
-            return Err(Violation::Convicted { operator, at_risk });
+        match at_risk.find(|(_, at_risk)| !at_risk.is_zero()) {
+            Some((operator, at_risk)) => Err(Violation::Convicted { operator, at_risk }),
+            None => Ok(()),
         }
-        let indices = [(due == self.due, "dates"), (unsettled == self.unsettled, "operators' payments")];
-        match indices.into_iter().find(|(holds, _)| !holds) {
+    }
+
+    /// What is unsettled has its date, and every job is found by the posting that opened it.
+    fn check_dates(&self) -> Result<(), Violation> {
+        let payments = self.jobs.iter().flat_map(|(id, job)| job.dates.keys().map(|due_ms| (*due_ms, Due::Job(*id))));
+        let stakes = self.unbonding.iter().map(|(asked, unbonding)| (unbonding.due_ms, Due::Unbonding(*asked)));
+        let due: BTreeSet<(Millis, Due)> = payments.chain(stakes).collect();
+        let opened = self.jobs.iter().map(|(id, job)| (job.opened, *id)).collect();
+        match [(due == self.due, "dates"), (self.opened == opened, "openings")].into_iter().find(|(holds, _)| !holds) {
             Some((_, what)) => Err(Violation::Index { what }),
             None => Ok(()),
         }
+    }
+
+    /// What operators have earned and is not settled, once it is clear that those payments are just the ones that are known
+    /// as theirs: each of these is pending, and there are as many.
+    fn earned(&self, pending: usize) -> Result<BTreeMap<Account, Credits>, Violation> {
+        let (mut earned, mut known) = (BTreeMap::new(), 0);
+        for (operator, own) in &self.unsettled {
+            let mut sum = Credits::ZERO;
+            for (opened, place) in own {
+                let job = self.opened.get(opened).and_then(|id| self.jobs.get(id));
+                let paid = job.and_then(|job| job.payments.at(*place)).map(|paid| &paid.payment);
+                let Some(paid) = paid.filter(|paid| paid.operator == *operator && paid.standing.is_pending()) else {
+                    return Err(Violation::Index { what: "operators' payments" });
+                };
+                sum = sum.plus(paid.bill)?;
+            }
+            known += own.len();
+            earned.insert(Account::Earned(*operator), sum);
+        }
+        if pending == known { Ok(earned) } else { Err(Violation::Index { what: "operators' payments" }) }
+    }
+}
+
+/// What follows from a job's payments and holds.
+#[derive(Debug, Default)]
+struct Derived {
+    work: Use,
+    audits: Use,
+    /// Whether each bill follows from what was used.
+    are_billed: bool,
+    /// Payments that can still be lost.
+    pending: usize,
+    dates: BTreeMap<Millis, u32>,
+}
+
+impl Derived {
+    fn used(&mut self, role: Role) -> &mut Use {
+        match role {
+            Role::Work => &mut self.work,
+            Role::Audit => &mut self.audits,
+        }
+    }
+}
+
+impl Job {
+    /// Each payment is found by its shard, for which its operator has no other.
+    fn check_shards(&self, id: JobId) -> Result<(), Violation> {
+        // Payments lie together by shard, each of which has few.
+        let mut earlier: Vec<&Paid> = Vec::new();
+        let mut found = 0;
+        for (shard, paid) in self.payments.by_shard() {
+            let Some(paid) = paid.filter(|paid| paid.shard == shard) else {
+                return Err(Violation::Index { what: "shards' payments" });
+            };
+            earlier.retain(|other| other.shard == shard);
+            if earlier.iter().any(|other| other.payment.operator == paid.payment.operator) {
+                return Err(Violation::Twice { payment: paid.key(id) });
+            }
+            earlier.push(paid);
+            found += 1;
+        }
+        if found == self.payments.len() { Ok(()) } else { Err(Violation::Index { what: "shards' payments" }) }
     }
 }
 

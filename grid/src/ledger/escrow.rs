@@ -21,7 +21,8 @@ use super::{
     budget::{Budget, Role},
     error::LedgerError,
     invoice::Invoice,
-    payment::{Payment, Standing},
+    paid::Payments,
+    payment::Payment,
 };
 use crate::flow::{AssignmentId, Millis};
 
@@ -91,9 +92,9 @@ pub(super) struct Job {
     /// The prices of its executions.
     pub(super) prices: BTreeMap<PriceId, PriceTable>,
     pub(super) holds: BTreeMap<AssignmentId, Hold>,
-    pub(super) payments: BTreeMap<(ShardInfo, NodeId), Payment>,
-    /// When some of them are settled.
-    pub(super) dates: BTreeSet<Millis>,
+    pub(super) payments: Payments,
+    /// When how many of them are settled.
+    pub(super) dates: BTreeMap<Millis, u32>,
     /// The smallest hold so far.
     pub(super) least: Option<Credits>,
     /// Shards whose payments wait for a dispute.
@@ -110,18 +111,11 @@ impl Job {
             closed_ms: None,
             prices: BTreeMap::new(),
             holds: BTreeMap::new(),
-            payments: BTreeMap::new(),
-            dates: BTreeSet::new(),
+            payments: Payments::default(),
+            dates: BTreeMap::new(),
             least: None,
             contested: BTreeSet::new(),
         }
-    }
-
-    /// The payments of one shard.
-    pub(super) fn paid_for(&self, shard: ShardInfo) -> impl Iterator<Item = (NodeId, &Payment)> {
-        let first = (shard, NodeId([0; 32]));
-        let own = self.payments.range(first..).take_while(move |((other, _), _)| *other == shard);
-        own.map(|((_, node), payment)| (*node, payment))
     }
 
     /// The hold that the receipt answers.
@@ -167,6 +161,7 @@ impl Ledger {
         let (cause, from) = (Cause::Escrowed { job }, Account::Requester(requester));
         let posting = self.books.commit(vec![Draft::transfer(cause, from, Account::Escrow(job), cap)?], now)?;
         self.jobs.insert(job, Job::new(terms, posting, now));
+        self.opened.insert(posting, job);
         self.changed();
         Ok(posting)
     }
@@ -235,6 +230,7 @@ impl Ledger {
         self.books.commit(Vec::from_iter(open.rest(job, &mut budget)?), now)?;
         open.budget = budget;
         open.closed_ms = Some(now);
+        open.payments.shrink();
         self.changed();
         Ok(())
     }
@@ -246,12 +242,13 @@ impl Ledger {
     pub fn forget(&mut self, job: JobId) -> Result<Invoice, LedgerError> {
         let open = self.jobs.get(&job).ok_or(LedgerError::JobUnknown { job })?;
         let holds = open.holds.len();
-        let payments = open.payments.values().filter(|payment| payment.standing.is_pending()).count();
+        let payments = open.payments.iter().filter(|(_, paid)| paid.payment.standing.is_pending()).count();
         if open.closed_ms.is_some() && (holds > 0 || payments > 0) {
             return Err(LedgerError::JobUnsettled { job, holds, payments });
         }
-        let invoice = self.invoice(job)?;
+        let (opened, invoice) = (open.opened, self.invoice(job)?);
         self.jobs.remove(&job);
+        self.opened.remove(&opened);
         self.changed();
         Ok(invoice)
     }
@@ -279,8 +276,8 @@ impl Ledger {
     }
 
     /// Orders of the job that there are holds for.
-    pub fn held_of(&self, job: JobId) -> Vec<AssignmentId> {
-        self.jobs.get(&job).map_or_else(Vec::new, |job| job.holds.keys().copied().collect())
+    pub fn held_of(&self, job: JobId) -> impl Iterator<Item = AssignmentId> {
+        self.jobs.get(&job).into_iter().flat_map(|job| job.holds.keys().copied())
     }
 
     /// The least that any order of the job could cost at most; none before the first.
@@ -300,14 +297,6 @@ impl Ledger {
 
     /// What was paid for (job, shard, node), and how that stands.
     pub fn payment(&self, key: PaymentKey) -> Option<&Payment> {
-        self.jobs.get(&key.job).and_then(|job| job.payments.get(&(key.shard, key.node)))
-    }
-
-    /// Changes how a payment stands.
-    pub(super) fn stand(&mut self, key: PaymentKey, standing: Standing) {
-        let job = self.jobs.get_mut(&key.job);
-        if let Some(payment) = job.and_then(|job| job.payments.get_mut(&(key.shard, key.node))) {
-            payment.standing = standing;
-        }
+        self.jobs.get(&key.job).and_then(|job| job.payments.get(key.shard, key.node))
     }
 }

@@ -18,6 +18,7 @@ use super::{
     Ledger,
     budget::Role,
     error::LedgerError,
+    paid::Paid,
     payment::{Ground, Payment, Standing},
     table::{Cell, Table, json_object, json_value},
 };
@@ -250,12 +251,13 @@ impl Ledger {
     pub fn invoice(&self, job: JobId) -> Result<Invoice, LedgerError> {
         let open = self.jobs.get(&job).ok_or(LedgerError::JobUnknown { job })?;
         let closed_ms = open.closed_ms.ok_or(LedgerError::JobRunning { job })?;
-        let line = |(&(shard, node), payment): (&(ShardInfo, NodeId), &Payment)| {
-            let Payment { receipt, operator, role, ground, usage, prices, standing, .. } = *payment;
+        let line = |(_, &Paid { shard, node, payment }): (_, &Paid)| {
+            let Payment { receipt, operator, role, ground, usage, prices, standing, .. } = payment;
             let bill = open.prices.get(&prices).map_or(Ok(Bill::default()), |table| table.bill(&usage))?;
             Ok(InvoiceLine { shard, node, operator, receipt, role, ground, usage, prices, bill, standing })
         };
-        let lines = open.payments.iter().map(line).collect::<Result<Vec<_>, PriceError>>()?;
+        let mut lines = open.payments.iter().map(line).collect::<Result<Vec<_>, PriceError>>()?;
+        lines.sort_unstable_by_key(|line| (line.shard, line.node));
         let named: BTreeSet<PriceId> = lines.iter().map(|line| line.prices).collect();
         let mut prices = open.prices.clone();
         prices.retain(|id, _| named.contains(id));

@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use registry::{
     credits::Credits,
-    id::{BlobHash, Commitment, JobId, NodeId, OperatorId, PriceId, ReceiptId},
-    job::ShardInfo,
+    id::{BlobHash, Commitment, JobId, OperatorId, PriceId, ReceiptId},
     price::Usage,
     receipt::{Output, Receipt},
 };
@@ -22,6 +21,7 @@ use super::{
     budget::Role,
     error::LedgerError,
     escrow::Job,
+    paid::{Paid, Place},
     stake::Unbonding,
 };
 use crate::flow::{Attested, Millis, Verdict};
@@ -178,23 +178,14 @@ pub struct Payment {
 }
 
 impl Job {
-    /// Payments that are settled when their date comes: those of contested shards wait.
-    pub(super) fn pending(&self) -> impl Iterator<Item = (ShardInfo, NodeId, &Payment)> {
-        let pending = self
-            .payments
-            .iter()
-            .filter(|((shard, _), payment)| payment.standing.is_pending() && !self.contested.contains(shard));
-        pending.map(|((shard, node), payment)| (*shard, *node, payment))
-    }
-
     /// Whether nobody was paid in the payment's place.
     fn unpaid(&self, payment: PaymentKey, operator: OperatorId) -> Result<(), LedgerError> {
         let PaymentKey { job, shard, node } = payment;
-        for (paid, earlier) in self.paid_for(shard) {
-            if paid == node {
+        for (_, paid) in self.payments.of(shard) {
+            if paid.node == node {
                 return Err(LedgerError::AlreadyPaid { payment });
             }
-            if earlier.operator == operator {
+            if paid.payment.operator == operator {
                 return Err(LedgerError::OperatorPaid { job, shard, operator });
             }
         }
@@ -232,6 +223,7 @@ impl Ledger {
         if job.closed_ms.is_some() {
             drafts.extend(job.rest(key.job, &mut budget)?);
         }
+        let place = job.payments.next()?;
         let posting = self.books.commit(drafts, now)?;
         // From here on nothing fails.
         let due_ms = self.rules.due_ms(now);
@@ -240,39 +232,13 @@ impl Ledger {
             Payment { receipt: id, operator, role, ground, usage, prices, bill, paid_ms: now, posting, standing };
         job.budget = budget;
         job.holds.remove(&assignment);
-        job.payments.insert((key.shard, key.node), payment);
-        if !job.contested.contains(&key.shard) && job.dates.insert(due_ms) {
-            self.due.insert((due_ms, Due::Job(key.job)));
+        job.payments.push(place, Paid { shard: key.shard, node: key.node, payment });
+        if !job.contested.contains(&key.shard) {
+            job.date(key.job, due_ms, &mut self.due);
         }
-        self.unsettled.insert((operator, key.job));
+        self.unsettled.entry(operator).or_default().insert((job.opened, place));
         self.changed();
         Ok(posting)
-    }
-
-    /// The result of a shard is in dispute: its payments are not settled before [`Ledger::absolve`].
-    ///
-    /// # Errors
-    /// When there is no such job.
-    pub fn contest(&mut self, job: JobId, shard: ShardInfo) -> Result<(), LedgerError> {
-        let contested = self.jobs.get_mut(&job).ok_or(LedgerError::JobUnknown { job })?;
-        if contested.contested.insert(shard) {
-            self.reschedule(job);
-        }
-        self.changed();
-        Ok(())
-    }
-
-    /// The dispute is over: payments that nobody lost are settled at their date, or now if it has passed.
-    ///
-    /// # Errors
-    /// When there is no such job.
-    pub fn absolve(&mut self, job: JobId, shard: ShardInfo) -> Result<(), LedgerError> {
-        let contested = self.jobs.get_mut(&job).ok_or(LedgerError::JobUnknown { job })?;
-        if contested.contested.remove(&shard) {
-            self.reschedule(job);
-        }
-        self.changed();
-        Ok(())
     }
 
     /// Settles what is due: payments whose audit window is over, and stake whose unbonding time is. Says where that begins
@@ -292,10 +258,7 @@ impl Ledger {
         let first = self.books.commit(drafts.into_iter().flatten().collect(), now)?;
         for (what, payments) in due.into_iter().zip(settled) {
             match what {
-                Due::Job(job) => {
-                    payments.into_iter().for_each(|key| self.stand(key, Standing::Settled));
-                    self.reschedule(job);
-                }
+                Due::Job(job) => payments.into_iter().for_each(|place| self.decide(job, place, Standing::Settled)),
                 Due::Unbonding(asked) => {
                     let unbonding = self.unbonding.remove(&asked);
                     unbonding.map(|unbonding| self.due.remove(&(unbonding.due_ms, what)));
@@ -325,38 +288,19 @@ impl Ledger {
         let open = self.jobs.get(&job).ok_or(LedgerError::JobUnknown { job })?;
         let mut earned: BTreeMap<OperatorId, Credits> = BTreeMap::new();
         let mut payments = Vec::new();
-        for (shard, node, payment) in open.pending().filter(|(.., payment)| payment.standing.is_due(now)) {
+        for (place, Paid { payment, .. }) in open.pending().filter(|(_, paid)| paid.payment.standing.is_due(now)) {
             let earned = earned.entry(payment.operator).or_default();
             *earned = earned.plus(payment.bill)?;
-            payments.push(PaymentKey { job, shard, node });
+            payments.push(place);
         }
-        let mut draft = Draft::new(Cause::Settled { job });
-        for (operator, amount) in earned {
-            draft = draft.and(Account::Earned(operator), Account::Operator(operator), amount)?;
-        }
+        let own = |(operator, amount)| (Account::Earned(operator), Account::Operator(operator), amount);
+        let draft = Draft::apart(Cause::Settled { job }, earned.into_iter().map(own));
         Ok(Batch { draft: Some(draft).filter(|_| !payments.is_empty()), payments })
-    }
-
-    /// The dates of a job, and whose payments are unsettled in it, follow from its payments.
-    pub(super) fn reschedule(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let dates: BTreeSet<Millis> = job.pending().filter_map(|(.., payment)| payment.standing.due_ms()).collect();
-        for gone in job.dates.difference(&dates) {
-            self.due.remove(&(*gone, Due::Job(id)));
-        }
-        self.due.extend(dates.iter().map(|date| (*date, Due::Job(id))));
-        job.dates = dates;
-        let paid = || job.payments.values();
-        let unsettled: BTreeSet<OperatorId> =
-            paid().filter(|payment| payment.standing.is_pending()).map(|payment| payment.operator).collect();
-        for payment in paid().filter(|payment| !unsettled.contains(&payment.operator)) {
-            self.unsettled.remove(&(payment.operator, id));
-        }
     }
 }
 
 /// What is settled together.
 struct Batch {
     draft: Option<Draft>,
-    payments: Vec<PaymentKey>,
+    payments: Vec<Place>,
 }

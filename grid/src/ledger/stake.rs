@@ -1,6 +1,6 @@
 //! What an operator vouches with: deposit, withdrawal after a time, and loss.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use registry::{
     credits::Credits,
@@ -16,6 +16,7 @@ use super::{
     books::Draft,
     budget::Budget,
     error::LedgerError,
+    paid::{Paid, Place},
     payment::Standing,
 };
 use crate::flow::{Attested, Millis};
@@ -129,12 +130,8 @@ impl Ledger {
 
     /// What an operator can lose: its stake, what of it is unbonding, and what it has earned and is not settled.
     pub fn at_risk(&self, operator: OperatorId) -> Credits {
-        let accounts = [Account::Stake(operator), Account::Unbonding(operator), Account::Earned(operator)];
         // Three parts of what the mint gave are no more than that.
-        accounts
-            .map(|account| self.books.funds(account))
-            .into_iter()
-            .fold(Credits::ZERO, |sum, part| sum.plus(part).unwrap_or(Credits::MAX))
+        self.books.at_risk(operator).into_iter().fold(Credits::ZERO, |sum, part| sum.plus(part).unwrap_or(Credits::MAX))
     }
 
     /// Takes from a convicted operator what it has earned and is not settled: it is paid no more and may not stake again.
@@ -186,9 +183,7 @@ impl Ledger {
                 job.budget = budget;
             }
         }
-        let jobs: BTreeSet<JobId> = payments.iter().map(|key| key.job).collect();
-        payments.into_iter().for_each(|key| self.stand(key, Standing::Returned));
-        jobs.into_iter().for_each(|id| self.reschedule(id));
+        payments.into_iter().for_each(|(id, place)| self.decide(id, place, Standing::Returned));
         self.convicted.entry(operator).or_insert(receipt);
         if !is_fined {
             self.changed();
@@ -200,12 +195,14 @@ impl Ledger {
     /// requester once its job has ended.
     fn returns(&self, operator: OperatorId, convicted: ReceiptId) -> Result<Returns, LedgerError> {
         let mut returns = Returns::default();
-        let own = self.unsettled.range((operator, JobId([0; 32]))..).take_while(|(other, _)| *other == operator);
-        let jobs = own.filter_map(|(_, id)| Some((*id, self.jobs.get(id)?)));
-        let payments =
-            jobs.flat_map(|(id, job)| job.payments.iter().map(move |(key, payment)| (id, job, *key, payment)));
-        let lost = payments.filter(|(.., payment)| payment.operator == operator && payment.standing.is_pending());
-        for (job_id, job, (shard, node), payment) in lost {
+        let own = self.unsettled.get(&operator).into_iter().flatten().filter_map(|(opened, place)| {
+            let id = *self.opened.get(opened)?;
+            let job = self.jobs.get(&id)?;
+            Some((id, job, *place, job.payments.at(*place)?))
+        });
+        let mut lost: Vec<_> = own.collect();
+        lost.sort_unstable_by_key(|(id, _, _, paid)| (*id, paid.shard, paid.node));
+        for (job_id, job, place, &Paid { shard, node, payment }) in lost {
             let key = PaymentKey { job: job_id, shard, node };
             let budget = returns.budgets.entry(key.job).or_insert(job.budget);
             *budget = budget.put_back(payment.role, payment.bill)?;
@@ -216,7 +213,7 @@ impl Ledger {
             }
             let cause = Cause::Returned { payment: key, convicted };
             returns.drafts.push(Draft::transfer(cause, Account::Earned(operator), to, payment.bill)?);
-            returns.payments.push(key);
+            returns.payments.push((key.job, place));
         }
         Ok(returns)
     }
@@ -250,7 +247,7 @@ impl Ledger {
 /// What an operator's unsettled payments become.
 #[derive(Debug, Default)]
 struct Returns {
-    payments: Vec<PaymentKey>,
+    payments: Vec<(JobId, Place)>,
     budgets: BTreeMap<JobId, Budget>,
     drafts: Vec<Draft>,
 }

@@ -325,12 +325,12 @@ fn a_ledger_that_was_tampered_with_is_noticed() {
     assert!(matches!(ownerless, Violation::Index { .. }), "{ownerless}");
     let twice = violation(&|ledger| {
         let payments = &mut ledger.jobs.get_mut(&job).unwrap().payments;
-        let paid = *payments.values().next().unwrap();
-        payments.insert((shard(1), node(11)), paid);
+        let payment = payments.at(0).unwrap().payment;
+        payments.push(1, paid::Paid { shard: shard(1), node: node(11), payment });
     });
     assert!(matches!(twice, Violation::Twice { .. }), "{twice}");
     let unpunished = violation(&|ledger| {
-        let receipt = ledger.jobs[&job].payments.values().next().unwrap().receipt;
+        let receipt = ledger.jobs[&job].payments.at(0).unwrap().payment.receipt;
         ledger.convicted.insert(operator(10), receipt);
     });
     assert!(matches!(unpunished, Violation::Convicted { .. }), "{unpunished}");

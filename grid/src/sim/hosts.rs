@@ -38,6 +38,8 @@ const IDLE_FACTOR: u64 = 10;
 pub(super) struct Host {
     pub(super) node: NodeId,
     pub(super) operator: u32,
+    /// Whether that is one of the adversary's.
+    lies: bool,
     engine: EngineFingerprint,
     slots: u32,
     /// Time that it takes for a task, compared with an average host's.
@@ -66,6 +68,7 @@ impl Host {
         Self {
             node,
             operator,
+            lies,
             engine: if is_older { OLDER_ENGINE } else { ENGINE },
             // Who only waits has room for more.
             slots: if lies && options.adversary == Adversary::ColludeWhenSafe { 8 } else { 1 } * options.slots,
@@ -174,7 +177,7 @@ impl World<'_> {
     }
 
     fn is_liars(&self, host: u32) -> bool {
-        self.operators[self.hosts[host as usize].operator as usize].lies
+        self.hosts[host as usize].lies
     }
 
     /// Decides what a host does with a task that it has in a slot.
@@ -215,11 +218,11 @@ impl World<'_> {
     }
 
     fn decide(&mut self, host: u32, number: u32, shard: u32, began_ms: Millis) -> Move {
-        let operator = self.hosts[host as usize].operator;
-        let (lies, done) = (self.operators[operator as usize].lies, self.operators[operator as usize].done);
-        if !lies {
+        if !self.is_liars(host) {
             return Move::Run;
         }
+        let operator = self.hosts[host as usize].operator;
+        let done = self.operators[operator as usize].done;
         let now = self.now;
         let Some(task) = self.jobs.task_mut(number, shard) else { return Move::Run };
         let moment = Moment {

@@ -1,6 +1,6 @@
 //! The event loop: what happens next, what the machine says to it, and what follows from that in the world.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::collections::{BTreeMap, VecDeque};
 
 use registry::{
     id::{NodeId, OperatorId},
@@ -30,7 +30,7 @@ use crate::{
 const START_MS: Millis = 1_000_000;
 
 /// What will happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Happening {
     /// The next job is submitted.
     Submit,
@@ -65,22 +65,33 @@ pub(super) enum Happening {
 /// What will happen when, in order; at the same time first what was said first.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    heap: BinaryHeap<Reverse<(Millis, u64, Happening)>>,
-    said: u64,
+    /// There are far fewer milliseconds than happenings.
+    times: BTreeMap<Millis, VecDeque<Happening>>,
+    len: usize,
 }
 
 impl Queue {
     pub(super) fn at(&mut self, when: Millis, what: Happening) {
-        self.said += 1;
-        self.heap.push(Reverse((when, self.said, what)));
+        self.times.entry(when).or_default().push_back(what);
+        self.len += 1;
     }
 
     fn next(&self) -> Option<Millis> {
-        self.heap.peek().map(|Reverse((when, ..))| *when)
+        self.times.first_key_value().map(|(when, _)| *when)
+    }
+
+    fn pop(&mut self) -> Option<(Millis, Happening)> {
+        let mut first = self.times.first_entry()?;
+        let (when, what) = (*first.key(), first.get_mut().pop_front()?);
+        if first.get().is_empty() {
+            first.remove();
+        }
+        self.len -= 1;
+        Some((when, what))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.heap.len()
+        self.len
     }
 }
 
@@ -263,7 +274,7 @@ impl<'a> World<'a> {
                 self.feed(Event::Tick)?;
             }
             _ => {
-                let Some(Reverse((when, _, what))) = self.queue.heap.pop() else {
+                let Some((when, what)) = self.queue.pop() else {
                     return Err(self.broken("every job ends", "nothing is due and jobs are open"));
                 };
                 self.now = self.now.max(when);
