@@ -522,7 +522,7 @@ async fn kept_states_are_fetched_for_what_the_host_runs_and_for_nothing_else() {
     store.publish_bytes(other.clone()).await.unwrap();
     // Of an assignment that it does not have, from nowhere, and of another length than it said.
     let told = vec![
-        (AssignmentId(7), checkpoint(0, &other)),
+        (AssignmentId(99), checkpoint(0, &other)),
         (AssignmentId(1), checkpoint(0, b"never published")),
         (AssignmentId(1), Checkpoint { bytes: 70_001, ..checkpoint(1, &other) }),
     ];
