@@ -336,6 +336,8 @@ pub const CHECKPOINT_MS_MIN: u64 = 100;
 pub const CHECKPOINT_MS_MAX: u64 = 86_400_000;
 /// States of one host that are being fetched at a time; further ones wait.
 pub const CHECKPOINT_FETCHES_MAX: usize = 2;
+/// Bytes of states a second that are fetched of one host, on average: whoever keeps states all the time must not keep the disk busy.
+pub const CHECKPOINT_BYTES_PER_S_MAX: u64 = 16 << 20;
 /// Modules and models that a host compiles at a time: each takes every core and much memory.
 pub const LOADS_MAX: usize = 2;
 /// Shortest wait in milliseconds before a host connects again; doubles with each attempt that fails.

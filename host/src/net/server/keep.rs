@@ -11,7 +11,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use grid::flow::{AssignmentId, Checkpoint, Fault, Found};
 use iroh::endpoint::Connection;
 use registry::{dispute::End as Ending, id::NodeId, segment::Snapshot, store::FetchLimits};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Desk, Shared, check,
@@ -47,13 +47,18 @@ pub(super) async fn run<D: Desk>(
 ) -> End {
     let mut waiting: BTreeMap<AssignmentId, Told> = BTreeMap::new();
     let mut fetches = FuturesUnordered::new();
+    // When the next one may begin.
+    let mut next = Instant::now();
     loop {
         while fetches.len() < limits::CHECKPOINT_FETCHES_MAX
+            && next <= Instant::now()
             && let Some((id, told)) = waiting.pop_first()
         {
+            next = Instant::now() + pause(&told);
             fetches.push(fetch(shared, connection, id, told));
         }
         tokio::select! {
+            () = tokio::time::sleep_until(next), if !waiting.is_empty() && next > Instant::now() => {}
             told = told.recv() => match told {
                 None => return End::Left,
                 // No more than the host has under way.
@@ -71,6 +76,12 @@ pub(super) async fn run<D: Desk>(
             },
         }
     }
+}
+
+/// How long the next state has to wait after this one.
+fn pause(told: &Told) -> Duration {
+    let bytes = told.checkpoint().map_or(0, |checkpoint| checkpoint.bytes);
+    Duration::from_millis(bytes.saturating_mul(1000) / limits::CHECKPOINT_BYTES_PER_S_MAX)
 }
 
 /// Takes a state from the host, if there is one to take.
