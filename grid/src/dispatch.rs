@@ -14,11 +14,13 @@
 //! - `schedule`: queued shards meet hosts with room.
 //! - `money`: what that means for the ledger.
 //! - `settle`: receipts and faults come in.
+//! - `history`: what that does to an operator's standing is said, with its evidence.
 //! - `standing`: audits are drawn, newcomers show what they are worth, who is caught loses what stood on its word alone.
 //! - `timers`: leases, stragglers, back-offs, deadlines, lost hosts.
 //! - `view`: what may be asked of the machine.
 //! - `sane`: what holds of it at every time.
 
+mod history;
 mod job;
 mod money;
 mod sane;
@@ -38,6 +40,7 @@ use registry::{
     job::{Class, JobSpec},
     membership::NodeCert,
     receipt::{Output, Record},
+    reputation::Change,
     sign::Signed,
 };
 use serde::{Deserialize, Serialize};
@@ -47,7 +50,7 @@ use self::standing::Qualification;
 pub use self::{
     job::{Job, Phase},
     sane::Insane,
-    view::{Costs, ExecutionView, HostQuote, HostView, JobView, Pay, Purpose, ShardView, Why},
+    view::{ClassView, Costs, ExecutionView, HostQuote, HostView, JobView, OperatorView, Pay, Purpose, ShardView, Why},
 };
 use crate::{
     config::Config,
@@ -146,6 +149,8 @@ pub enum Event {
     },
     /// The coordinator starts again: no host is connected.
     Restarted,
+    /// From here on operators have histories: each change of a standing is said, and what is so already is said first.
+    HistoriesBegin,
     /// Time passed: see [`State::next_timer`].
     Tick,
 }
@@ -208,6 +213,13 @@ pub enum Effect {
     Invoice {
         /// All of it settled.
         invoice: Box<Invoice>,
+    },
+    /// Keep a change of an operator's standing as the next entry of its history, together with the event.
+    Changed {
+        /// Whose.
+        operator: OperatorId,
+        /// What has changed, and why.
+        change: Box<Change>,
     },
     /// The job is forgotten: so may be what was kept for it.
     Forget {
@@ -333,6 +345,9 @@ pub struct State {
     ended_shards: u64,
     assignments: u64,
     ledger: Ledger,
+    /// Whether changes of standings are said: see [`Event::HistoriesBegin`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    histories: bool,
 }
 
 impl State {
@@ -356,6 +371,7 @@ impl State {
             ended: VecDeque::new(),
             ended_shards: 0,
             assignments: 0,
+            histories: false,
         }
     }
 
@@ -394,7 +410,7 @@ pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
             // Who asked was told before: see `Ledger::admits`.
             let _refused = state.ledger.enter(&entry, now);
         }
-        Event::Configured { config } => standing::configured(state, *config),
+        Event::Configured { config } => standing::configured(state, *config, now, effects),
         Event::HostUp { node, operator, cert, offer, holding } => {
             state.fleet.up(node, operator, cert, offer, now);
             standing::sort(state, node);
@@ -413,6 +429,7 @@ pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
         Event::Broken { job, fault } => end(state, job, Phase::Failed { reason: fault }, now, effects),
         Event::Cancelled { job } => end(state, job, Phase::Cancelled, now, effects),
         Event::Restarted => timers::restarted(state, now, effects),
+        Event::HistoriesBegin => history::begin(state, now, effects),
         Event::Tick => timers::tick(state, now, effects),
     }
     schedule::schedule(state, now, effects);

@@ -10,6 +10,7 @@ use registry::{
     job::{JobInput, Policy, Reduce, ShardInfo, Split, task_id},
     price::{PriceTable, Usage},
     receipt::{Execution, Outcome, Receipt},
+    reputation::{Cause, Shown},
     sign::SecretKey,
 };
 
@@ -19,6 +20,7 @@ use crate::plan::Cutter;
 
 mod audit;
 mod devices;
+mod history;
 mod money;
 
 const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
@@ -86,6 +88,10 @@ struct World {
     payer: Option<Payer>,
     invoices: Vec<Invoice>,
     archived: Vec<Posting>,
+    /// What became of operators' standings.
+    changes: Vec<(OperatorId, Change)>,
+    /// What follows from that alone.
+    shown: BTreeMap<OperatorId, Shown>,
 }
 
 impl World {
@@ -122,7 +128,10 @@ impl World {
             payer: None,
             invoices: Vec::new(),
             archived: Vec::new(),
+            changes: Vec::new(),
+            shown: BTreeMap::new(),
         };
+        world.feed(Event::HistoriesBegin);
         for index in 0..world.hosts.len() {
             world.join(index);
         }
@@ -174,10 +183,12 @@ impl World {
                 Effect::Forget { job, .. } => self.forgotten.push(job),
                 Effect::Archive { postings } => self.archived.extend(postings),
                 Effect::Invoice { invoice } => self.invoices.push(*invoice),
+                Effect::Changed { operator, change } => self.changed(operator, *change),
                 Effect::Acknowledge { .. } | Effect::Notify { .. } => {}
             }
         }
         self.state.check().unwrap();
+        self.check_histories();
     }
 
     fn host(&mut self, node: NodeId) -> &mut Host {

@@ -340,7 +340,7 @@ impl<'a> World<'a> {
                 Effect::Forget { job, .. } => self.jobs.forget(job),
                 Effect::Archive { postings } => self.posted(&postings),
                 Effect::Invoice { invoice } => self.invoiced(&invoice),
-                Effect::Keep { .. } | Effect::Concat { .. } => {}
+                Effect::Keep { .. } | Effect::Concat { .. } | Effect::Changed { .. } => {}
             }
         }
         Ok(())

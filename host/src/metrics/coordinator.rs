@@ -161,6 +161,7 @@ impl CoordinatorMetrics {
             Event::Broken { .. } => "broken",
             Event::Cancelled { .. } => "cancelled",
             Event::Restarted => "restarted",
+            Event::HistoriesBegin => "histories_begin",
             Event::Tick => "tick",
         });
         if let Event::Receipt { receipt, task_us, .. } = event {
@@ -193,6 +194,7 @@ impl CoordinatorMetrics {
             | Effect::Concat { .. }
             | Effect::Forget { .. }
             | Effect::Archive { .. }
+            | Effect::Changed { .. }
             | Effect::Invoice { .. } => {}
         }
     }
