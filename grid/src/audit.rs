@@ -14,7 +14,7 @@
 //!
 //! All in whole numbers, so that every machine finds the same rate: worth in micro-credits, shares in parts per million.
 
-use registry::{audit::PPM, job::Policy};
+use registry::{audit::PPM, job::Policy, reputation::StandingRules};
 use serde::{Deserialize, Serialize};
 
 /// What one task is worth, in micro-credits, as long as nobody pays for it.
@@ -72,6 +72,11 @@ impl Default for AuditConfig {
 }
 
 impl AuditConfig {
+    /// What standing is reckoned by.
+    pub fn rules(&self) -> StandingRules {
+        StandingRules { half_life_ms: self.half_life_ms, newcomer_micro: self.newcomer_micro }
+    }
+
     /// Which part of a job's results is audited as a rule, in parts per million, and by how many: what its budget is reckoned with.
     pub fn usual(&self, policy: Policy) -> (u32, u8) {
         match policy {

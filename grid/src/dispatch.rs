@@ -16,12 +16,14 @@
 //! - `money`: what that means for the ledger.
 //! - `settle`: receipts and faults come in.
 //! - `trial`: two results differ, and a referee runs the segment in which they part.
+//! - `history`: what that does to an operator's standing is said, with its evidence.
 //! - `standing`: audits are drawn, newcomers show what they are worth, who is caught loses what stood on its word alone.
 //! - `timers`: leases, stragglers, back-offs, deadlines, lost hosts.
 //! - `view`: what may be asked of the machine.
 //! - `sane`: what holds of it at every time.
 
 mod checkpoint;
+mod history;
 mod job;
 mod money;
 mod sane;
@@ -42,6 +44,7 @@ use registry::{
     job::{Class, JobSpec},
     membership::NodeCert,
     receipt::{Output, Record, Witness},
+    reputation::Change,
     sign::Signed,
 };
 use serde::{Deserialize, Serialize};
@@ -52,7 +55,7 @@ pub use self::{
     checkpoint::REFUSED as SNAPSHOT_REFUSED,
     job::{Job, Phase},
     sane::Insane,
-    view::{Costs, ExecutionView, HostQuote, HostView, JobView, Pay, Purpose, ShardView, Why},
+    view::{ClassView, Costs, ExecutionView, HostQuote, HostView, JobView, OperatorView, Pay, Purpose, ShardView, Why},
 };
 use self::{standing::Qualification, timers::Timers};
 use crate::{
@@ -182,6 +185,8 @@ pub enum Event {
     },
     /// The coordinator starts again: no host is connected.
     Restarted,
+    /// From here on operators have histories: each change of a standing is said, and what is so already is said first.
+    HistoriesBegin,
     /// Time passed: see [`State::next_timer`].
     Tick,
 }
@@ -253,6 +258,13 @@ pub enum Effect {
     Invoice {
         /// All of it settled.
         invoice: Box<Invoice>,
+    },
+    /// Keep a change of an operator's standing as the next entry of its history, together with the event.
+    Changed {
+        /// Whose.
+        operator: OperatorId,
+        /// What has changed, and why.
+        change: Box<Change>,
     },
     /// The job is forgotten: so may be what was kept for it.
     Forget {
@@ -382,6 +394,9 @@ pub struct State {
     ended_shards: u64,
     assignments: u64,
     ledger: Ledger,
+    /// Whether changes of standings are said: see [`Event::HistoriesBegin`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    histories: bool,
 }
 
 impl State {
@@ -403,6 +418,7 @@ impl State {
             ended: VecDeque::new(),
             ended_shards: 0,
             assignments: 0,
+            histories: false,
         }
     }
 
@@ -441,7 +457,7 @@ pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
             // Who asked was told before: see `Ledger::admits`.
             let _refused = state.ledger.enter(&entry, now);
         }
-        Event::Configured { config } => standing::configured(state, *config),
+        Event::Configured { config } => standing::configured(state, *config, now, effects),
         Event::HostUp { node, operator, cert, offer, holding } => {
             state.fleet.up(node, operator, cert, offer, now);
             standing::sort(state, node);
@@ -463,6 +479,7 @@ pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
         Event::Broken { job, fault } => end(state, job, Phase::Failed { reason: fault }, now, effects),
         Event::Cancelled { job } => end(state, job, Phase::Cancelled, now, effects),
         Event::Restarted => timers::restarted(state, now, effects),
+        Event::HistoriesBegin => history::begin(state, now, effects),
         Event::Tick => timers::tick(state, now, effects),
     }
     schedule::schedule(state, now, effects);

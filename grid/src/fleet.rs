@@ -323,6 +323,16 @@ impl Fleet {
         self.asks.keys()
     }
 
+    /// In what an operator was caught, if it was.
+    pub fn suspension(&self, operator: OperatorId) -> Option<&Suspension> {
+        self.suspended.get(&operator)
+    }
+
+    /// Every operator that was caught, and in what.
+    pub fn suspensions(&self) -> impl Iterator<Item = (OperatorId, &Suspension)> {
+        self.suspended.iter().map(|(operator, suspension)| (*operator, suspension))
+    }
+
     fn counts(&self, node: NodeId) -> Option<(Vec<EngineFingerprint>, OperatorId)> {
         let host = self.hosts.get(&node).filter(|host| host.connected && host.suspended.is_none())?;
         Some((host.offer.engines.fingerprints().collect(), host.operator))

@@ -1,7 +1,8 @@
 //! What operators have shown: the worth of their results that others checked and found to hold.
 //!
 //! Nothing else builds standing: not time, not work that nobody repeated, not anybody's word. It halves as time passes, is
-//! kept for each determinism class apart, and is gone when an operator is caught. Being there, or failing to be, is another
+//! kept for each determinism class apart, and is gone when an operator is caught. The arithmetic is [`Standing`]'s own, so that who
+//! has an operator's [history](registry::reputation) comes to the same. Being there, or failing to be, is another
 //! matter: see [`fleet::Record`](crate::fleet::Record).
 //!
 //! An operator with standing is *qualified*: its results may be accepted alone. One that the grid's owner answers for is so
@@ -9,12 +10,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use registry::{id::OperatorId, job::Class};
+pub use registry::reputation::Standing;
+use registry::{id::OperatorId, job::Class, reputation::CLASSES};
 use serde::{Deserialize, Serialize};
 
 use crate::{audit::AuditConfig, flow::Millis};
-
-const CLASSES: [Class; 3] = [Class::Exact, Class::Homogeneous, Class::Tolerant];
 
 /// Some of the classes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,33 +35,6 @@ impl Classes {
     /// Each of them.
     pub fn iter(self) -> impl Iterator<Item = Class> {
         CLASSES.into_iter().zip(self.0).filter(|(_, is_in)| *is_in).map(|(class, _)| class)
-    }
-}
-
-/// What an operator has shown in one class.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
-    /// Worth of its checked results, in micro-credits, as of `at_ms`.
-    pub checked_micro: u64,
-    /// When that was reckoned.
-    pub at_ms: Millis,
-    /// Results of it that were checked and held.
-    pub confirmed: u64,
-}
-
-impl Standing {
-    /// Worth of its checked results now.
-    pub fn checked_micro(&self, now: Millis, half_life_ms: u64) -> u64 {
-        let age = now.saturating_sub(self.at_ms);
-        let halvings = age.checked_div(half_life_ms).unwrap_or(0);
-        let Some(rest) = u32::try_from(halvings).ok().and_then(|halvings| self.checked_micro.checked_shr(halvings))
-        else {
-            return 0;
-        };
-        // Between two halvings along a line.
-        let part = u128::from(age.checked_rem(half_life_ms).unwrap_or(0));
-        let lost = u128::from(rest) * part / (2 * u128::from(half_life_ms)).max(1);
-        rest - u64::try_from(lost).unwrap_or(rest)
     }
 }
 
@@ -87,8 +60,8 @@ impl Reputation {
             let standings = &self.standings;
             let qualified = self.qualified.entry(class).or_default();
             qualified.retain(|operator| {
-                let shown = standings.get(&(class, *operator)).map_or(0, |standing| standing.checked_micro);
-                !before.contains(operator) || shown >= config.newcomer_micro
+                let shown = standings.get(&(class, *operator)).copied().unwrap_or_default();
+                !before.contains(operator) || shown.qualifies(config.rules())
             });
             qualified.extend(vouched);
         }
@@ -118,11 +91,8 @@ impl Reputation {
     /// A result of the operator was checked and held.
     pub fn confirm(&mut self, config: &AuditConfig, operator: OperatorId, class: Class, task_micro: u64, now: Millis) {
         let standing = self.standings.entry((class, operator)).or_default();
-        let worth = standing.checked_micro(now, config.half_life_ms);
-        standing.checked_micro = worth.saturating_add(task_micro);
-        standing.at_ms = now;
-        standing.confirmed = standing.confirmed.saturating_add(1);
-        if standing.checked_micro >= config.newcomer_micro {
+        *standing = standing.confirmed(config.rules(), task_micro, now);
+        if standing.qualifies(config.rules()) {
             self.qualified.entry(class).or_default().insert(operator);
         }
     }
@@ -130,7 +100,7 @@ impl Reputation {
     /// The operator comes with what it has shown elsewhere or before.
     pub fn bring(&mut self, config: &AuditConfig, operator: OperatorId, class: Class, standing: Standing) {
         self.standings.insert((class, operator), standing);
-        if standing.checked_micro >= config.newcomer_micro {
+        if standing.qualifies(config.rules()) {
             self.qualified.entry(class).or_default().insert(operator);
         }
     }

@@ -2,9 +2,10 @@
 //!
 //! - `exit`: errors and exit codes; `output`: tables, JSON, progress; `connect`: where the coordinator is; `paths`: where
 //!   files are by default; `parse`: what arguments mean; `folder`: where a task's files go.
-//! - Verbs that ask a coordinator: `push submit jobs job results receipt ledger nodes why cancel names yank`.
+//! - Verbs that ask a coordinator: `push submit jobs job results receipt ledger nodes reputation why cancel names
+//!   yank`.
 //! - Verbs that need no grid: `run doctor calibrate sim completions`, `receipt verify`, `receipt replay`, `dispute make`, `dispute
-//!   replay` and `bill verify`.
+//!   replay`, `bill verify` and `reputation verify`.
 //! - Verbs that are a process of the grid: `up node demo`. Their arguments are values that `node` and `demo` take.
 //!
 //! Results go to standard output, everything else to standard error. With `--json` standard output is one JSON value.
@@ -31,6 +32,7 @@ pub mod paths;
 mod push;
 mod quote;
 mod receipt;
+mod reputation;
 mod results;
 mod run;
 mod sim;
@@ -99,6 +101,8 @@ enum Verb {
     Bill(bill::BillVerb),
     /// List hosts and how they did.
     Nodes(nodes::NodesArgs),
+    /// List operators and what they have shown; export and check how they came to it.
+    Reputation(reputation::ReputationArgs),
     /// Say why a shard is where it is.
     Why(why::WhyArgs),
     /// Stop a job.
@@ -159,6 +163,7 @@ async fn run(verb: Verb) -> Outcome {
         Verb::Ledger(args) => ledger::run(args).await,
         Verb::Bill(verb) => bill::run(verb).await,
         Verb::Nodes(args) => nodes::run(args).await,
+        Verb::Reputation(args) => reputation::run(args).await,
         Verb::Why(args) => why::run(args).await,
         Verb::Cancel(args) => cancel::run(args).await,
         Verb::Names(args) => names::run(args).await,

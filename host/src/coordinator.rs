@@ -3,12 +3,13 @@
 //! A round of the loop takes all commands that are waiting, feeds their events to `grid::dispatch::on_event`, appends
 //! them to the [`Journal`] and performs the effects. Assignments go out at once; what somebody may rely on (an
 //! acknowledgement, an answer to a submitter, a notice) waits in [`release`] until the journal says that its events are
-//! on disk. On start the journal is replayed through the same machine. What the machine hands over for good, old postings and
-//! invoices, is read back from the journal in `books`.
+//! on disk. On start the journal is replayed through the same machine. What the machine hands over for good is read back from the
+//! journal: old postings and invoices in `books`, changes of operators' standings in `histories`.
 //!
 //! A crash loses what was never acknowledged. Hosts keep receipts until they are, and come back by themselves.
 
 mod books;
+mod histories;
 mod release;
 #[cfg(test)]
 mod tests;
@@ -34,14 +35,17 @@ use registry::{
     membership::NodeCert,
     name::{Index, Name, NameEntry, NameError, NameStatement},
     receipt::{Output, Receipt},
-    sign::Signed,
+    sign::{SecretKey, Signed},
     store::Store,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-pub use self::books::StatementError;
 use self::work::Loop;
-pub use crate::journal::{LoggedRecord, StoredRecord};
+pub use self::{
+    books::StatementError,
+    histories::{HistoryError, HistoryFile, KnownOperator},
+};
+pub use crate::journal::{Changed, LoggedRecord, StoredRecord};
 use crate::{
     journal::{Journal, JournalError, Replay, Row},
     limits,
@@ -208,6 +212,7 @@ enum SubmitReply {
 /// A handle on the coordinator.
 #[derive(Clone)]
 pub struct Coordinator {
+    key: Arc<SecretKey>,
     commands: mpsc::Sender<Command>,
     notices: broadcast::Sender<(JobId, Notice)>,
     journal: Journal,
@@ -217,12 +222,13 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Replays what the journal held and starts the loop.
+    /// Replays what the journal held and starts the loop. `key` is the coordinator's own: it signs what is handed out of histories.
     ///
     /// # Errors
     /// When the journal is damaged.
     pub fn start(
         config: Config,
+        key: SecretKey,
         journal: Journal,
         replay: Replay,
         store: Store,
@@ -230,12 +236,20 @@ impl Coordinator {
     ) -> Result<(Self, tokio::task::JoinHandle<()>), StartError> {
         let names = replayed_names(&replay)?;
         let events = replay.entries.len() as u64;
+        let is_new = replay.snapshot.is_none() && events == 0;
         let state = replayed_state(&config, replay)?;
+        if is_new {
+            // Its parameters are part of the state: without a snapshot a replay would decide with those that hold then.
+            journal.snapshot(canon::encode(&state));
+        }
         // What the journal decided with stays in it; from here on it is what the owner says now.
         let configured = (*state.config() != config).then(|| Event::Configured { config: Box::new(config) });
+        let begin = (!state.has_histories()).then_some(Event::HistoriesBegin);
+        let first = configured.into_iter().chain(begin).collect();
         let (commands, inbox) = mpsc::channel(limits::COMMANDS_MAX);
         let notices = broadcast::Sender::new(limits::NOTICES_MAX);
         let this = Self {
+            key: Arc::new(key),
             commands: commands.clone(),
             notices: notices.clone(),
             journal: journal.clone(),
@@ -244,7 +258,7 @@ impl Coordinator {
             sessions: Arc::default(),
         };
         let work = Loop::new(state, events, journal, store, commands, release::start(notices), metrics);
-        Ok((this, tokio::spawn(work.run(configured, inbox))))
+        Ok((this, tokio::spawn(work.run(first, inbox))))
     }
 
     async fn send(&self, command: Command) -> Result<(), Closed> {

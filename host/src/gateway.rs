@@ -7,7 +7,7 @@
 //! - [`wire`]: what crosses the socket as JSON; [`error`]: every refusal, with its status, word and advice.
 //! - [`serve`]: connections; [`guard`]: who may ask what; [`token`]: the secret that says so.
 //! - [`jobs`], [`resolve`], [`preflight`], [`plan`]: from a request to an accepted job.
-//! - [`ledger`]: what it costs, and who has which credits.
+//! - [`ledger`]: what it costs, and who has which credits. [`reputation`]: what operators have shown, and how they came to it.
 //! - [`events`], [`results`], [`receipts`]: what comes of it; [`work`]: what it takes to do it again. [`blobs`], [`names`], [`grid_routes`]: the rest.
 //!
 //! **Attackers.** It listens on loopback unless told otherwise. Whatever changes or tells anything needs the token of the
@@ -29,6 +29,7 @@ mod names;
 mod plan;
 mod preflight;
 mod receipts;
+mod reputation;
 mod resolve;
 mod results;
 mod serve;
@@ -124,6 +125,8 @@ impl Gateway {
             .route("/v1/quote", post(ledger::quote))
             .route("/v1/ledger", get(ledger::accounts).post(ledger::enter))
             .route("/v1/ledger/statement", get(ledger::statement))
+            .route("/v1/reputation", get(reputation::list))
+            .route("/v1/reputation/{operator}/history", get(reputation::history))
             .route("/v1/engine", get(work::engine))
             .route("/v1/nodes", get(grid_routes::nodes))
             .route("/v1/ticket", get(grid_routes::ticket))

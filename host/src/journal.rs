@@ -9,11 +9,13 @@
 //! refused. A snapshot of the state replaces the events before it.
 //!
 //! Records of a job are its log: each is chained to the one before as it is written (`registry::log::job`), in the transaction
-//! that has the event which led to it. None is taken out: one that was withdrawn is marked.
+//! that has the event which led to it. None is taken out: one that was withdrawn is marked. Changes of an operator's standing are
+//! its history, which is written in the same way (`registry::log::history`).
 //!
 //! SQLite through `rusqlite`: the journal is one writer on one thread, which is the shape of a synchronous library.
 
 mod chain;
+mod history;
 
 use std::{
     path::Path,
@@ -29,8 +31,9 @@ use std::{
 use bytes::Bytes;
 use registry::{
     canon,
-    id::{BlobHash, JobId, LinkId, NodeId},
+    id::{BlobHash, JobId, LinkId, NodeId, OperatorId},
     job::ShardInfo,
+    log::chain::Chain,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
@@ -42,8 +45,10 @@ pub const LINGER: Duration = Duration::from_millis(4);
 /// Wait before a failed commit is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 /// Version of the tables and of the events in them.
-const SCHEMA: i64 = 3;
-/// The version before, whose records have no chain: it is made when such a file is opened.
+const SCHEMA: i64 = 4;
+/// The version before, which has no histories: its coordinator begins them.
+const SCHEMA_WITHOUT_HISTORIES: i64 = 3;
+/// The version before that, whose records have no chain: it is made when such a file is opened.
 const SCHEMA_UNCHAINED: i64 = 2;
 
 /// Why the journal cannot be used.
@@ -100,6 +105,8 @@ pub enum Row {
     Postings(Vec<(u64, Vec<u8>)>),
     /// What a job cost in the end, as it is encoded.
     Invoice(JobId, Vec<u8>),
+    /// A change of an operator's standing, as it is encoded.
+    Change(OperatorId, Vec<u8>),
     /// Everything of a job may go, but for what it cost.
     Forget(JobId),
 }
@@ -126,6 +133,15 @@ pub struct LoggedRecord {
     pub link: LinkId,
     /// Another one has taken its place.
     pub withdrawn: bool,
+}
+
+/// A change of an operator's standing in its history.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// What stands for it and everything before it.
+    pub link: LinkId,
+    /// Its canonical bytes.
+    pub change: Vec<u8>,
 }
 
 /// One event as it is journalled: its time and its canonical bytes.
@@ -171,13 +187,13 @@ impl Journal {
         let failed = |source| JournalError::Sqlite { path: shown.to_string(), source };
         let mut writer = connect(path).map_err(failed)?;
         let found: i64 = writer.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-        if ![0, SCHEMA_UNCHAINED, SCHEMA].contains(&found) {
+        if ![0, SCHEMA_UNCHAINED, SCHEMA_WITHOUT_HISTORIES, SCHEMA].contains(&found) {
             return Err(JournalError::Schema { path: shown.to_string(), found });
         }
         if found == SCHEMA_UNCHAINED {
             chain::begin(&mut writer).map_err(failed)?;
         }
-        writer.execute_batch(TABLES).map_err(failed)?;
+        writer.execute_batch(TABLES).and_then(|()| writer.execute_batch(history::TABLE)).map_err(failed)?;
         writer.pragma_update(None, "user_version", SCHEMA).map_err(failed)?;
         let replay = replay(&writer).map_err(failed)?;
         let reader = connect(path).map_err(failed)?;
@@ -279,6 +295,23 @@ impl Journal {
             query.query_row([job.as_bytes()], |row| row.get(0)).optional()
         })
         .await
+    }
+
+    /// Changes of an operator's standing, in their order, from this number on, so many at most.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn history(&self, operator: OperatorId, from: u64, max: usize) -> Result<Vec<Changed>, JournalError> {
+        self.read(move |connection| history::read(connection, operator, from, max)).await
+    }
+
+    /// Where the histories of these operators end.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn history_tips(&self, operators: Vec<OperatorId>) -> Result<Vec<Chain>, JournalError> {
+        self.read(move |connection| operators.into_iter().map(|operator| history::tip(connection, operator)).collect())
+            .await
     }
 
     async fn read<T: Send + 'static>(
@@ -453,6 +486,7 @@ fn keep(connection: &Connection, row: &Row) -> rusqlite::Result<()> {
             let sql = "INSERT OR REPLACE INTO invoice (job, body) VALUES (?1, ?2)";
             connection.prepare_cached(sql)?.execute(params![job.as_bytes(), body])?;
         }
+        Row::Change(operator, change) => history::append(connection, *operator, change)?,
         Row::Forget(job) => {
             connection.prepare_cached("DELETE FROM output WHERE job = ?1")?.execute([job.as_bytes()])?;
             connection.prepare_cached("DELETE FROM record WHERE job = ?1")?.execute([job.as_bytes()])?;

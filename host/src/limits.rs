@@ -421,3 +421,7 @@ pub const POSTINGS_PAGE_MAX: usize = 4096;
 pub const POSTING_BYTES_MAX: usize = 4096;
 /// Length in bytes of an encoded invoice: a line for each of a million executions.
 pub const INVOICE_BYTES_MAX: usize = 1 << 30;
+/// Entries of a history that are read from the journal at a time.
+pub const HISTORY_PAGE_MAX: usize = 1024;
+/// Operators in one list.
+pub const HTTP_OPERATORS_LISTED_MAX: usize = 10_000;

@@ -220,7 +220,7 @@ pub async fn up(options: UpOptions, ready: impl FnOnce(&Value)) -> Result<(), No
     for index in 1..=options.hosts {
         grid.vouched.insert(operator_of(&local_host_dir(dir, index))?);
     }
-    let (coordinator, _) = Coordinator::start(grid, journal, replay, store.clone(), metrics.clone())?;
+    let (coordinator, _) = Coordinator::start(grid, key.clone(), journal, replay, store.clone(), metrics.clone())?;
     let hosts = server::start(endpoint.clone(), coordinator.clone(), store.clone());
     let ticket = Ticket {
         addrs: if options.advertise.is_empty() { endpoint::addrs(&endpoint) } else { options.advertise.clone() },

@@ -12,7 +12,8 @@
 //! - [`job`]: what a submitter asks for, and the task, one pure function call, that a host runs.
 //! - [`membership`]: an operator's certificate for its machine; the ticket that leads to a grid.
 //! - [`receipt`]: what a host signs about one execution, and evidence against a host that signed a wrong one.
-//! - [`log`]: what a host signed and what was kept of a job, each chained by hashes, in files.
+//! - [`reputation`]: what an operator has shown, and the changes that led there.
+//! - [`log`]: what a host signed, what was kept of a job, and what became of an operator's standing, each chained by hashes, in files.
 //! - [`merkle`]: one hash for a list, and proofs of what is in it.
 //! - [`segment`]: the states that a stepped task goes through, the root over them that a receipt signs, and snapshots.
 //! - [`dispute`]: two receipts that differ, and the one segment that says which of them is wrong.
@@ -37,6 +38,7 @@ pub mod name;
 pub mod preimage;
 pub mod price;
 pub mod receipt;
+pub mod reputation;
 pub mod segment;
 pub mod sign;
 #[cfg(feature = "store")]

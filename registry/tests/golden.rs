@@ -12,7 +12,10 @@ use registry::{
         StateRoot, TaskId,
     },
     job::{Class, JobInput, JobSpec, Limits, Policy, Profile, Reduce, ShardInfo, Split, Stage, task_id},
-    log::{job, link},
+    log::{
+        history::{self, HistoryHead},
+        job, link,
+    },
     manifest::{
         Lint, LintCondition, LintDifference, LintRun, LintSubject, Manifest, ModelEncoding, ModelManifest, TaskManifest,
     },
@@ -20,6 +23,7 @@ use registry::{
     name::NameStatement,
     price::PriceTable,
     receipt::{Execution, Outcome, Output, OutputFile, Receipt, Trap},
+    reputation::{Availability, Cause, Change, Standing, StandingRules, Work},
     segment::{Global, MemoryState, PAGE_BYTES, SegmentRecord, Snapshot, State, Stream, chained, memory_root},
     sign::{Batch, Head, SecretKey, Signed, Tip},
 };
@@ -262,6 +266,59 @@ fn batches_and_logs() {
         ("batch", "d0ca6b229c420a131909a341ba2d50d231b007d1660b12b745b96b618ac4681a"),
         ("statement of a batch", "c1dd19698af0196f1cdb26ec7041e70fa4fc1845bc9600401b2a367af24c6999"),
         ("link", "48fd22b5ab5826d03f4abc0b2aed387f7b86a654847d054cb645130bab8b1660"),
+    ];
+    assert_eq!(found, golden.map(|(what, hash)| (what, hash.to_owned())));
+}
+
+#[test]
+fn histories() {
+    let rules = StandingRules { half_life_ms: 7_776_000_000, newcomer_micro: 2_000_000_000 };
+    let work = Work { job: JobId([8; 32]), shard: receipt().shard, task: TaskId([4; 32]) };
+    let after = Standing { checked_micro: 5_000_000, at_ms: 7, confirmed: 5 };
+    let node = NodeId([7; 32]);
+    let causes = [
+        Cause::Found { class: Class::Exact, standing: after, rules, qualified: true },
+        Cause::Confirmed {
+            class: Class::Tolerant,
+            work,
+            receipt: Some(ReceiptId([2; 32])),
+            worth_micro: 1_000_000,
+            rules,
+            after,
+        },
+        Cause::Refuted { work, receipt: ReceiptId([2; 32]), against: Some(ReceiptId([3; 32])) },
+        Cause::Expelled { job: JobId([8; 32]), shard: receipt().shard, node },
+        Cause::Vouched,
+        Cause::Released { rules },
+        Cause::Faulted { node, so_far: Availability { given: 9, faults: 2 } },
+    ];
+    let vouched = Change { at_ms: 7, cause: Cause::Vouched };
+    assert_eq!(hex(&canon::encode(&vouched)), "a26561745f6d730765636175736567766f7563686564");
+    let changes: Vec<Vec<u8>> = causes.iter().map(|cause| canon::encode(&Change { at_ms: 7, cause: *cause })).collect();
+    let operator = OperatorId([9; 32]);
+    let link = history::link(operator, 3, job::START, &changes[1]);
+    let entry = history::Entry { seq: 3, prev: job::START, change: Change { at_ms: 7, cause: causes[1] } };
+    let head = HistoryHead {
+        coordinator: NodeId(key().public()),
+        operator,
+        entries: 4,
+        link,
+        at_ms: 8,
+        rules,
+        available: Availability { given: 9, faults: 2 },
+    };
+    let hash = |bytes: &[u8]| hex(blake3::hash(bytes).as_bytes());
+    let found = [
+        ("changes", hash(&changes.concat())),
+        ("link", link.to_string()),
+        ("entry", hash(&canon::encode(&entry))),
+        ("signed head", hash(&canon::encode(&Signed::seal(&head, &key())))),
+    ];
+    let golden = [
+        ("changes", "df03c392c9258f49aacd8016cdea318a7e1524686233554cf4a9442c7c10a13a"),
+        ("link", "de3c91c913b4d60c9f353c3501d716d86c4a9e3be5a9f05cd89563ff0e035ee4"),
+        ("entry", "c88bfcbaa15aafa6382f9393795cdcdea60c886e6fdbe08fa6e18c51a0576f80"),
+        ("signed head", "00b060282a086cdbe25b3a19b2fd96b511438c66f3dd67aded716f8caf177458"),
     ];
     assert_eq!(found, golden.map(|(what, hash)| (what, hash.to_owned())));
 }

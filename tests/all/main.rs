@@ -12,6 +12,7 @@
 //! - `users`: what task authors and teams do, by the command line.
 //! - `run`: one task on this machine, without a grid, and that it comes out as on one.
 //! - `receipts`: logs of a job and of its hosts, checked offline, whole and tampered with.
+//! - `reputation`: histories of operators, checked offline, whole and tampered with.
 //! - `replay`: records of receipts run again, with everything stopped.
 //! - `isolation`: what each layer around a task stops by itself, and what becomes of processes that are hurt.
 //! - `ledger`: jobs that somebody pays for, and bills that anybody computes again.
@@ -53,6 +54,7 @@ mod receipts;
 mod referee;
 mod refusals;
 mod replay;
+mod reputation;
 mod run;
 mod sandbox;
 mod sessions;

@@ -10,7 +10,7 @@ use registry::{
 };
 
 use super::{
-    Effect, Notice, Open, Phase, State, Timer, checkpoint, end,
+    Effect, Notice, Open, Phase, State, Timer, checkpoint, end, history,
     job::{Cast, Job, ShardKey},
     money::{self, Lie},
     standing, trial,
@@ -240,7 +240,7 @@ fn accept(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mu
     for node in nodes {
         compare(state, id, key, node, now, effects);
     }
-    standing::accepted(state, id, key, now);
+    standing::accepted(state, id, key, now, effects);
     requeue(state, id, key, now);
     advance(state, id, key, now, effects);
 }
@@ -310,6 +310,7 @@ pub(super) fn compare(
     let evidence = Evidence { accepted: accepted_record(job, key), accused };
     effects.push(Effect::Keep { job: id, shard: info, accused: Some(node), record: Record::Evidence(evidence) });
     effects.push(Effect::Notify { job: id, notice: Notice::Caught { shard: info, node, operator } });
+    history::refuted(state, (id, key), &receipt, right.as_ref(), now, effects);
     if let Some(truth) = &right {
         money::convict(state, &Lie { receipt: &receipt, truth, auditor, is_shared }, now);
     }
@@ -327,7 +328,9 @@ pub(super) fn expel(
     let Receipt { node, operator, .. } = *lie;
     state.fleet.record(node, |record| record.contradicted += 1);
     if !state.fleet.is_suspended(operator) {
-        state.fleet.suspend(operator, &Suspension { job, shard, node });
+        let suspension = Suspension { job, shard, node };
+        state.fleet.suspend(operator, &suspension);
+        history::expelled(state, operator, &suspension, now, effects);
         relieve(state, operator, now, effects);
         standing::void(state, operator, now, effects);
     }
@@ -389,6 +392,7 @@ pub(super) fn fault(
     }
     let Some(mut open) = drop_open(state, id, now) else { return };
     state.fleet.record(node, |record| record.faults += 1);
+    history::faulted(state, node, now, effects);
     if open.until.is_some() {
         trial::faulted(state, &open, now, effects);
     }

@@ -21,7 +21,7 @@ use registry::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Effect, Notice, Open, Phase, State,
+    Effect, Notice, Open, Phase, State, history,
     job::{Cast, Shard, ShardKey},
     money,
     schedule::{self, Piece, Placed},
@@ -70,8 +70,9 @@ impl Qualification {
 }
 
 /// The parameters are others from now on.
-pub(super) fn configured(state: &mut State, config: Config) {
+pub(super) fn configured(state: &mut State, config: Config, now: Millis, effects: &mut Vec<Effect>) {
     let before = std::mem::replace(&mut state.config, config);
+    history::vouched(state, &before.vouched, now, effects);
     // Rules that do not fit together are refused where the configuration is read; those that were hold on.
     let _refused = state.ledger.configure(state.config.ledger.clone());
     state.reputation.vouch(&state.config.audit, &before.vouched, &state.config.vouched);
@@ -125,7 +126,7 @@ pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
 }
 
 /// A shard's result stands from now on.
-pub(super) fn accepted(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
+pub(super) fn accepted(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
     let Some(job) = state.jobs.get(&id) else { return };
     let Some(shard) = job.shard(key) else { return };
     let class = job.spec.class;
@@ -134,7 +135,7 @@ pub(super) fn accepted(state: &mut State, id: JobId, key: ShardKey, now: Millis)
         job.unchecked.insert((operator, key));
     }
     if witnesses.len() > 1 {
-        witnesses.into_iter().for_each(|operator| confirm(state, operator, class, now));
+        witnesses.into_iter().for_each(|operator| confirm(state, (id, key), operator, now, effects));
     }
     if class == Class::Exact && key.stage == Stage::Map {
         let old = state.qualification.accepted(&state.config.audit, id, key);
@@ -145,12 +146,21 @@ pub(super) fn accepted(state: &mut State, id: JobId, key: ShardKey, now: Millis)
     }
 }
 
-fn confirm(state: &mut State, operator: OperatorId, class: Class, now: Millis) {
+/// The operator's result of this shard was checked and holds.
+fn confirm(
+    state: &mut State,
+    (id, key): (JobId, ShardKey),
+    operator: OperatorId,
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
+    let Some(class) = state.jobs.get(&id).map(|job| job.spec.class) else { return };
     if state.fleet.is_suspended(operator) {
         return;
     }
     let was_qualified = state.reputation.qualified(class).contains(&operator);
     state.reputation.confirm(&state.config.audit, operator, class, TASK_MICRO, now);
+    history::confirmed(state, (id, key), operator, now, effects);
     if !was_qualified && state.reputation.qualified(class).contains(&operator) {
         sort_all_of(state, operator);
     }
@@ -200,7 +210,7 @@ fn disputes(state: &State, newcomer: OperatorId) -> bool {
 pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, effects: &mut Vec<Effect>) {
     let (id, key) = (open.job, open.shard);
     let Some(job) = state.jobs.get_mut(&id) else { return };
-    let (class, has_ended) = (job.spec.class, job.phase.is_ended());
+    let has_ended = job.phase.is_ended();
     let Some(shard) = job.shard_mut(key) else { return };
     let alone = shard.sole_witness();
     let says = cast.commitment();
@@ -213,11 +223,11 @@ pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, ef
     }
     match shard.accepted.as_ref().map(|(truth, _)| *truth == says) {
         Some(true) => {
-            confirm(state, open.operator, class, now);
+            confirm(state, (id, key), open.operator, now, effects);
             state.fleet.record(open.node, |record| record.confirmed += 1);
             // It stays among those that are run again if its operator is caught: the newcomer may be of the same ring.
             if let Some(operator) = alone {
-                confirm(state, operator, class, now);
+                confirm(state, (id, key), operator, now, effects);
             }
         }
         // The result was withdrawn meanwhile: it is held against what stands in the end.

@@ -11,6 +11,7 @@ use registry::{
     job::{JobInput, Policy, Reduce, ShardInfo, Split, task_id},
     price::{PriceTable, Usage},
     receipt::{Execution, Outcome, Receipt},
+    reputation::{Cause, Shown},
     segment::SegmentRecord,
     sign::SecretKey,
 };
@@ -22,6 +23,7 @@ use crate::plan::Cutter;
 mod audit;
 mod checkpoints;
 mod devices;
+mod history;
 mod money;
 mod trials;
 
@@ -96,6 +98,10 @@ struct World {
     segments: BTreeMap<BlobHash, SegmentRecord>,
     /// What the driver is to look into.
     parts: VecDeque<Sides>,
+    /// What became of operators' standings.
+    changes: Vec<(OperatorId, Change)>,
+    /// What follows from that alone.
+    shown: BTreeMap<OperatorId, Shown>,
 }
 
 /// Two results of a shard that part somewhere.
@@ -146,7 +152,10 @@ impl World {
             steps: false,
             segments: BTreeMap::new(),
             parts: VecDeque::new(),
+            changes: Vec::new(),
+            shown: BTreeMap::new(),
         };
+        world.feed(Event::HistoriesBegin);
         for index in 0..world.hosts.len() {
             world.join(index);
         }
@@ -199,10 +208,12 @@ impl World {
                 Effect::Archive { postings } => self.archived.extend(postings),
                 Effect::Invoice { invoice } => self.invoices.push(*invoice),
                 Effect::Part { job, shard, sides } => self.parts.push_back((job, shard, sides)),
+                Effect::Changed { operator, change } => self.changed(operator, *change),
                 Effect::Acknowledge { .. } | Effect::Notify { .. } => {}
             }
         }
         self.state.check().unwrap();
+        self.check_histories();
     }
 
     fn host(&mut self, node: NodeId) -> &mut Host {

@@ -21,7 +21,7 @@ use registry::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Effect, Notice, Open, State,
+    Effect, Notice, Open, State, history,
     job::{Cast, Job, Shard, ShardKey},
     money,
     schedule::{self, Piece},
@@ -268,6 +268,7 @@ fn conclude(
         effects.push(Effect::Notify { job: id, notice: caught });
     }
     if let (Some(truth), Some(lie)) = (truth, lie) {
+        history::refuted(state, (id, key), &lie, Some(&truth), now, effects);
         let auditor = audits.then_some(right.operator);
         money::convict(state, &money::Lie { receipt: &lie, truth: &truth, auditor, is_shared: false }, now);
     }

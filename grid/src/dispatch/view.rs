@@ -1,6 +1,8 @@
-//! What may be asked of the machine: jobs, hosts, and why a shard is where it is. `costs`: what that costs.
+//! What may be asked of the machine: jobs, hosts, and why a shard is where it is. `costs`: what that costs. `operators`: what
+//! operators have shown.
 
 mod costs;
+mod operators;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +18,7 @@ use serde::Serialize;
 
 use self::costs::pay;
 pub use self::costs::{Costs, HostQuote, Pay};
+pub use self::operators::{ClassView, OperatorView};
 use super::{
     Job, Phase, State, checkpoint,
     job::{Shard, ShardKey},

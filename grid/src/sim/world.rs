@@ -351,8 +351,8 @@ impl<'a> World<'a> {
                 Effect::Forget { job, .. } => self.jobs.forget(job),
                 Effect::Archive { postings } => self.posted(&postings),
                 Effect::Invoice { invoice } => self.invoiced(&invoice),
-                // Simulated receipts name no states.
-                Effect::Keep { .. } | Effect::Concat { .. } | Effect::Part { .. } => {}
+                // Simulated receipts name no states, and histories have not begun.
+                Effect::Keep { .. } | Effect::Concat { .. } | Effect::Part { .. } | Effect::Changed { .. } => {}
             }
         }
         Ok(())

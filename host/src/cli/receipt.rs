@@ -26,9 +26,9 @@ use super::{
 use crate::client::answers::ReceiptAnswer;
 
 /// How files of records end.
-const EXTENSION: &str = "cbor";
+pub(super) const EXTENSION: &str = "cbor";
 /// How files of logs end.
-const LOG_EXTENSION: &str = "log";
+pub(super) const LOG_EXTENSION: &str = "log";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ReceiptVerb {
@@ -97,7 +97,7 @@ async fn list(args: ListArgs) -> Outcome {
 }
 
 /// The file, or those in the directory that end so.
-fn files(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, CliError> {
+pub(super) fn files(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, CliError> {
     let failed = |source| CliError::File { path: path.to_owned(), source };
     if !std::fs::metadata(path).map_err(failed)?.is_dir() {
         return Ok(vec![path.to_owned()]);

@@ -12,6 +12,7 @@ use registry::{
     device::Device,
     id::{BlobHash, EngineFingerprint, JobId, LinkId, NodeId, OperatorId, RequesterId, SecretHash},
     job::{Class, Policy, Profile, ShardInfo},
+    reputation,
 };
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +141,44 @@ pub struct EngineAnswer {
     pub device_memory_bytes: u64,
     /// Millions of floating-point operations a second; 0 when not measured.
     pub mflops: u64,
+}
+
+/// An operator at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorAnswer {
+    /// Who.
+    pub operator: OperatorId,
+    /// Whether the grid's owner answers for it.
+    pub vouched: bool,
+    /// Machines of it that ever joined.
+    pub machines: usize,
+    /// Those of them that are connected.
+    pub connected: usize,
+    /// Executions that these were given.
+    pub given: u64,
+    /// Those that gave no result.
+    pub faults: u64,
+    /// What it has shown, by class.
+    pub classes: Vec<ClassAnswer>,
+    /// In what it was caught, if so.
+    pub suspended: Option<SuspensionAnswer>,
+    /// Entries of its history.
+    pub entries: u64,
+    /// What stands for all of them.
+    pub head: LinkId,
+}
+
+/// What an operator has shown in a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassAnswer {
+    /// The class.
+    pub class: Class,
+    /// Worth of its checked results now, in micro-credits.
+    pub now_micro: u64,
+    /// That as it was last reckoned.
+    pub standing: reputation::Standing,
+    /// Whether its results may be accepted alone.
+    pub qualified: bool,
 }
 
 /// Why a host gets no more work.

@@ -2,12 +2,18 @@
 
 use std::path::Path;
 
+use futures::TryStreamExt;
 use grid::dispatch::Phase;
 use registry::{
     id::{EngineFingerprint, ModuleHash},
-    job::{JobInput, Policy, Split, task_id},
+    job::{Class, JobInput, Policy, Split, task_id},
+    log::{
+        History, Kind,
+        history::{Expected, HistorySaid},
+    },
     price::PriceTable,
     receipt::{Execution, Outcome, Receipt, Record},
+    reputation::Standing,
     sign::SecretKey,
     store::StoreOptions,
 };
@@ -20,10 +26,14 @@ use crate::metrics::Metrics;
 const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
 
 async fn start(dir: &Path) -> Coordinator {
+    start_with(dir, Config::default()).await
+}
+
+async fn start_with(dir: &Path, config: Config) -> Coordinator {
     let store = Store::open(&dir.join("blobs"), StoreOptions::default()).await.unwrap();
     let (journal, replay) = Journal::open(&dir.join("journal.db"), Box::new(|_, _| {})).unwrap();
     let metrics = CoordinatorMetrics::new(&Metrics::new());
-    Coordinator::start(Config::default(), journal, replay, store, metrics).unwrap().0
+    Coordinator::start(config, SecretKey::from_bytes(&[99; 32]), journal, replay, store, metrics).unwrap().0
 }
 
 fn job(nonce: u64, quorum: u8, input: &[u8]) -> (JobSpec, Plan) {
@@ -51,7 +61,7 @@ impl Host {
     }
 
     async fn join(&self, coordinator: &Coordinator, holding: Vec<AssignmentId>) -> mpsc::Receiver<ToHost> {
-        let (outbox, inbox) = mpsc::channel(100);
+        let (outbox, inbox) = mpsc::channel(limits::OUTBOX_MAX);
         let node = NodeId(self.key.public());
         let cert = Signed::seal(&NodeCert { node, issued_ms: 0 }, &self.operator);
         let offer = Offer {
@@ -159,6 +169,93 @@ async fn what_was_acknowledged_is_there_after_a_crash_and_the_job_goes_on() {
     coordinator.deliver(NodeId(host.key.public()), vec![delivered]).await;
     let done = coordinator.ask(move |state| matches!(state.job(id).map(|job| &job.phase), Some(Phase::Done))).await;
     assert!(done.unwrap(), "a receipt for an assignment from before the crash counts");
+}
+
+/// The files as a SIGKILL leaves them.
+fn killed(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["journal.db", "journal.db-wal"] {
+        std::fs::copy(dir.join(file), copy.path().join(file)).unwrap();
+    }
+    copy
+}
+
+async fn history(coordinator: &Coordinator, operator: OperatorId) -> HistorySaid {
+    let chunks = coordinator.history(operator).await.unwrap().chunks();
+    let file: Vec<Bytes> = chunks.try_collect().await.unwrap();
+    let (file, expected) = (file.concat(), Expected { operator: Some(operator), ..Expected::default() });
+    History::check(file.strip_prefix(Kind::History.line()).unwrap(), &expected, None).unwrap()
+}
+
+#[tokio::test]
+async fn what_follows_from_a_history_is_what_is_decided_with_before_and_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let vouched = OperatorId(Host::new(9).operator.public());
+    let config = Config { vouched: [vouched].into(), ..Config::default() };
+    let coordinator = start_with(dir.path(), config.clone()).await;
+    for seed in [1, 2] {
+        let host = Host::new(seed);
+        let inbox = host.join(&coordinator, vec![]).await;
+        tokio::spawn(host.serve(coordinator.clone(), inbox));
+    }
+    // More entries than are read at a time.
+    let input = b"one\n".repeat(limits::HISTORY_PAGE_MAX + 10);
+    let (spec, plan) = job(1, 2, &input);
+    coordinator.submit_and_wait(spec, plan, None).await.unwrap();
+    let operator = OperatorId(Host::new(1).operator.public());
+    let before = history(&coordinator, operator).await;
+    let known = coordinator.operators(10).await.unwrap();
+    let one = known.iter().find(|known| known.view.operator == operator).unwrap();
+    assert_eq!((one.history.entries, one.history.last), (before.head.entries, before.head.link));
+    assert_eq!(before.shown.standing(Class::Exact), one.view.classes[0].standing);
+    assert_eq!(before.confirmed, limits::HISTORY_PAGE_MAX as u64 + 10);
+    assert_eq!(before.head.available.given, before.confirmed);
+    assert!(history(&coordinator, vouched).await.shown.vouched);
+    let unknown = coordinator.history(OperatorId([7; 32])).await.err().unwrap();
+    assert!(unknown.to_string().contains("is not known here"), "{unknown}");
+    let copy = killed(dir.path());
+    coordinator.close().await;
+
+    let coordinator = start_with(copy.path(), config).await;
+    let after = history(&coordinator, operator).await;
+    assert_eq!((after.head.link, after.shown), (before.head.link, before.shown));
+    assert_eq!(history(&coordinator, vouched).await.head.entries, 1);
+}
+
+#[tokio::test]
+async fn a_coordinator_that_is_killed_before_its_first_snapshot_is_due_knows_what_it_decided_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let vouched = OperatorId(Host::new(9).operator.public());
+    let coordinator = start_with(dir.path(), Config { vouched: [vouched].into(), ..Config::default() }).await;
+    assert!(history(&coordinator, vouched).await.shown.vouched);
+    let copy = killed(dir.path());
+    coordinator.close().await;
+    // Its owner answers for nobody now.
+    let coordinator = start(copy.path()).await;
+    let vouched_for = coordinator.ask(move |state| state.operator_view(vouched, 0).vouched).await.unwrap();
+    let said = history(&coordinator, vouched).await;
+    assert_eq!((said.head.entries, said.shown.vouched, vouched_for), (2, false, false));
+    assert!(said.shown.qualified.is_empty());
+}
+
+#[tokio::test]
+async fn a_journal_from_before_there_were_histories_begins_them_with_what_was_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let operator = OperatorId([1; 32]);
+    let standing = Standing { checked_micro: 5_000_000, at_ms: 3, confirmed: 5 };
+    let older = State::with_standings(Config::default(), [(operator, Class::Exact, standing)]);
+    let (journal, _) = Journal::open(&dir.path().join("journal.db"), Box::new(|_, _| {})).unwrap();
+    journal.snapshot(canon::encode(&older));
+    // It did this on each of its starts.
+    let restarted = vec![(1, canon::encode(&Event::Restarted)), (2, canon::encode(&Event::Restarted))];
+    journal.append_and_tell(restarted, vec![]).await.unwrap();
+    journal.close();
+    let coordinator = start(dir.path()).await;
+    let said = history(&coordinator, operator).await;
+    assert_eq!((said.head.entries, said.shown.standing(Class::Exact)), (1, standing));
+    let copy = killed(dir.path());
+    coordinator.close().await;
+    assert_eq!(history(&start(copy.path()).await, operator).await.head.entries, 1, "they begin once");
 }
 
 #[tokio::test]

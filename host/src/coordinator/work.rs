@@ -84,8 +84,9 @@ impl Loop {
         }
     }
 
-    pub(super) async fn run(mut self, configured: Option<Event>, mut inbox: mpsc::Receiver<Command>) {
-        configured.into_iter().for_each(|event| self.happened(event));
+    /// Begins with these events.
+    pub(super) async fn run(mut self, first: Vec<Event>, mut inbox: mpsc::Receiver<Command>) {
+        first.into_iter().for_each(|event| self.happened(event));
         self.happened(Event::Restarted);
         self.finish_round();
         let mut commands = Vec::with_capacity(ROUND_MAX);
@@ -268,6 +269,9 @@ impl Loop {
             }
             Effect::Invoice { invoice } => {
                 self.round.rows.push(Row::Invoice(invoice.job, canon::encode(&*invoice)));
+            }
+            Effect::Changed { operator, change } => {
+                self.round.rows.push(Row::Change(operator, canon::encode(&*change)));
             }
             Effect::Forget { job, blobs } => {
                 self.round.rows.push(Row::Forget(job));

@@ -20,7 +20,11 @@ use registry::{
         BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, StateRoot, TaskId,
     },
     job::{Class, JobInput, JobSpec, Limits, Policy, Profile, ShardInfo, Split, Stage, TaskKey, TaskTemplate},
-    log::{Conflict, Entry, Heads, HostLog, JobLog, Kind, file, job},
+    log::{
+        Conflict, Entry, Heads, History, HostLog, JobLog, Kind, Receipts, chain, file,
+        history::{self, Expected, HistoryHead},
+        job,
+    },
     manifest::{
         Lint, LintCondition, LintDifference, LintRun, LintSubject, Manifest, ModelEncoding, ModelManifest, TaskManifest,
     },
@@ -28,6 +32,7 @@ use registry::{
     name::{Name, NameEntry, NameStatement},
     price::PriceTable,
     receipt::{Accepted, Evidence, Execution, Outcome, Output, OutputFile, Receipt, Record, Trap, Witness},
+    reputation::{Availability, Cause, Change, Shown, Standing, StandingRules, Work},
     sign::{Batch, Head, SecretKey, Signed, Statement, Tip},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -44,7 +49,7 @@ use crate::{
 type Reader = fn(&[u8]) -> Result<bool, String>;
 
 /// Every type that comes through the codec from outside.
-const READERS: [(&str, Reader); 26] = [
+const READERS: [(&str, Reader); 28] = [
     ("job", value::<JobSpec>),
     ("template", value::<TaskTemplate>),
     ("task key", value::<TaskKey>),
@@ -68,6 +73,8 @@ const READERS: [(&str, Reader); 26] = [
     ("batch", batch),
     ("entry of a job's log", entry),
     ("two heads", conflict),
+    ("entry of a history", change),
+    ("signed head of a history", signed::<HistoryHead>),
     ("log", log),
     ("message to a coordinator", message::<ToCoordinator>),
     ("message to a host", message::<ToHost>),
@@ -145,6 +152,16 @@ fn entry(bytes: &[u8]) -> Result<bool, String> {
     Ok(true)
 }
 
+fn change(bytes: &[u8]) -> Result<bool, String> {
+    let Some(entry) = decoded::<history::Entry>(bytes)? else { return Ok(false) };
+    let mut shown = Shown::default();
+    let taken = shown.apply(&entry.change).is_ok();
+    if !taken && shown != Shown::default() {
+        return Err("is refused, and changes something".into());
+    }
+    Ok(true)
+}
+
 fn conflict(bytes: &[u8]) -> Result<bool, String> {
     let Some(conflict) = decoded::<Conflict>(bytes)? else { return Ok(false) };
     let _ = conflict.to_string();
@@ -159,6 +176,7 @@ fn log(bytes: &[u8]) -> Result<bool, String> {
         match kind {
             Kind::Host => HostLog::check(items, &mut heads).is_ok(),
             Kind::Job => JobLog::check(items, &mut heads).is_ok(),
+            Kind::History => History::check(items, &Expected::default(), Some(&Receipts::default())).is_ok(),
         }
     };
     if holds(bytes) && holds(&[bytes, &[0]].concat()) {
@@ -239,6 +257,7 @@ pub fn samples() -> Vec<Vec<u8>> {
     let key = SecretKey::from_bytes(&[1; 32]);
     let mut all = registry_samples(&key);
     all.extend(log_samples(&key));
+    all.extend(history_samples(&key));
     let (up, down) = messages_samples(&key);
     let framed = |frames: &mut Vec<u8>, message: &dyn Fn(&mut Vec<u8>)| message(frames);
     let mut stream = Vec::new();
@@ -351,6 +370,43 @@ fn log_samples(key: &SecretKey) -> Vec<Vec<u8>> {
         host,
         job::file(JobId([8; 32]), &[entry]),
     ]
+}
+
+/// A history with each kind of entry, its entries and its head alone.
+fn history_samples(key: &SecretKey) -> Vec<Vec<u8>> {
+    let (operator, node) = (OperatorId([9; 32]), NodeId(key.public()));
+    let (class, job) = (Class::Exact, JobId([8; 32]));
+    let receipt = receipt(key, Outcome::Ok);
+    let work = Work { job, shard: shard(), task: receipt.execution.task };
+    let rules = StandingRules { half_life_ms: 1 << 33, newcomer_micro: 2_000_000_000 };
+    let found = Standing { checked_micro: 5_000_000, at_ms: 3, confirmed: 5 };
+    let after = found.confirmed(rules, 1_000_000, 7);
+    let causes = [
+        Cause::Found { class, standing: found, rules, qualified: false },
+        Cause::Confirmed { class, work, receipt: None, worth_micro: 1_000_000, rules, after },
+        Cause::Vouched,
+        Cause::Released { rules },
+        Cause::Faulted { node, so_far: Availability { given: 9, faults: 2 } },
+        Cause::Refuted { work, receipt: receipt.id(), against: Some(receipt.id()) },
+        Cause::Expelled { job, shard: shard(), node },
+    ];
+    let (mut prev, mut entries) = (chain::START, Vec::new());
+    for (seq, cause) in (0..).zip(causes) {
+        let entry = history::Entry { seq, prev, change: Change { at_ms: 7, cause } };
+        prev = history::link(operator, seq, prev, &canon::encode(&entry.change));
+        entries.push(entry);
+    }
+    let available = Availability { given: 9, faults: 2 };
+    let file = |entries: &[history::Entry], link| {
+        let entries_len = entries.len() as u64;
+        let head = HistoryHead { coordinator: node, operator, entries: entries_len, link, at_ms: 8, rules, available };
+        let mut file = history::beginning(&head, key);
+        entries.iter().for_each(|entry| history::push(&mut file, entry));
+        (canon::encode(&Signed::seal(&head, key)), file)
+    };
+    // With receipts at hand, an entry that names one which is not there is refused: the short one holds.
+    let ((head, whole), (_, short)) = (file(&entries, prev), file(&entries[..1], entries[1].prev));
+    entries.iter().map(canon::encode).chain([head, whole, short]).collect()
 }
 
 fn registry_samples(key: &SecretKey) -> Vec<Vec<u8>> {

@@ -164,6 +164,7 @@ impl CoordinatorMetrics {
             Event::Broken { .. } => "broken",
             Event::Cancelled { .. } => "cancelled",
             Event::Restarted => "restarted",
+            Event::HistoriesBegin => "histories_begin",
             Event::Tick => "tick",
         });
         if let Event::Receipt { receipt, task_us, .. } = event {
@@ -198,6 +199,7 @@ impl CoordinatorMetrics {
             | Effect::Part { .. }
             | Effect::Forget { .. }
             | Effect::Archive { .. }
+            | Effect::Changed { .. }
             | Effect::Invoice { .. } => {}
         }
     }

@@ -26,6 +26,8 @@ pub(super) const ROUTES: &[&str] = &[
     "/v1/quote",
     "/v1/ledger",
     "/v1/ledger/statement",
+    "/v1/reputation",
+    "/v1/reputation/{operator}/history",
     "/v1/engine",
     "/v1/nodes",
     "/v1/ticket",
@@ -46,6 +48,7 @@ pub(super) const EVENTS: &[&str] = &[
     "broken",
     "cancelled",
     "restarted",
+    "histories_begin",
     "tick",
 ];
 pub(super) const OUTCOMES: &[&str] = &["ok", "exit", "trap", "fuel_out", "memory_out", "output_out"];

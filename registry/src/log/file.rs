@@ -5,18 +5,25 @@ use std::io::{self, BufRead, Read};
 
 use crate::{
     canon::CanonError,
-    id::{JobId, LinkId, NodeId},
+    id::{JobId, LinkId, NodeId, OperatorId},
     job::ShardInfo,
     receipt::{RECORD_BYTES_MAX, Receipt, RecordError},
+    reputation::ChangeError,
     sign::{BATCH_ITEMS_MAX, SignatureError, Statement},
 };
 
-use super::heads::HeadError;
+use super::{evidence::EvidenceError, heads::HeadError};
 
 /// Length in bytes of one item of a host's log: a batch.
 pub const BATCH_BYTES_MAX: usize = BATCH_ITEMS_MAX * (Receipt::BYTES_MAX + 8) + 1024;
 /// Length in bytes of one item of a job's log: a record with its place.
 pub const ENTRY_BYTES_MAX: usize = RECORD_BYTES_MAX + 256;
+/// Length in bytes of one item of an operator's history: a change with its place, or the signed head.
+pub const HISTORY_ITEM_BYTES_MAX: usize = 2048;
+/// Entries of one history.
+pub const HISTORY_ENTRIES_MAX: u64 = 1 << 24;
+/// Length in bytes of a history's file.
+pub const HISTORY_BYTES_MAX: u64 = HISTORY_ENTRIES_MAX * 1024;
 /// Bytes of the length before an item.
 const LENGTH_BYTES: usize = 4;
 
@@ -27,14 +34,21 @@ pub enum Kind {
     Host,
     /// What was kept of a job.
     Job,
+    /// What became of an operator's standing.
+    History,
 }
 
 impl Kind {
+    const ALL: [Self; 3] = [Self::Host, Self::Job, Self::History];
+    /// Bytes of a file from which on its kind can be told.
+    pub const LINE_BYTES_MAX: usize = 32;
+
     /// The first line of the file.
     pub const fn line(self) -> &'static [u8] {
         match self {
             Self::Host => b"quorate/host-log/1\n",
             Self::Job => b"quorate/job-log/1\n",
+            Self::History => b"quorate/history/1\n",
         }
     }
 
@@ -42,12 +56,13 @@ impl Kind {
         match self {
             Self::Host => BATCH_BYTES_MAX,
             Self::Job => ENTRY_BYTES_MAX,
+            Self::History => HISTORY_ITEM_BYTES_MAX,
         }
     }
 
     /// Which log a file holds that begins with these bytes, if it is one.
     pub fn of(beginning: &[u8]) -> Option<Self> {
-        [Self::Host, Self::Job].into_iter().find(|kind| beginning.starts_with(kind.line()))
+        Self::ALL.into_iter().find(|kind| beginning.starts_with(kind.line()))
     }
 }
 
@@ -159,6 +174,48 @@ pub enum LogError {
         /// Whose record.
         found: JobId,
     },
+    /// Signed by another key than the coordinator's that it names.
+    #[error("head names coordinator {named} but another key signed it")]
+    Signer {
+        /// The coordinator named.
+        named: NodeId,
+    },
+    /// Another coordinator's history.
+    #[error("history is signed by coordinator {found} instead of {expected}: another grid's")]
+    OtherCoordinator {
+        /// Whose was expected.
+        expected: NodeId,
+        /// Who signed.
+        found: NodeId,
+    },
+    /// Another operator's history.
+    #[error("history is of operator {found} instead of {expected}: another operator's")]
+    OtherOperator {
+        /// Whose was expected.
+        expected: OperatorId,
+        /// Whose it is.
+        found: OperatorId,
+    },
+    /// More entries than may be.
+    #[error("history of {entries} entries is over the bound of {HISTORY_ENTRIES_MAX} entries")]
+    TooMany {
+        /// As signed.
+        entries: u64,
+    },
+    /// A head that is known from elsewhere is none of its links.
+    #[error("history of {entries} entries does not go through head {head}: it is truncated, or another one")]
+    Elsewhere {
+        /// The head that it has to go through.
+        head: LinkId,
+        /// Entries of the history.
+        entries: u64,
+    },
+    /// An entry of a history does not follow from those before it.
+    #[error("{0}")]
+    Change(#[from] ChangeError),
+    /// What an entry of a history names is not there, or says something else.
+    #[error("{0}")]
+    Evidence(Box<EvidenceError>),
     /// Shards of one stage do not agree on how many they are.
     #[error("shard {found:?} is of another cut than {first:?}")]
     OtherCut {
@@ -169,9 +226,29 @@ pub enum LogError {
     },
 }
 
+impl From<EvidenceError> for LogError {
+    fn from(error: EvidenceError) -> Self {
+        Self::Evidence(Box::new(error))
+    }
+}
+
 impl From<SignatureError> for LogError {
     fn from(error: SignatureError) -> Self {
         Self::Head(error.into())
+    }
+}
+
+impl LogError {
+    /// The same, but that an entry which is missing here, and comes among what is left, is in the wrong place. `number` says which
+    /// entry an item holds.
+    pub(super) fn or_reordered(self, rest: &mut Items<impl BufRead>, number: impl Fn(&[u8]) -> Option<u64>) -> Self {
+        let Self::Gap { expected, found } = self else { return self };
+        while let Ok(Some(item)) = rest.next() {
+            if number(&item) == Some(expected) {
+                return Self::Order { expected, found };
+            }
+        }
+        self
     }
 }
 

@@ -50,11 +50,12 @@ impl HostLog {
         self.seen.as_ref().map(|seen| seen.tip)
     }
 
-    /// Checks the next batch: its signature, that its receipts are what was signed and are the host's, and that it follows.
+    /// Checks the next batch: its signature, that its receipts are what was signed and are the host's, and that it follows. Gives
+    /// the receipts.
     ///
     /// # Errors
     /// Names the first thing that does not hold.
-    pub fn push(&mut self, batch: &Batch<Receipt>, heads: &mut Heads) -> Result<(), LogError> {
+    pub fn push(&mut self, batch: &Batch<Receipt>, heads: &mut Heads) -> Result<Vec<Receipt>, LogError> {
         // What contradicts an earlier head is evidence, and more than a hole.
         let (head, receipts) = batch.open_by(|head| heads.believe(head).map_err(LogError::from))?;
         if let Some(receipt) = receipts.iter().find(|receipt| receipt.node != head.node) {
@@ -63,7 +64,7 @@ impl HostLog {
         let seen = self.seen.get_or_insert_with(|| Seen::before(&head));
         seen.follow(&head)?;
         seen.said.receipts += receipts.len() as u64;
-        Ok(())
+        Ok(receipts)
     }
 
     /// What it says; nothing if it is empty.
@@ -76,18 +77,26 @@ impl HostLog {
     /// # Errors
     /// Names the first entry that does not hold, with its position.
     pub fn check(file: impl BufRead, heads: &mut Heads) -> Result<HostSaid, Place> {
+        Self::check_each(file, heads, |_| Ok(()))
+    }
+
+    /// The same; `each` is shown every receipt of a batch that holds, and may refuse it.
+    ///
+    /// # Errors
+    /// Names the first entry that does not hold, or is refused, with its position.
+    pub fn check_each(
+        file: impl BufRead,
+        heads: &mut Heads,
+        mut each: impl FnMut(&Receipt) -> Result<(), LogError>,
+    ) -> Result<HostSaid, Place> {
         let mut items = Items::new(Kind::Host, file);
         let (mut log, mut entry) = (Self::default(), 0);
         let place = |entry| move |error| Place { entry, error };
         while let Some(item) = items.next().map_err(place(entry))? {
             let batch = decode(&item).map_err(place(entry))?;
-            match log.push(&batch, heads) {
-                Ok(()) => entry += 1,
-                Err(LogError::Gap { expected, found }) if later(&mut items, expected) => {
-                    return Err(Place { entry, error: LogError::Order { expected, found } });
-                }
-                Err(error) => return Err(Place { entry, error }),
-            }
+            let receipts = log.push(&batch, heads).map_err(|error| error.or_reordered(&mut items, number));
+            receipts.and_then(|receipts| receipts.iter().try_for_each(&mut each)).map_err(place(entry))?;
+            entry += 1;
         }
         log.said().ok_or(Place { entry, error: LogError::Empty })
     }
@@ -132,12 +141,7 @@ pub fn decode(item: &[u8]) -> Result<Batch<Receipt>, LogError> {
     Ok(canon::decode(item, BATCH_BYTES_MAX)?)
 }
 
-/// Whether the head that is missing comes later.
-fn later(items: &mut Items<impl BufRead>, missing: u64) -> bool {
-    while let Ok(Some(item)) = items.next() {
-        if decode(&item).is_ok_and(|batch| batch.head.peek().is_ok_and(|head| head.seq == missing)) {
-            return true;
-        }
-    }
-    false
+/// The number of the head that an item holds, if it holds one.
+fn number(item: &[u8]) -> Option<u64> {
+    Some(decode(item).ok()?.head.peek().ok()?.seq)
 }

@@ -8,7 +8,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use super::chain::START;
 use super::{
+    chain::Chain,
     file::{self, ENTRY_BYTES_MAX, Items, Kind, LogError, Place},
     heads::Heads,
 };
@@ -18,9 +20,6 @@ use crate::{
     job::{ShardInfo, Stage},
     receipt::{Checked, Record},
 };
-
-/// What the first entry is chained to.
-pub const START: LinkId = LinkId([0; 32]);
 
 /// What stands for an entry and everything before it: entry `seq` of a job's log holds this record.
 pub fn link(job: JobId, seq: u64, prev: LinkId, record: &[u8]) -> LinkId {
@@ -85,7 +84,7 @@ pub struct JobSaid {
 #[derive(Debug, Default)]
 pub struct JobLog {
     job: Option<JobId>,
-    links: Vec<LinkId>,
+    chain: Chain,
     records: HashMap<BlobHash, u64>,
     cuts: BTreeMap<Stage, ShardInfo>,
     accepted: BTreeSet<ShardInfo>,
@@ -105,37 +104,14 @@ impl JobLog {
         }
         let bytes = entry.record.to_bytes();
         let link = link(job, entry.seq, entry.prev, &bytes);
-        self.follow(entry, link)?;
+        self.chain.check(entry.seq, entry.prev)?;
         let earlier = *self.records.entry(BlobHash::of(&bytes)).or_insert(entry.seq);
         if earlier != entry.seq {
             return Err(LogError::RepeatedRecord { earlier });
         }
         self.note(&checked)?;
-        self.links.push(link);
+        self.chain.push(link);
         Ok(())
-    }
-
-    fn follow(&self, entry: &Entry, link: LinkId) -> Result<(), LogError> {
-        let (expected, found) = (self.links.len() as u64, entry.seq);
-        if found > expected {
-            return Err(LogError::Gap { expected, found });
-        }
-        if found < expected {
-            let is_repeated = usize::try_from(found).is_ok_and(|at| self.links.get(at) == Some(&link));
-            return Err(match is_repeated {
-                true => LogError::Repeated { number: found },
-                false => LogError::Order { expected, found },
-            });
-        }
-        let last = self.last();
-        if entry.prev != last {
-            return Err(LogError::Chain { named: entry.prev, found: last });
-        }
-        Ok(())
-    }
-
-    fn last(&self) -> LinkId {
-        self.links.last().copied().unwrap_or(START)
     }
 
     fn note(&mut self, checked: &Checked) -> Result<(), LogError> {
@@ -152,12 +128,12 @@ impl JobLog {
     }
 
     fn end(&self, entries: u64, head: LinkId) -> Result<JobSaid, LogError> {
-        let records = self.links.len() as u64;
+        let Chain { entries: records, last } = self.chain;
         if entries > records {
             return Err(LogError::Truncated);
         }
-        if (entries, head) != (records, self.last()) {
-            return Err(LogError::Chain { named: head, found: self.last() });
+        if (entries, head) != (records, last) {
+            return Err(LogError::Chain { named: head, found: last });
         }
         Ok(JobSaid {
             job: self.job.ok_or(LogError::Empty)?,
@@ -174,21 +150,36 @@ impl JobLog {
     /// # Errors
     /// Names the first entry that does not hold, with its position.
     pub fn check(file: impl BufRead, heads: &mut Heads) -> Result<JobSaid, Place> {
-        let mut items = Items::new(Kind::Job, file);
-        let mut log = Self::default();
-        let checked = log.read(&mut items, heads);
-        checked.map_err(|error| Place { entry: log.links.len() as u64, error })
+        Self::check_each(file, heads, |_| Ok(()))
     }
 
-    fn read(&mut self, items: &mut Items<impl BufRead>, heads: &mut Heads) -> Result<JobSaid, LogError> {
+    /// The same; `each` is shown every record that holds, and may refuse it.
+    ///
+    /// # Errors
+    /// Names the first entry that does not hold, or is refused, with its position.
+    pub fn check_each(
+        file: impl BufRead,
+        heads: &mut Heads,
+        each: impl FnMut(&Record) -> Result<(), LogError>,
+    ) -> Result<JobSaid, Place> {
+        let mut items = Items::new(Kind::Job, file);
+        let mut log = Self::default();
+        let checked = log.read(&mut items, heads, each);
+        checked.map_err(|error| Place { entry: log.chain.entries, error })
+    }
+
+    fn read(
+        &mut self,
+        items: &mut Items<impl BufRead>,
+        heads: &mut Heads,
+        mut each: impl FnMut(&Record) -> Result<(), LogError>,
+    ) -> Result<JobSaid, LogError> {
         while let Some(item) = items.next()? {
             match Item::from_bytes(&item)? {
-                Item::Entry(entry) => match self.push(&entry, heads) {
-                    Err(LogError::Gap { expected, found }) if later(items, expected) => {
-                        return Err(LogError::Order { expected, found });
-                    }
-                    pushed => pushed?,
-                },
+                Item::Entry(entry) => {
+                    self.push(&entry, heads).map_err(|error| error.or_reordered(items, number))?;
+                    each(&entry.record)?;
+                }
                 Item::End { entries, head } => {
                     let said = self.end(entries, head)?;
                     return if items.next()?.is_none() { Ok(said) } else { Err(LogError::Trailing) };
@@ -199,14 +190,12 @@ impl JobLog {
     }
 }
 
-/// Whether the entry that is missing comes later.
-fn later(items: &mut Items<impl BufRead>, missing: u64) -> bool {
-    while let Ok(Some(item)) = items.next() {
-        if matches!(Item::from_bytes(&item), Ok(Item::Entry(entry)) if entry.seq == missing) {
-            return true;
-        }
+/// The number of the entry that an item holds, if it holds one.
+fn number(item: &[u8]) -> Option<u64> {
+    match Item::from_bytes(item) {
+        Ok(Item::Entry(entry)) => Some(entry.seq),
+        Ok(Item::End { .. }) | Err(_) => None,
     }
-    false
 }
 
 /// The file that holds these entries, which are a whole log.

@@ -24,6 +24,7 @@ pub(super) fn shown(world: &mut World, index: usize, tasks: u64) {
     let operator = OperatorId(world.hosts[index].operator.public());
     let (config, worth) = (world.config.audit, tasks * TASK_MICRO);
     world.state.reputation.confirm(&config, operator, Class::Exact, worth, world.now);
+    world.found(operator);
     standing::sort(&mut world.state, world.hosts[index].node());
 }
 

@@ -104,8 +104,7 @@ fn verify(file: PathBuf, head: Option<BlobHash>, heads: &mut Heads) -> Verified 
 fn check(path: &Path, heads: &mut Heads) -> Result<Said, String> {
     let mut file = File::open(path).map_err(|error| error.to_string())?;
     let mut beginning = Vec::new();
-    let longest = Kind::Host.line().len().max(Kind::Job.line().len()) as u64;
-    file.by_ref().take(longest).read_to_end(&mut beginning).map_err(|error| error.to_string())?;
+    file.by_ref().take(Kind::LINE_BYTES_MAX as u64).read_to_end(&mut beginning).map_err(|error| error.to_string())?;
     let Some(kind) = Kind::of(&beginning) else {
         let checked = read(path)?.check_by(heads).map_err(|error| error.to_string())?;
         return Ok(Said::Checked(Box::new(checked)));
@@ -114,6 +113,9 @@ fn check(path: &Path, heads: &mut Heads) -> Result<Said, String> {
     let said = match kind {
         Kind::Host => HostLog::check(BufReader::new(file), heads).map(Said::HostLog),
         Kind::Job => JobLog::check(BufReader::new(file), heads).map(Said::JobLog),
+        Kind::History => {
+            return Err("is an operator's history, not a log of receipts: see `quorate reputation verify`".to_owned());
+        }
     };
     said.map_err(|place| place.to_string())
 }

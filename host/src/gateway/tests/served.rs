@@ -42,8 +42,9 @@ pub(super) async fn served(dir: &Path) -> Served {
     let store = Store::open(&dir.join("blobs"), StoreOptions::default()).await.unwrap();
     let (journal, replay) = Journal::open(&dir.join("journal.db"), Box::new(|_, _| {})).unwrap();
     let metrics = CoordinatorMetrics::new(&Metrics::new());
+    let key = SecretKey::from_bytes(&[99; 32]);
     let (coordinator, _) =
-        Coordinator::start(Config::default(), journal, replay, store.clone(), metrics.clone()).unwrap();
+        Coordinator::start(Config::default(), key, journal, replay, store.clone(), metrics.clone()).unwrap();
     let sandbox = Sandbox::new(SandboxOptions { slots_max: 1, ..SandboxOptions::default() }).unwrap();
     let token = Token::from_text(TOKEN).unwrap();
     let gateway =
