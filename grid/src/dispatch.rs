@@ -371,6 +371,9 @@ struct Open {
     /// The last state that was kept of it, or that it went on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kept: Option<Box<Kept>>,
+    /// Fuel after which it went on from an earlier one's state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from_fuel: Option<u64>,
 }
 
 /// Everything that a coordinator decides on.

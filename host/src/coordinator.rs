@@ -405,15 +405,21 @@ impl Coordinator {
         let _ = self.send(Command::Event(Box::new(event))).await;
     }
 
+    /// Whether a state is wanted that a host keeps after so much fuel, or that it was ordered to find, where it says nothing of fuel.
+    pub async fn wants_state(&self, node: NodeId, assignment: AssignmentId, fuel_used: Option<u64>) -> bool {
+        let wants = move |state: &State| match fuel_used {
+            Some(fuel_used) => state.wants_checkpoint(node, assignment, fuel_used),
+            None => state.finds_state(node, assignment).is_some(),
+        };
+        self.ask_now(wants).await.unwrap_or(false)
+    }
+
     /// What a host has found that was to run a task to a state; a snapshot that was asked for is in the store.
     pub async fn found(&self, node: NodeId, assignment: AssignmentId, found: Found) {
-        if let Some(checkpoint) = found.checkpoint {
-            let job = self.ask(move |state| state.open_job(node, assignment)).await.ok().flatten();
-            if let Some(job) = job {
-                // Evidence that anyone can replay needs it as long as the job is remembered.
-                self.pin(job, std::iter::once(checkpoint.snapshot)).await;
-            }
-        }
+        let job = self.ask(move |state| state.finds_state(node, assignment)).await.ok().flatten();
+        let Some(job) = job else { return };
+        // Evidence that anyone can replay needs it as long as the job is remembered.
+        self.pin(job, found.checkpoint.map(|checkpoint| checkpoint.snapshot).into_iter()).await;
         let _ = self.send(Command::Event(Box::new(Event::Found { node, assignment, found }))).await;
     }
 

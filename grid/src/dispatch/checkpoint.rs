@@ -13,13 +13,20 @@ use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    State,
+    Open, State,
     job::{Shard, ShardKey},
 };
 use crate::flow::{AssignmentId, Checkpoint, Fault};
 
 /// The word of a fault that says that a state cannot be gone on from.
 pub const REFUSED: &str = "snapshot";
+
+/// Words of faults that say nothing of what was inherited: the host is gone.
+const LOST: [&str; 4] = ["host_lost", "host_restarted", "lease", "shutting_down"];
+
+/// Executions of a shard that go on from a state: the next ones begin anew, so that whoever keeps states and fails leaves most of a
+/// shard's attempts to others.
+const HEIRS_MAX: u32 = 4;
 
 /// A state that was kept, and by whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,17 +51,27 @@ impl Kept {
 
 /// A host has kept a state of what it runs.
 pub(super) fn kept(state: &mut State, node: NodeId, id: AssignmentId, checkpoint: Checkpoint) {
-    let Some(open) = state.open.get_mut(&id).filter(|open| open.node == node && !open.probe) else { return };
-    let is_farther = open.kept.as_ref().is_none_or(|kept| checkpoint.fuel_used > kept.checkpoint.fuel_used);
-    if is_farther {
+    let Some(open) = state.open.get_mut(&id).filter(|open| open.node == node) else { return };
+    if is_farther(open, checkpoint.fuel_used) {
         let (operator, engine) = (open.operator, open.engine);
         open.kept = Some(Box::new(Kept { checkpoint, node, operator, engine }));
     }
 }
 
-/// An execution came to nothing: what was kept of it is for the next one, unless that was why.
-pub(super) fn bequeath(shard: &mut Shard, kept: Option<Box<Kept>>, fault: &Fault) {
-    let Some(kept) = kept.filter(|_| fault.word != REFUSED && shard.accepted.is_none()) else { return };
+/// Whether a state after so much fuel is one to keep of the execution.
+pub(super) fn is_farther(open: &Open, fuel_used: u64) -> bool {
+    !open.probe && open.kept.as_ref().is_none_or(|kept| fuel_used > kept.checkpoint.fuel_used)
+}
+
+/// An execution came to nothing: what was kept of it is for the next one, unless that was why, or its host has failed by itself at
+/// what it had inherited.
+pub(super) fn bequeath(shard: &mut Shard, open: &mut Open, fault: &Fault) {
+    let is_lost = LOST.contains(&fault.word.as_str());
+    let is_new = |kept: &Kept| open.from_fuel.is_none_or(|from| kept.checkpoint.fuel_used > from);
+    let Some(kept) = open.kept.take() else { return };
+    if fault.word == REFUSED || shard.accepted.is_some() || !(is_lost || is_new(&kept)) {
+        return;
+    }
     let fuel = |kept: &Kept| kept.checkpoint.fuel_used;
     if shard.kept.as_deref().is_none_or(|other| fuel(&kept) > fuel(other)) {
         shard.kept = Some(kept);
@@ -63,7 +80,7 @@ pub(super) fn bequeath(shard: &mut Shard, kept: Option<Box<Kept>>, fault: &Fault
 
 /// What the shard's next execution may go on from.
 pub(super) fn left(shard: &Shard) -> Option<&Kept> {
-    shard.kept.as_deref().filter(|_| shard.casts.is_empty())
+    shard.kept.as_deref().filter(|_| shard.casts.is_empty() && shard.resumed < HEIRS_MAX)
 }
 
 /// The same, if it is ordered of this operator on this engine: nobody else goes on from it meanwhile.

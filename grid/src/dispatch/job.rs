@@ -191,6 +191,9 @@ pub(super) struct Shard {
     /// How its two results are told apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) trial: Option<Trial>,
+    /// Results that were refuted in that way.
+    #[serde(default)]
+    pub(super) refuted: u8,
 }
 
 impl Shard {
@@ -218,6 +221,7 @@ impl Shard {
             kept: None,
             resumed: 0,
             trial: None,
+            refuted: 0,
         }
     }
 
@@ -623,7 +627,7 @@ impl Job {
                 shard.summarise();
             }
             shard.faulted = Vec::new();
-            shard.kept = None;
+            (shard.kept, shard.trial) = (None, None);
         }
         open
     }

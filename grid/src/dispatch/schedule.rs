@@ -63,7 +63,11 @@ fn next_of(state: &State, id: JobId) -> Option<Placed> {
         }
         let operators = shard.operators();
         let need = need(state, id, job, shard, &operators);
-        let heir = checkpoint::left(shard).and_then(|kept| {
+        let fits = |kept: &&checkpoint::Kept| {
+            let is_engine = shard.engine.is_none_or(|engine| engine == kept.engine());
+            is_engine && state.fleet.operators(kept.engine()) >= usize::from(need.quorum)
+        };
+        let heir = checkpoint::left(shard).filter(fits).and_then(|kept| {
             let heirs = kept.heirs(&state.config.vouched);
             let need = Need { among: Among::Heirs(&heirs), engine: Some(kept.engine()), ..need };
             place::pick(&need, &state.fleet, &state.config)
@@ -201,6 +205,7 @@ pub(super) fn order(
         straggling: false,
         probe,
         until,
+        from_fuel: kept.as_ref().map(|kept| kept.checkpoint.fuel_used),
         kept,
     };
     state.open.insert(assignment, Box::new(open));

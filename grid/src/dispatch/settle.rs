@@ -406,7 +406,7 @@ pub(super) fn fault(
     if !shard.faulted.contains(&node) {
         shard.faulted.push(node);
     }
-    checkpoint::bequeath(shard, open.kept.take(), &fault);
+    checkpoint::bequeath(shard, &mut open, &fault);
     shard.last_fault = Some(fault.clone());
     effects.push(Effect::Notify { job: open.job, notice: Notice::Faulted { shard: info, node, fault } });
     if shard.accepted.is_none() {

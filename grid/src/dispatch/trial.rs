@@ -102,7 +102,7 @@ fn referee(state: &State, id: JobId, job: &Job, shard: &Shard) -> Option<NodeId>
         let is_there = host.connected && host.suspended.is_none() && host.offer.engines.get(engine).is_some();
         is_there && place::capable(need.limits, &need.ask, host).is_ok()
     });
-    hosts.min_by_key(|(node, host)| (host.in_flight(), *node)).map(|(node, _)| node)
+    hosts.min_by_key(|(node, host)| (!state.fleet.is_roomy(*node), host.in_flight(), *node)).map(|(node, _)| node)
 }
 
 /// The driver has found where the two part, or has not.
@@ -115,8 +115,14 @@ pub(super) fn parted(
     effects: &mut Vec<Effect>,
 ) {
     let key = ShardKey { stage: info.stage, index: info.index };
-    let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) else { return };
-    if !matches!(shard.trial, Some(Trial::Parting(_))) {
+    let job = state.jobs.get_mut(&id).filter(|job| !job.phase.is_ended());
+    let Some(shard) = job.and_then(|job| job.shard_mut(key)) else { return };
+    let Some(Trial::Parting(sides)) = &shard.trial else { return };
+    let of_these = |parting: &Parting| {
+        let nonces = [&parting.first, &parting.second].map(|side| Some(AssignmentId(peek(side)?.nonce)));
+        nonces == sides.map(Some)
+    };
+    if parting.as_ref().is_some_and(|parting| !of_these(parting)) {
         return;
     }
     match parting {
@@ -144,7 +150,8 @@ fn go_on(
             let sides = [&parting.first, &parting.second].into_iter().filter_map(|side| Some(peek(side)?.node));
             let is_there =
                 |node: &NodeId| state.fleet.get(*node).is_some_and(|host| host.connected && host.suspended.is_none());
-            let side = sides.filter(|node| !asked.contains(node)).find(is_there);
+            let sides = sides.filter(|node| !asked.contains(node)).filter(is_there);
+            let side = sides.min_by_key(|node| !state.fleet.is_roomy(*node));
             let until = Until { state: parting.segment.saturating_sub(1), keeps: true };
             side.map(|node| (node, until))
         }
@@ -200,7 +207,10 @@ pub(super) fn found(
     }
     let Some(open) = settle::drop_open(state, assignment, now) else { return };
     let (id, key) = (open.job, open.shard);
+    let is_referee = state.config.vouched.contains(&open.operator);
     let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) else { return };
+    // What was given is kept for the job, whatever it is, and goes with it.
+    shard.nn_records.extend(found.checkpoint.map(|checkpoint| checkpoint.snapshot));
     match shard.trial.take() {
         Some(Trial::Asking(parting, mut asked)) => {
             let state_of = |root: StateRoot| found.checkpoint.filter(|_| parting.start == Some(root));
@@ -209,7 +219,6 @@ pub(super) fn found(
                 End::Task(_) => None,
             };
             if let Some(checkpoint) = given {
-                shard.nn_records.push(checkpoint.snapshot);
                 shard.trial = Some(Trial::Refereeing(parting, Some(checkpoint.snapshot)));
             } else {
                 asked.push(node);
@@ -217,6 +226,8 @@ pub(super) fn found(
             }
             go_on(state, id, key, given, now, effects);
         }
+        // The owner may have thought better of who referees.
+        Some(Trial::Refereeing(..)) if !is_referee => fail(state, id, key, now, effects),
         Some(Trial::Refereeing(parting, snapshot)) => {
             let ruled = dispute(*parting, snapshot, found.end);
             conclude(state, id, key, ruled, now, effects);
@@ -259,8 +270,11 @@ fn conclude(
     let (truth, lie) = (attested(&right), attested(&wrong));
     shard.casts.retain(|cast| cast.assignment() != Some(AssignmentId(wrong.nonce)));
     shard.probers.retain(|operator| *operator != wrong.operator);
-    // Another dispute of the shard may be settled in the same way.
-    shard.trial = None;
+    // Another dispute of the shard may be settled in the same way; where there is a third, a referee runs all of it and ends it.
+    shard.refuted = shard.refuted.saturating_add(1);
+    shard.trial = (shard.refuted > 1).then_some(Trial::Failed);
+    // Liars are not to use up the attempts of a shard.
+    shard.attempts = shard.attempts.saturating_sub(1);
     money::release(state, id, AssignmentId(wrong.nonce), now);
     if let Some(record) = dispute.map(|dispute| Record::Dispute(Box::new(dispute))) {
         effects.push(Effect::Keep { job: id, shard: info, accused: Some(wrong.node), record });

@@ -280,6 +280,16 @@ impl State {
         self.open.get(&id).filter(|open| open.node == node).map(|open| open.job)
     }
 
+    /// Whether a host that keeps a state of this execution, after so much fuel, has kept none that is farther.
+    pub fn wants_checkpoint(&self, node: NodeId, id: AssignmentId, fuel_used: u64) -> bool {
+        self.open.get(&id).is_some_and(|open| open.node == node && checkpoint::is_farther(open, fuel_used))
+    }
+
+    /// The job of an order to find a state, if the host has such an order.
+    pub fn finds_state(&self, node: NodeId, id: AssignmentId) -> Option<JobId> {
+        self.open.get(&id).filter(|open| open.node == node && open.until.is_some()).map(|open| open.job)
+    }
+
     /// What an execution under way is for, as things are now.
     pub fn purpose(&self, id: AssignmentId) -> Option<Purpose> {
         let open = self.open.get(&id)?;

@@ -81,6 +81,14 @@ pub trait Desk: Clone + Send + Sync + 'static {
         checkpoint: Checkpoint,
     ) -> impl Future<Output = ()> + Send;
 
+    /// Whether a state is wanted that a host keeps after so much fuel, or that it was ordered to find, where it says nothing of fuel.
+    fn wants_state(
+        &self,
+        node: NodeId,
+        assignment: AssignmentId,
+        fuel_used: Option<u64>,
+    ) -> impl Future<Output = bool> + Send;
+
     /// What a host has found that was to run a task to a state; a snapshot that was asked for is here.
     fn found(&self, node: NodeId, assignment: AssignmentId, found: Found) -> impl Future<Output = ()> + Send;
 }
@@ -114,6 +122,10 @@ impl Desk for Coordinator {
 
     async fn checkpoint(&self, node: NodeId, assignment: AssignmentId, checkpoint: Checkpoint) {
         Self::checkpoint(self, node, assignment, checkpoint).await;
+    }
+
+    async fn wants_state(&self, node: NodeId, assignment: AssignmentId, fuel_used: Option<u64>) -> bool {
+        Self::wants_state(self, node, assignment, fuel_used).await
     }
 
     async fn found(&self, node: NodeId, assignment: AssignmentId, found: Found) {

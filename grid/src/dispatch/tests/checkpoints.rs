@@ -173,3 +173,55 @@ fn a_host_keeps_states_of_nothing_but_its_own_work() {
     keeps(&mut world, &(index, Assignment { id: AssignmentId(99), ..assignment }), checkpoint(2));
     assert_eq!(world.state.why(job, Stage::Map, 0).unwrap().shard.executions[0].checkpoint, None);
 }
+
+/// The host has kept a state, says that it cannot go on, and time passes.
+fn fails(world: &mut World, held: &(usize, Assignment), state: u32) {
+    keeps(world, held, checkpoint(state));
+    let node = world.hosts[held.0].node();
+    world.hosts[held.0].inbox.clear();
+    let fault = Fault::new("sandbox_died", "the task's sandbox process ended");
+    world.feed(Event::Faulted { node, assignment: held.1.id, fault });
+    world.now += world.config.retry_ms_max + 1;
+    world.feed(Event::Tick);
+}
+
+#[test]
+fn a_host_that_keeps_states_and_fails_leaves_the_shard_to_others() {
+    // It fails at what it had inherited: its state is no good.
+    let mut world = grid(1, &[], 2);
+    submit(&mut world, Policy::None);
+    let first = only(&world);
+    fails(&mut world, &first, 2);
+    let again = only(&world);
+    assert_eq!((again.0, again.1.from), (first.0, Some(checkpoint(2))), "a moment of weakness is forgiven");
+    fails(&mut world, &again, 2);
+    let other = only(&world);
+    assert_eq!((other.0, other.1.from), (1 - first.0, None));
+    // It says each time that it got farther: no more than so often.
+    let mut world = grid(1, &[], 2);
+    submit(&mut world, Policy::None);
+    let (first, mut orders) = (only(&world).0, 0);
+    while only(&world).0 == first {
+        let held = only(&world);
+        fails(&mut world, &held, orders);
+        orders += 1;
+    }
+    assert_eq!((orders, only(&world).1.from), (5, None));
+}
+
+#[test]
+fn a_state_of_another_engine_than_the_one_under_way_waits() {
+    let mut world = grid(1, &[1, 2, 3], 3);
+    let other = EngineFingerprint([8; 32]);
+    submit(&mut world, Policy::Quorum(2));
+    let both = given(&world);
+    keeps(&mut world, &both[0], checkpoint(2));
+    // Whoever comes back has another engine, and the execution that is under way has the old one.
+    world.hosts[both[0].0].inbox.clear();
+    world.hosts[both[0].0].engines = Engines::plain(other, other);
+    world.join(both[0].0);
+    world.now += world.config.retry_ms_max + 1;
+    world.feed(Event::Tick);
+    let engines: BTreeSet<_> = given(&world).into_iter().map(|(_, assignment)| assignment.engine).collect();
+    assert_eq!(engines, BTreeSet::from([ENGINE]));
+}

@@ -229,3 +229,48 @@ fn a_liar_that_is_refuted_is_not_paid_and_loses_what_it_had_at_risk() {
     }
     assert!(caught > 0);
 }
+
+#[test]
+fn what_comes_too_late_or_from_nobody_who_referees_changes_nothing() {
+    // The job is over before it is known where its results part.
+    with_strangers(STRANGERS, |mut world, job| {
+        world.feed(Event::Cancelled { job });
+        let part = world.parts.pop_front().unwrap();
+        world.part(part);
+        assert!(world.hosts.iter().all(|host| host.inbox.is_empty()));
+    });
+    // The owner thinks better of who referees while one does.
+    with_strangers(STRANGERS, |mut world, job| {
+        let part = world.parts.pop_front().unwrap();
+        world.part(part);
+        for _ in 0..2 {
+            if let Some(referee) = world.hosts[..2].iter().position(|host| !host.inbox.is_empty()) {
+                let mut config = world.config.clone();
+                config.vouched.remove(&OperatorId(world.hosts[referee].operator.public()));
+                world.config = config.clone();
+                world.feed(Event::Configured { config: Box::new(config) });
+            }
+            let busy = world.hosts.iter().position(|host| !host.inbox.is_empty()).unwrap();
+            world.answer(busy);
+        }
+        assert!(disputes(&world).is_empty() && !is_suspended(&world, 3));
+        world.run();
+        assert!(is_right(&world, job) && is_suspended(&world, 3));
+    });
+}
+
+#[test]
+fn liars_do_not_use_up_the_attempts_of_a_shard() {
+    let mut conducts = vec![Conduct::Honest; 3];
+    conducts.extend([Conduct::Liar; 6]);
+    let mut world = grid(2, &conducts, 3);
+    for referee in 0..2 {
+        let node = world.hosts[referee].node();
+        world.feed(Event::HostDown { node });
+    }
+    let job = world.submit(b"a\n", |spec| (spec.policy, spec.attempts_max) = (Policy::Quorum(2), 6));
+    (0..2).for_each(|referee| world.join(referee));
+    world.run();
+    assert!(is_right(&world, job));
+    assert!(disputes(&world).len() <= 2, "a third dispute is a referee's");
+}

@@ -92,7 +92,7 @@ fn id(delivered: &Delivered) -> AssignmentId {
 }
 
 /// Tells the host that it need not keep a receipt.
-fn forget(outbox: &mpsc::WeakSender<ToHost>, id: AssignmentId) {
+pub(super) fn forget(outbox: &mpsc::WeakSender<ToHost>, id: AssignmentId) {
     if let Some(outbox) = outbox.upgrade() {
         // A host whose outbox is full hears it after it reconnects.
         let _ = outbox.try_send(ToHost::Acknowledge(id));

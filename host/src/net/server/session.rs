@@ -197,7 +197,7 @@ async fn member<D: Desk>(
     }
     let _member = shared.members.enter(node);
     let (outbox, inbox) = mpsc::channel(limits::OUTBOX_MAX);
-    let again = outbox.downgrade();
+    let (again, to_forget) = (outbox.downgrade(), outbox.downgrade());
     let open = Open::new(&hello.holding);
     let Hello { cert, offer, holding, .. } = hello;
     let Ok(session) = shared.desk.host_up(node, operator, cert, offer, holding, outbox).await else {
@@ -211,7 +211,7 @@ async fn member<D: Desk>(
         end = read_loop(desk, node, &open, recv, receipts, kept) => end,
         end = write_loop(desk, node, &open, send, inbox) => end,
         end = check::run(shared, connection, node, &open, again, to_check) => end,
-        end = keep::run(shared, connection, node, &open, to_keep) => end,
+        end = keep::run(shared, connection, node, &open, to_forget, to_keep) => end,
         _ = stopping.wait_for(|stop| *stop) => End::Stopping,
     };
     desk.host_down(node, session).await;

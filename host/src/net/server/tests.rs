@@ -85,6 +85,10 @@ impl Desk for TestDesk {
         let _ = self.told.send(Told::Checkpoint(assignment, checkpoint));
     }
 
+    async fn wants_state(&self, _node: NodeId, _assignment: AssignmentId, _fuel_used: Option<u64>) -> bool {
+        true
+    }
+
     async fn found(&self, _node: NodeId, assignment: AssignmentId, found: Found) {
         let _ = self.told.send(Told::Found(assignment, found));
     }
