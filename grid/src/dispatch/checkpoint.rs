@@ -2,7 +2,7 @@
 //!
 //! Who goes on from a state signs for all of the task, so a state is only taken over where that is no risk to whoever takes it:
 //! - by hosts of the operator that kept it, which answers for both parts;
-//! - between operators that the grid's owner answers for, and that referee each other's results anyway.
+//! - between operators that the grid's owner answers for, and that referee each other's results anyway, where nobody pays for the job.
 //!
 //! All others begin anew. A state has one heir at a time, and only while the shard has no result: two results that grew from the
 //! same state would agree whether or not that state is right.
@@ -38,9 +38,12 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Operators whose hosts may go on from it.
-    pub(super) fn heirs(&self, vouched: &BTreeSet<OperatorId>) -> BTreeSet<OperatorId> {
-        if vouched.contains(&self.operator) { vouched.clone() } else { BTreeSet::from([self.operator]) }
+    /// Operators whose hosts may go on from it, where it is of this job.
+    pub(super) fn heirs(&self, state: &State, job: JobId) -> BTreeSet<OperatorId> {
+        let vouched = &state.config.vouched;
+        // Whoever signs is paid for all of the task: what an operator has done must not be another one's to sell.
+        let is_shared = vouched.contains(&self.operator) && !state.ledger.knows(job);
+        if is_shared { vouched.clone() } else { BTreeSet::from([self.operator]) }
     }
 
     /// The engine that goes on from it.
@@ -90,8 +93,7 @@ pub(super) fn inherit(
     operator: OperatorId,
     engine: EngineFingerprint,
 ) -> Option<Box<Kept>> {
-    let vouched = &state.config.vouched;
-    let shard = state.jobs.get_mut(&id)?.shard_mut(key)?;
-    let fits = left(shard).is_some_and(|kept| kept.engine == engine && kept.heirs(vouched).contains(&operator));
-    if fits { shard.kept.take() } else { None }
+    let kept = left(state.jobs.get(&id)?.shard(key)?)?;
+    let fits = kept.engine == engine && kept.heirs(state, id).contains(&operator);
+    if fits { state.jobs.get_mut(&id)?.shard_mut(key)?.kept.take() } else { None }
 }

@@ -68,7 +68,7 @@ fn next_of(state: &State, id: JobId) -> Option<Placed> {
             is_engine && state.fleet.operators(kept.engine()) >= usize::from(need.quorum)
         };
         let heir = checkpoint::left(shard).filter(fits).and_then(|kept| {
-            let heirs = kept.heirs(&state.config.vouched);
+            let heirs = kept.heirs(state, id);
             let need = Need { among: Among::Heirs(&heirs), engine: Some(kept.engine()), ..need };
             place::pick(&need, &state.fleet, &state.config)
         });

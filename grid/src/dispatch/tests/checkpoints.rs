@@ -120,6 +120,33 @@ fn operators_that_the_owner_answers_for_go_on_from_each_others_states() {
 }
 
 #[test]
+fn where_somebody_pays_an_operator_is_paid_for_its_own_steps_alone() {
+    let mut world = money::grid(2, &[Conduct::Silent; 3], 1, 100_000, 10_000);
+    // The first and the third are of one operator; the second is another one's that the owner answers for.
+    world.hosts[2].operator = operator_key(1);
+    world.join(2);
+    let job = world.submit(b"a\n", |spec| (spec.policy, spec.limits) = (Policy::None, money::limits()));
+    let mut held = only(&world);
+    if held.0 == 1 {
+        keeps(&mut world, &held, checkpoint(0));
+        loses(&mut world, 1);
+        held = only(&world);
+        assert_eq!(held.1.from, None);
+        world.join(1);
+    }
+    keeps(&mut world, &held, checkpoint(3));
+    let first = held.0;
+    loses(&mut world, first);
+    let next = only(&world);
+    assert_eq!((next.0, next.1.from), (2 - first, Some(checkpoint(3))), "its operator has another host");
+    world.hosts[next.0].conduct = Conduct::Honest;
+    world.run();
+    assert_eq!(phase(&world, job), &Phase::Done);
+    let (first, other) = (OperatorId(operator_key(1).public()), OperatorId(operator_key(2).public()));
+    assert!(!world.state.ledger().at_risk(first).is_zero() && world.state.ledger().at_risk(other).is_zero());
+}
+
+#[test]
 fn a_state_that_cannot_be_gone_on_from_is_forgotten() {
     let mut world = grid(2, &[], 2);
     let job = submit(&mut world, Policy::None);
