@@ -368,15 +368,15 @@ async fn a_job_in_steps_runs_on_a_grid_and_its_states_lie_beside_its_receipts() 
     assert!(segments.states.len() > 2, "{} states", segments.states.len());
 }
 
-/// Points that take long to be grouped, in so many rounds at most.
-fn many_points() -> String {
+/// Points that take long to be grouped, in so many rounds.
+fn many_points(rounds: u32) -> String {
     let mut state = 11u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         state >> 16
     };
     let lines: Vec<String> = (0..40_000).map(|_| format!("{} {} {}\n", next(), next(), next())).collect();
-    format!("64 80\n{}", lines.concat())
+    format!("64 {rounds}\n{}", lines.concat())
 }
 
 const FUEL_MAX: u64 = 200_000_000_000;
@@ -390,7 +390,7 @@ async fn a_long_task_that_loses_its_host_goes_on_at_another_host_of_its_operator
     let config = config.to_str().unwrap().to_owned();
     cluster.add_host(Conduct::Honest, &["--slots", "1", "--config", &config]);
     cluster.joined(1).await;
-    let (module, input) = (cluster.publish(tasks::KMEANS.wasm).await, cluster.publish(many_points()).await);
+    let (module, input) = (cluster.publish(tasks::KMEANS.wasm).await, cluster.publish(many_points(80)).await);
     let request = JobRequest {
         module,
         input: InputRequest::Blob(input.parse().unwrap()),
@@ -421,7 +421,7 @@ async fn a_long_task_that_loses_its_host_goes_on_at_another_host_of_its_operator
     // What comes of it is what comes of a task that nothing happens to, and so is what is signed.
     let stdout = cluster.result(job).await;
     let limits = Limits { fuel_max: FUEL_MAX, wall_ms_max: WALL_MS_MAX, ..Limits::default() };
-    let whole = sandbox(jailed(BackendOptions::Tract)).run_span(request_of(many_points(), limits), Span::WHOLE, None);
+    let whole = sandbox(jailed(BackendOptions::Tract)).run_span(request_of(many_points(80), limits), Span::WHOLE, None);
     let Ok(Ran::Done(whole)) = whole else { panic!("{whole:?}") };
     assert_eq!(stdout, whole.stdout);
     let kept = cluster.scratch("kept");
@@ -438,13 +438,15 @@ async fn a_long_task_that_loses_its_host_goes_on_at_another_host_of_its_operator
 
 #[tokio::test]
 async fn two_results_that_differ_are_told_apart_by_one_segment_that_anyone_runs_again() {
+    // Enough for a host to come in good time.
+    const ROUNDS: u32 = 240;
     // The owner answers for an operator whose host comes once two strangers are at work, one of which lies.
     let known = tempfile::tempdir().unwrap();
     let operator = operator_of(known.path()).unwrap().to_string();
     let key = known.path().join("operator.key").to_str().unwrap().to_owned();
     let strangers = [Conduct::Honest, Conduct::Liar];
     let mut cluster = Cluster::start_with(EXE, &strangers, &["--vouch", &operator], &["--slots", "1"]).await;
-    let (module, input) = (cluster.publish(tasks::KMEANS.wasm).await, cluster.publish(many_points()).await);
+    let (module, input) = (cluster.publish(tasks::KMEANS.wasm).await, cluster.publish(many_points(ROUNDS)).await);
     let request = JobRequest {
         module,
         input: InputRequest::Blob(input.parse().unwrap()),
@@ -459,7 +461,8 @@ async fn two_results_that_differ_are_told_apart_by_one_segment_that_anyone_runs_
     cluster.add_host(Conduct::Honest, &["--slots", "1", "--operator-key", &key]);
     cluster.joined(3).await;
     let limits = Limits { fuel_max: FUEL_MAX, wall_ms_max: WALL_MS_MAX, ..Limits::default() };
-    let whole = sandbox(jailed(BackendOptions::Tract)).run_span(request_of(many_points(), limits), Span::WHOLE, None);
+    let whole =
+        sandbox(jailed(BackendOptions::Tract)).run_span(request_of(many_points(ROUNDS), limits), Span::WHOLE, None);
     let Ok(Ran::Done(whole)) = whole else { panic!("{whole:?}") };
     assert_eq!(cluster.result(job).await, whole.stdout);
 
