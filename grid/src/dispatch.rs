@@ -40,6 +40,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use registry::{
     audit::Secret,
+    dispute::Parting,
     id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId},
     job::{Class, JobSpec},
     membership::NodeCert,
@@ -61,9 +62,7 @@ use self::{standing::Qualification, timers::Timers};
 use crate::{
     config::Config,
     fleet::Fleet,
-    flow::{
-        Assignment, AssignmentId, Attested, Checkpoint, Fault, Found, Millis, Offer, Part, Parting, Payer, Plan, Until,
-    },
+    flow::{Assignment, AssignmentId, Attested, Checkpoint, Fault, Found, Millis, Offer, Part, Payer, Plan, Until},
     ledger::{Entry, Invoice, Ledger, Posting},
     reputation::{Reputation, Standing},
 };

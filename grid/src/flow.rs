@@ -4,8 +4,8 @@ use std::fmt;
 
 use registry::{
     credits::Credits,
-    dispute::{End, Side},
-    id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId, ReceiptId, RequesterId, StateRoot},
+    dispute::End,
+    id::{BlobHash, Commitment, EngineFingerprint, JobId, NodeId, OperatorId, ReceiptId, RequesterId},
     job::ShardInfo,
     price::PriceTable,
     receipt::{Output, Receipt},
@@ -61,19 +61,6 @@ pub struct Checkpoint {
     pub snapshot: BlobHash,
     /// Its length.
     pub bytes: u64,
-}
-
-/// Where two results of one task part, and what each side says of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Parting {
-    /// The segment, from 0.
-    pub segment: u32,
-    /// The state before it, on which they agree; none before the first.
-    pub start: Option<StateRoot>,
-    /// One side.
-    pub first: Side,
-    /// The other.
-    pub second: Side,
 }
 
 /// The state that a host runs a task to.

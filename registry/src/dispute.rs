@@ -58,6 +58,37 @@ pub struct Start {
     pub snapshot: BlobHash,
 }
 
+/// Where two results of one task part, and what each side says of it: a dispute whose segment nobody has run yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parting {
+    /// The segment, from 0.
+    pub segment: u32,
+    /// The state before it, on which they agree; none before the first.
+    pub start: Option<StateRoot>,
+    /// One side.
+    pub first: Side,
+    /// The other.
+    pub second: Side,
+}
+
+impl Parting {
+    /// Where these part, given that they do, by the records that they signed.
+    pub fn new((first, of_first): (Witness, &SegmentRecord), (second, of_second): (Witness, &SegmentRecord)) -> Self {
+        let segment = of_first.diverge(of_second);
+        let start = segment.checked_sub(1).and_then(|before| of_first.states.get(before as usize).copied());
+        let (first, second) = (Side::new(first, of_first, segment), Side::new(second, of_second, segment));
+        Self { segment, start, first, second }
+    }
+
+    /// The dispute, with what came of the segment; `snapshot` is of the state before it.
+    pub fn dispute(self, snapshot: Option<BlobHash>, found: End) -> Dispute {
+        let Self { segment, start, first, second } = self;
+        let start = start.zip(snapshot).map(|(state, snapshot)| Start { state, snapshot });
+        Dispute { version: DISPUTE_VERSION, segment, start, first, second, found }
+    }
+}
+
 /// What one host signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -368,15 +399,13 @@ mod tests {
     /// A dispute of two hosts with these states, whose outputs differ; the referee found what the first says.
     fn dispute(first: &[u8], second: &[u8]) -> Dispute {
         let (first, second) = (record(first), record(second));
-        let segment = first.diverge(&second);
-        let side = |host, record: &SegmentRecord| Side::new(witness(host, execution(record, host)), record, segment);
-        let before = segment.checked_sub(1).map(|before| first.states[before as usize]);
-        let start = before.map(|state| Start { state, snapshot: BlobHash([6; 32]) });
-        let found = match first.states.get(segment as usize) {
+        let side = |host, record: &SegmentRecord| witness(host, execution(record, host));
+        let parting = Parting::new((side(1, &first), &first), (side(2, &second), &second));
+        let found = match first.states.get(parting.segment as usize) {
             Some(state) => End::State(*state),
             None => End::Task(Ending::from(&execution(&first, 1))),
         };
-        Dispute { version: DISPUTE_VERSION, segment, start, first: side(1, &first), second: side(2, &second), found }
+        parting.dispute(Some(BlobHash([6; 32])), found)
     }
 
     #[test]

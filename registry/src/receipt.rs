@@ -502,6 +502,11 @@ impl Record {
         }
     }
 
+    /// All receipts in it.
+    pub fn witnesses(&self) -> impl Iterator<Item = &Witness> {
+        self.agreeing().iter().chain(self.accused())
+    }
+
     /// Checks every signature and that they say what the record claims.
     ///
     /// # Errors

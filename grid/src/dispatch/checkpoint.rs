@@ -32,8 +32,7 @@ const HEIRS_MAX: u32 = 4;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Kept {
     pub(super) checkpoint: Checkpoint,
-    pub(super) node: NodeId,
-    pub(super) operator: OperatorId,
+    operator: OperatorId,
     engine: EngineFingerprint,
 }
 
@@ -57,7 +56,7 @@ pub(super) fn kept(state: &mut State, node: NodeId, id: AssignmentId, checkpoint
     let Some(open) = state.open.get_mut(&id).filter(|open| open.node == node) else { return };
     if is_farther(open, checkpoint.fuel_used) {
         let (operator, engine) = (open.operator, open.engine);
-        open.kept = Some(Box::new(Kept { checkpoint, node, operator, engine }));
+        open.kept = Some(Box::new(Kept { checkpoint, operator, engine }));
     }
 }
 

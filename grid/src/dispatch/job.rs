@@ -179,9 +179,10 @@ pub(super) struct Shard {
     /// Not queued before this time.
     pub(super) not_before: Millis,
     pub(super) accepted: Option<(Commitment, Output)>,
-    /// Blobs with what models answered, of every receipt that names one.
+    /// Blobs that its results are checked with: what models answered and which states there were, as receipts name them, and states
+    /// that were given in trials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) nn_records: Vec<BlobHash>,
+    pub(super) evidence: Vec<BlobHash>,
     /// The farthest state that was kept of executions that came to nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) kept: Option<Box<Kept>>,
@@ -217,7 +218,7 @@ impl Shard {
             last_fault: None,
             not_before: 0,
             accepted: None,
-            nn_records: Vec::new(),
+            evidence: Vec::new(),
             kept: None,
             resumed: 0,
             trial: None,
@@ -588,7 +589,7 @@ impl Job {
         let written =
             outputs.flat_map(|output| std::iter::once(output.stdout).chain(output.files.iter().map(|file| file.hash)));
         let reduced = self.reduce.as_ref().and_then(|shard| shard.planned.slice.blob);
-        let records = self.shards().flat_map(|(_, shard)| shard.nn_records.iter().copied());
+        let records = self.shards().flat_map(|(_, shard)| shard.evidence.iter().copied());
         self.spec.blobs().into_iter().chain(written).chain(reduced).chain(records).collect()
     }
 

@@ -116,8 +116,8 @@ pub(super) fn receipt(
         job.task_us = job.task_us.saturating_add(task_us);
     }
     let Some(shard) = job.shard_mut(open.shard) else { return };
-    shard.nn_records.extend(receipt.receipt().nn_record);
-    shard.nn_records.extend(receipt.receipt().segment_record);
+    shard.evidence.extend(receipt.receipt().nn_record);
+    shard.evidence.extend(receipt.receipt().segment_record);
     let cast = Cast::Receipt { receipt, output, cert };
     if open.probe {
         standing::probed(state, &open, cast, now, effects);

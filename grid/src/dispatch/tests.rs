@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use registry::{
     canon,
     device::{Device, DeviceKind},
-    dispute::{End, Side},
+    dispute::End,
     id::{EngineFingerprint, ModuleHash, StateRoot},
     job::{JobInput, Policy, Reduce, ShardInfo, Split, task_id},
     price::{PriceTable, Usage},
@@ -297,11 +297,7 @@ impl World {
     /// Looks where two results part.
     fn part(&mut self, (job, shard, sides): Sides) {
         let [first, second] = sides.each_ref().map(|(_, record)| &self.segments[record]);
-        let segment = first.diverge(second);
-        let start = segment.checked_sub(1).map(|before| first.states[before as usize]);
-        let [one, other] = [(&sides[0].0, first), (&sides[1].0, second)];
-        let side = |(witness, record): (&Witness, &SegmentRecord)| Side::new(witness.clone(), record, segment);
-        let parting = Parting { segment, start, first: side(one), second: side(other) };
+        let parting = Parting::new((sides[0].0.clone(), first), (sides[1].0.clone(), second));
         self.feed(Event::Parted { job, shard, parting: Some(Box::new(parting)) });
     }
 

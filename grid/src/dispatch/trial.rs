@@ -13,7 +13,7 @@
 //! - **Nothing of a trial is paid**, and no order of it counts as an execution.
 
 use registry::{
-    dispute::{DISPUTE_VERSION, Dispute, End, Side, Start},
+    dispute::{Dispute, End, Parting, Side},
     id::{BlobHash, JobId, NodeId, OperatorId, StateRoot},
     job::{Class, ShardInfo},
     receipt::{Receipt, Record},
@@ -28,7 +28,7 @@ use super::{
     settle,
 };
 use crate::{
-    flow::{AssignmentId, Attested, Checkpoint, Found, Millis, Parting, Until},
+    flow::{AssignmentId, Attested, Checkpoint, Found, Millis, Until},
     place,
 };
 
@@ -62,35 +62,42 @@ pub(super) fn begin(state: &mut State, id: JobId, key: ShardKey, effects: &mut V
         return;
     };
     let Some(shard) = job.shard(key).filter(|shard| shard.trial.is_none() && shard.accepted.is_none()) else { return };
-    let Some(sides) = two_sides(shard, |operator| state.config.vouched.contains(&operator)) else { return };
-    let names = |receipt: &Attested| receipt.receipt().segment_record;
-    let (Some(first), Some(second)) = (names(sides[0].0), names(sides[1].0)) else { return };
+    let Some(assignments) = two_sides(shard, |operator| state.config.vouched.contains(&operator)) else { return };
+    let Some(effect) = part(id, job.info(key), shard, assignments) else { return };
     if referee(state, id, job, shard).is_none() {
         return;
     }
-    let witnesses = sides.map(|(_, cast)| settle::witness(cast));
-    let [Some(one), Some(other)] = witnesses else { return };
-    let assignments = sides.map(|(receipt, _)| AssignmentId(receipt.receipt().nonce));
-    let info = job.info(key);
-    effects.push(Effect::Part { job: id, shard: info, sides: Box::new([(one, first), (other, second)]) });
+    effects.push(effect);
     if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
         shard.trial = Some(Trial::Parting(assignments));
     }
 }
 
 /// The shard's results, if they are two that differ, of one engine and by nobody who referees.
-fn two_sides(shard: &Shard, referees: impl Fn(OperatorId) -> bool) -> Option<[(&Attested, &Cast); 2]> {
+fn two_sides(shard: &Shard, referees: impl Fn(OperatorId) -> bool) -> Option<[AssignmentId; 2]> {
     let [first, second] = &shard.casts[..] else { return None };
     let is_judged = referees(first.operator()) || referees(second.operator());
     let differs = first.commitment() != second.commitment() && first.operator() != second.operator();
-    if is_judged || !differs { None } else { Some([side(shard, first)?, side(shard, second)?]) }
+    let is_comparable = Some(first.engine()) == shard.engine && Some(second.engine()) == shard.engine;
+    if is_judged || !differs || !is_comparable { None } else { Some([first.assignment()?, second.assignment()?]) }
 }
 
-fn side<'a>(shard: &Shard, cast: &'a Cast) -> Option<(&'a Attested, &'a Cast)> {
-    match cast {
-        Cast::Receipt { receipt, .. } if Some(cast.engine()) == shard.engine => Some((receipt, cast)),
+/// What the driver is asked about the receipts of these orders, as long as both are here and name their records.
+fn part(job: JobId, info: ShardInfo, shard: &Shard, assignments: [AssignmentId; 2]) -> Option<Effect> {
+    let side = |id| {
+        let (receipt, cast) = cast_of(shard, id)?;
+        Some((settle::witness(cast)?, receipt.receipt().segment_record?))
+    };
+    let [Some(first), Some(second)] = assignments.map(side) else { return None };
+    Some(Effect::Part { job, shard: info, sides: Box::new([first, second]) })
+}
+
+/// The receipt that answers an order.
+fn cast_of(shard: &Shard, id: AssignmentId) -> Option<(&Attested, &Cast)> {
+    shard.casts.iter().find_map(|cast| match cast {
+        Cast::Receipt { receipt, .. } if cast.assignment() == Some(id) => Some((receipt, cast)),
         Cast::Receipt { .. } | Cast::Summary { .. } => None,
-    }
+    })
 }
 
 /// The least busy host that referees and has the shard's engine.
@@ -210,7 +217,7 @@ pub(super) fn found(
     let is_referee = state.config.vouched.contains(&open.operator);
     let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) else { return };
     // What was given is kept for the job, whatever it is, and goes with it.
-    shard.nn_records.extend(found.checkpoint.map(|checkpoint| checkpoint.snapshot));
+    shard.evidence.extend(found.checkpoint.map(|checkpoint| checkpoint.snapshot));
     match shard.trial.take() {
         Some(Trial::Asking(parting, mut asked)) => {
             let state_of = |root: StateRoot| found.checkpoint.filter(|_| parting.start == Some(root));
@@ -229,31 +236,16 @@ pub(super) fn found(
         // The owner may have thought better of who referees.
         Some(Trial::Refereeing(..)) if !is_referee => fail(state, id, key, now, effects),
         Some(Trial::Refereeing(parting, snapshot)) => {
-            let ruled = dispute(*parting, snapshot, found.end);
-            conclude(state, id, key, ruled, now, effects);
+            let dispute = parting.dispute(snapshot, found.end);
+            conclude(state, id, key, dispute, now, effects);
         }
         other => shard.trial = other,
     }
 }
 
-/// What a referee's word makes of it, if that holds.
-fn dispute(parting: Parting, snapshot: Option<BlobHash>, found: End) -> Option<Dispute> {
-    let Parting { segment, start, first, second } = parting;
-    let start = start.and_then(|state| Some(Start { state, snapshot: snapshot? }));
-    let dispute = Dispute { version: DISPUTE_VERSION, segment, start, first, second, found };
-    dispute.check().is_ok().then_some(dispute)
-}
-
-/// Whoever is refuted is caught, and the shard goes on without it.
-fn conclude(
-    state: &mut State,
-    id: JobId,
-    key: ShardKey,
-    dispute: Option<Dispute>,
-    now: Millis,
-    effects: &mut Vec<Effect>,
-) {
-    let sides = dispute.as_ref().and_then(Dispute::settled);
+/// Whoever is refuted is caught, and the shard goes on without it; nobody is where the dispute does not hold.
+fn conclude(state: &mut State, id: JobId, key: ShardKey, dispute: Dispute, now: Millis, effects: &mut Vec<Effect>) {
+    let sides = dispute.settled().filter(|_| dispute.check().is_ok());
     let Some((right, wrong)) = sides.and_then(|(right, wrong)| Some((peek(right)?, peek(wrong)?))) else {
         fail(state, id, key, now, effects);
         return;
@@ -261,12 +253,7 @@ fn conclude(
     let Some(job) = state.jobs.get_mut(&id) else { return };
     let (info, audits) = (job.info(key), job.audits());
     let Some(shard) = job.shard_mut(key) else { return };
-    let attested = |of: &Receipt| {
-        shard.casts.iter().find_map(|cast| match cast {
-            Cast::Receipt { receipt, .. } if receipt.receipt().nonce == of.nonce => Some(receipt.clone()),
-            Cast::Receipt { .. } | Cast::Summary { .. } => None,
-        })
-    };
+    let attested = |of: &Receipt| cast_of(shard, AssignmentId(of.nonce)).map(|(receipt, _)| receipt.clone());
     let (truth, lie) = (attested(&right), attested(&wrong));
     shard.casts.retain(|cast| cast.assignment() != Some(AssignmentId(wrong.nonce)));
     shard.probers.retain(|operator| *operator != wrong.operator);
@@ -276,11 +263,10 @@ fn conclude(
     // Liars are not to use up the attempts of a shard.
     shard.attempts = shard.attempts.saturating_sub(1);
     money::release(state, id, AssignmentId(wrong.nonce), now);
-    if let Some(record) = dispute.map(|dispute| Record::Dispute(Box::new(dispute))) {
-        effects.push(Effect::Keep { job: id, shard: info, accused: Some(wrong.node), record });
-        let caught = Notice::Caught { shard: info, node: wrong.node, operator: wrong.operator };
-        effects.push(Effect::Notify { job: id, notice: caught });
-    }
+    let record = Record::Dispute(Box::new(dispute));
+    effects.push(Effect::Keep { job: id, shard: info, accused: Some(wrong.node), record });
+    let caught = Notice::Caught { shard: info, node: wrong.node, operator: wrong.operator };
+    effects.push(Effect::Notify { job: id, notice: caught });
     if let (Some(truth), Some(lie)) = (truth, lie) {
         history::refuted(state, (id, key), &lie, Some(&truth), now, effects);
         let auditor = audits.then_some(right.operator);
@@ -310,15 +296,8 @@ pub(super) fn abandon(state: &mut State, id: JobId, key: ShardKey, now: Millis, 
 pub(super) fn restarted(state: &State, effects: &mut Vec<Effect>) {
     for (id, job) in state.jobs.iter().filter(|(_, job)| !job.phase.is_ended()) {
         for (key, shard) in job.shards() {
-            if !matches!(shard.trial, Some(Trial::Parting(_))) {
-                continue;
-            }
-            let sides = shard.casts.iter().filter_map(|cast| match cast {
-                Cast::Receipt { receipt, .. } => Some((settle::witness(cast)?, receipt.receipt().segment_record?)),
-                Cast::Summary { .. } => None,
-            });
-            if let Ok(sides) = <[_; 2]>::try_from(sides.take(2).collect::<Vec<_>>()) {
-                effects.push(Effect::Part { job: *id, shard: job.info(key), sides: Box::new(sides) });
+            if let Some(Trial::Parting(assignments)) = shard.trial {
+                effects.extend(part(*id, job.info(key), shard, assignments));
             }
         }
     }

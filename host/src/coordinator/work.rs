@@ -5,11 +5,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use grid::{
     dispatch::{Effect, Event, JobView, State, on_event},
-    flow::{Assignment, AssignmentId, Part, Parting, Payer},
+    flow::{Assignment, AssignmentId, Part, Payer},
 };
 use registry::{
     canon,
-    dispute::Side,
+    dispute::Parting,
     id::{BlobHash, JobId, NodeId},
     job::{JobInput, ShardInfo, TaskTemplate},
     receipt::Witness,
@@ -395,10 +395,7 @@ async fn parting(store: &Store, sides: [(Witness, BlobHash); 2]) -> Result<Parti
     let [(first, of_first), (second, of_second)] = sides;
     let one = segments(store, &first, of_first).await?;
     let other = segments(store, &second, of_second).await?;
-    let segment = one.diverge(&other);
-    let start = segment.checked_sub(1).and_then(|before| one.states.get(before as usize).copied());
-    let (first, second) = (Side::new(first, &one, segment), Side::new(second, &other, segment));
-    Ok(Parting { segment, start, first, second })
+    Ok(Parting::new((first, &one), (second, &other)))
 }
 
 /// The states that a receipt signed.

@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use registry::{
-    dispute::{DISPUTE_VERSION, Dispute, End, Ending, Judgement, Side, Start, contradict},
+    dispute::{Dispute, End, Ending, Judgement, Parting, Start, contradict},
     id::{BlobHash, EngineFingerprint, NodeId, StateRoot, TaskId},
     receipt::{Execution, Receipt, Witness},
     segment::{SEGMENT_RECORD_BYTES_MAX, SegmentRecord, Snapshot},
@@ -74,27 +74,25 @@ impl Player {
         let (first, second) = (a.open()?, b.open()?);
         contradict(&first.execution, &second.execution)?;
         let records = (self.segments(&first).await?, self.segments(&second).await?);
-        let segment = records.0.diverge(&records.1);
+        let parting = Parting::new((a, &records.0), (b, &records.1));
         let table = self.table(&first).await?;
-        let (mut start, mut from) = (None, None);
-        if let Some(before) = segment.checked_sub(1) {
+        let mut from = None;
+        if let Some(before) = parting.segment.checked_sub(1) {
             let snapshot = table.pause(before).await?;
-            let signed = records.0.states.get(before as usize).copied();
             let state = root(&snapshot, table.snapshot_bytes_max())?;
-            if Some(state) != signed {
+            if Some(state) != parting.start {
                 return Err(ReplayError::State {
                     index: before,
-                    signed: signed.map(|state| state.short()),
+                    signed: parting.start.map(|state| state.short()),
                     found: state.short(),
                 });
             }
             keep.put_blob(&snapshot)?;
-            start = Some(Start { state, snapshot: BlobHash::of(&snapshot) });
             from = Some(snapshot);
         }
-        let found = table.segment(from, segment).await?;
-        let (first, second) = (Side::new(a, &records.0, segment), Side::new(b, &records.1, segment));
-        Ok(Dispute { version: DISPUTE_VERSION, segment, start, first, second, found })
+        let snapshot = from.as_ref().map(|snapshot| BlobHash::of(snapshot));
+        let found = table.segment(from, parting.segment).await?;
+        Ok(parting.dispute(snapshot, found))
     }
 
     /// The states that a receipt signed.

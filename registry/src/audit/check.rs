@@ -109,7 +109,7 @@ pub fn check(job: JobId, committed: SecretHash, secret: &Secret, records: &[Reco
         if let Record::Accepted(accepted) = record {
             results.insert(checked.shard, (checked.operators.len(), accepted));
         }
-        for receipt in record.agreeing().iter().chain(record.accused()).map(Witness::open) {
+        for receipt in record.witnesses().map(Witness::open) {
             receipts.entry(checked.shard).or_default().insert(receipt.map_err(failed)?.id());
         }
     }

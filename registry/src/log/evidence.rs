@@ -10,7 +10,7 @@ use super::{file::LogError, heads::Heads};
 use crate::{
     id::{Commitment, JobId, NodeId, OperatorId, ReceiptId, TaskId},
     job::ShardInfo,
-    receipt::{Receipt, Record, Witness},
+    receipt::{Receipt, Record},
     reputation::{Cause, Work},
 };
 
@@ -109,7 +109,7 @@ impl Receipts {
     /// When the record does not hold, or there are too many.
     pub fn add_record(&mut self, record: &Record, heads: &mut Heads) -> Result<(), LogError> {
         record.check_by(heads)?;
-        for witness in witnesses(record) {
+        for witness in record.witnesses() {
             let receipt = witness.open_by(heads)?;
             self.add(&receipt)?;
             self.certified.insert((receipt.node, receipt.operator));
@@ -144,8 +144,4 @@ impl Receipts {
         let known = self.known.get(&receipt).ok_or(EvidenceError::Missing { receipt })?;
         if known.is_of(work) { Ok(known) } else { Err(EvidenceError::OtherWork { receipt }) }
     }
-}
-
-fn witnesses(record: &Record) -> impl Iterator<Item = &Witness> {
-    record.agreeing().iter().chain(record.accused())
 }

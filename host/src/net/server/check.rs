@@ -156,13 +156,7 @@ async fn fetch<D: Desk>(
     let missing = |detail: String| (id, Fault::new("output_missing", detail));
     let all = async {
         for (hash, bytes) in blobs {
-            let terms = FetchLimits { bytes_max: bytes, wall_ms_max: limits::OUTPUT_FETCH_MS_MAX };
-            let fetched = shared.store.fetch(&shared.endpoint, hash, &[provider(connection)], terms).await;
-            match fetched {
-                Ok(fetched) if fetched.len == bytes => {}
-                Ok(fetched) => return Err(missing(format!("blob has {} bytes instead of {bytes}", fetched.len))),
-                Err(error) => return Err(missing(error.to_string())),
-            }
+            take(shared, connection, hash, bytes).await.map_err(missing)?;
         }
         record(shared, connection, &delivered).await.map_err(|fault| (id, fault))?;
         segments(shared, connection, &delivered).await.map_err(|fault| (id, fault))
@@ -170,6 +164,21 @@ async fn fetch<D: Desk>(
     let in_time = tokio::time::timeout(Duration::from_millis(limits::OUTPUT_FETCH_MS_MAX), all).await;
     in_time.unwrap_or_else(|_| Err(missing(format!("not here within {} ms", limits::OUTPUT_FETCH_MS_MAX))))?;
     Ok(delivered)
+}
+
+/// Takes a blob of this length from the host.
+pub(super) async fn take<D: Desk>(
+    shared: &Shared<D>,
+    connection: &Connection,
+    hash: BlobHash,
+    bytes: u64,
+) -> Result<(), String> {
+    let terms = FetchLimits { bytes_max: bytes, wall_ms_max: limits::OUTPUT_FETCH_MS_MAX };
+    match shared.store.fetch(&shared.endpoint, hash, &[provider(connection)], terms).await {
+        Ok(fetched) if fetched.len == bytes => Ok(()),
+        Ok(fetched) => Err(format!("blob has {} bytes instead of {bytes}", fetched.len)),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Takes the record of inferences from the host, and sees that it is the one that was signed: without it nobody could check the
@@ -210,7 +219,7 @@ async fn record_bytes<D: Desk>(
 }
 
 /// The host, where its connection comes from.
-pub(super) fn provider(connection: &Connection) -> EndpointAddr {
+fn provider(connection: &Connection) -> EndpointAddr {
     let mut provider = EndpointAddr::new(connection.remote_id());
     for path in connection.paths().iter() {
         if let TransportAddr::Ip(addr) = path.remote_addr() {

@@ -14,7 +14,7 @@ use std::{
 use futures::stream::{FuturesUnordered, StreamExt};
 use grid::flow::{AssignmentId, Checkpoint, Fault, Found};
 use iroh::endpoint::Connection;
-use registry::{dispute::End as Ending, id::NodeId, segment::Snapshot, store::FetchLimits};
+use registry::{dispute::End as Ending, id::NodeId, segment::Snapshot};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
@@ -143,24 +143,11 @@ async fn fetch<D: Desk>(
         return (id, told, Fetched::Unwanted);
     }
     let Some(checkpoint) = checkpoint else { return (id, told, Fetched::Here) };
-    let taken = match (taken(shared, connection, checkpoint).await, told) {
+    let taken = match (check::take(shared, connection, checkpoint.snapshot, checkpoint.bytes).await, told) {
         (Ok(()), Told::Found(found)) => is_state(shared, checkpoint, found.end).await,
         (taken, _) => taken,
     };
     (id, told, taken.map_or_else(Fetched::Missing, |()| Fetched::Here))
-}
-
-async fn taken<D: Desk>(shared: &Shared<D>, connection: &Connection, checkpoint: Checkpoint) -> Result<(), String> {
-    let wall_ms_max = limits::OUTPUT_FETCH_MS_MAX;
-    let terms = FetchLimits { bytes_max: checkpoint.bytes, wall_ms_max };
-    let provider = [check::provider(connection)];
-    let fetch = shared.store.fetch(&shared.endpoint, checkpoint.snapshot, &provider, terms);
-    match tokio::time::timeout(Duration::from_millis(wall_ms_max), fetch).await {
-        Ok(Ok(fetched)) if fetched.len == checkpoint.bytes => Ok(()),
-        Ok(Ok(fetched)) => Err(format!("blob has {} bytes instead of {}", fetched.len, checkpoint.bytes)),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("not here within {wall_ms_max} ms")),
-    }
 }
 
 /// Whether the snapshot is one of the state that was named.

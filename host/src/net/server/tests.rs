@@ -454,9 +454,7 @@ async fn orders_arrive_in_order_each_job_s_template_once() {
 async fn receipts_are_delivered_with_their_outputs_and_faults_with_one_line() {
     let mut grid = Grid::start().await;
     let host = Host::new(1).await;
-    let (store, _dir) = store().await;
-    let blobs = store.protocol(Arc::new(|_| true));
-    let router = Router::builder(host.endpoint.clone()).accept(store::ALPN, blobs).spawn();
+    let (store, router, _dir) = serving(&host).await;
     let mut link = host.join(&grid).await;
     let (_, outbox) = grid.up().await;
     let template = template(ModuleHash::of(b"m"));
@@ -507,9 +505,7 @@ async fn receipts_are_delivered_with_their_outputs_and_faults_with_one_line() {
 async fn kept_states_are_fetched_for_what_the_host_runs_and_for_nothing_else() {
     let mut grid = Grid::start().await;
     let host = Host::new(1).await;
-    let (store, _dir) = store().await;
-    let blobs = store.protocol(Arc::new(|_| true));
-    let router = Router::builder(host.endpoint.clone()).accept(store::ALPN, blobs).spawn();
+    let (store, router, _dir) = serving(&host).await;
     let mut link = host.join(&grid).await;
     let (_, outbox) = grid.up().await;
     outbox.send(assign(1, 1, &template(ModuleHash::of(b"m")), b"in")).await.unwrap();
@@ -546,6 +542,14 @@ async fn kept_states_are_fetched_for_what_the_host_runs_and_for_nothing_else() {
     router.shutdown().await.unwrap();
 }
 
+/// A store that the host gives blobs from, to anybody.
+async fn serving(host: &Host) -> (Store, Router, tempfile::TempDir) {
+    let (store, dir) = store().await;
+    let blobs = store.protocol(Arc::new(|_| true));
+    let router = Router::builder(host.endpoint.clone()).accept(store::ALPN, blobs).spawn();
+    (store, router, dir)
+}
+
 /// A state without anything in it, and its snapshot.
 fn empty_state() -> (StateRoot, Vec<u8>) {
     let memory = MemoryState { pages: 0, root: memory_root(&[]), refused: false };
@@ -571,9 +575,7 @@ fn empty_state() -> (StateRoot, Vec<u8>) {
 async fn what_a_host_found_is_held_against_the_snapshot_that_it_gives() {
     let mut grid = Grid::start().await;
     let host = Host::new(1).await;
-    let (store, _dir) = store().await;
-    let blobs = store.protocol(Arc::new(|_| true));
-    let router = Router::builder(host.endpoint.clone()).accept(store::ALPN, blobs).spawn();
+    let (store, router, _dir) = serving(&host).await;
     let mut link = host.join(&grid).await;
     let (_, outbox) = grid.up().await;
     let template = template(ModuleHash::of(b"m"));
