@@ -4,8 +4,8 @@
 //! q = max(q_min, t0 / (t (1 - f)), mu v / ((S + mu v) (1 - f^m)))
 //! ```
 //!
-//! - `t`: the worth of its work that was checked and held, [`Standing`](crate::reputation::Standing). Below `t0` it is a newcomer
-//!   and decides nothing by itself; above, the second term falls as its record grows, so that who comes back under a new name
+//! - `t`: the worth of its work that was checked and held, [`Standing`](crate::reputation::Standing): what was paid for it, or would
+//!   have been at the least of the prices of those that signed it. Below `t0` it is a newcomer and decides nothing by itself; above, the second term falls as its record grows, so that who comes back under a new name
 //!   has bought little with the old one.
 //! - `S`: what it can lose, `v`: what this task is worth, `mu`: a margin. With the third term a lie does not pay, since
 //!   `S d >= (1 - d) v` for `d = q (1 - f^m)`, the chance that one lie is caught.
@@ -14,11 +14,15 @@
 //!
 //! All in whole numbers, so that every machine finds the same rate: worth in micro-credits, shares in parts per million.
 
-use registry::{audit::PPM, job::Policy, reputation::StandingRules};
+use registry::{
+    audit::PPM,
+    job::Policy,
+    reputation::{FREE_TASK_MICRO, StandingRules},
+};
 use serde::{Deserialize, Serialize};
 
-/// What one task is worth, in micro-credits, as long as nobody pays for it.
-pub const TASK_MICRO: u64 = 1_000_000;
+/// What one task is worth, in micro-credits, as long as nobody pays for it and nobody says otherwise.
+pub const TASK_MICRO: u64 = FREE_TASK_MICRO;
 /// Most that a worth may be; with it no product of two overflows 128 bits.
 const WORTH_MICRO_MAX: u64 = 1 << 60;
 
@@ -51,6 +55,8 @@ pub struct AuditConfig {
     pub qualification_window: usize,
     /// Time in which standing halves.
     pub half_life_ms: u64,
+    /// What a result is worth that nobody pays for, in micro-credits: for standing, and as what a lie about it gains.
+    pub free_task_micro: u64,
 }
 
 impl Default for AuditConfig {
@@ -67,6 +73,7 @@ impl Default for AuditConfig {
             qualification_first: 16,
             qualification_window: 1_024,
             half_life_ms: 90 * 24 * 3_600 * 1_000,
+            free_task_micro: FREE_TASK_MICRO,
         }
     }
 }
@@ -74,7 +81,8 @@ impl Default for AuditConfig {
 impl AuditConfig {
     /// What standing is reckoned by.
     pub fn rules(&self) -> StandingRules {
-        StandingRules { half_life_ms: self.half_life_ms, newcomer_micro: self.newcomer_micro }
+        let Self { half_life_ms, newcomer_micro, free_task_micro, .. } = *self;
+        StandingRules { half_life_ms, newcomer_micro, free_task_micro }
     }
 
     /// Which part of a job's results is audited as a rule, in parts per million, and by how many: what its budget is reckoned with.

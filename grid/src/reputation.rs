@@ -89,9 +89,9 @@ impl Reputation {
     }
 
     /// A result of the operator was checked and held.
-    pub fn confirm(&mut self, config: &AuditConfig, operator: OperatorId, class: Class, task_micro: u64, now: Millis) {
+    pub fn confirm(&mut self, config: &AuditConfig, operator: OperatorId, class: Class, worth_micro: u64, now: Millis) {
         let standing = self.standings.entry((class, operator)).or_default();
-        *standing = standing.confirmed(config.rules(), task_micro, now);
+        *standing = standing.confirmed(config.rules(), worth_micro, now);
         if standing.qualifies(config.rules()) {
             self.qualified.entry(class).or_default().insert(operator);
         }

@@ -21,6 +21,11 @@ pub const CLASSES: [Class; 3] = [Class::Exact, Class::Homogeneous, Class::Tolera
 /// Machines that one operator's history may be about.
 pub const MACHINES_MAX: usize = 1 << 16;
 
+/// Checked results that standing takes at least, however much was paid for them: no single dear task makes a name.
+const RESULTS_MIN: u64 = 100;
+/// What a result is worth that nobody pays for, in micro-credits, unless the grid's owner says otherwise.
+pub const FREE_TASK_MICRO: u64 = 1_000_000;
+
 /// What a coordinator reckoned standing by, at the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +34,32 @@ pub struct StandingRules {
     pub half_life_ms: u64,
     /// Worth of checked work, in micro-credits, from which on an operator's results may be accepted alone.
     pub newcomer_micro: u64,
+    /// What a result is worth that nobody pays for, in micro-credits.
+    #[serde(default = "free_task_micro", skip_serializing_if = "is_usual")]
+    pub free_task_micro: u64,
+}
+
+const fn free_task_micro() -> u64 {
+    FREE_TASK_MICRO
+}
+
+fn is_usual(free_task_micro: &u64) -> bool {
+    *free_task_micro == FREE_TASK_MICRO
+}
+
+impl StandingRules {
+    /// What a result is worth for whoever was asked such a price for it, in micro-credits.
+    pub fn value_micro(&self, price_micro: u64) -> u64 {
+        if price_micro == 0 { self.free_task_micro } else { price_micro }
+    }
+
+    /// What a checked result adds to a standing, in micro-credits: as much as the least of the prices that those ask who signed it.
+    /// So nobody's own price speaks for it. Standing takes [a hundred results](RESULTS_MIN) at least, or as many as nobody pays for.
+    pub fn worth_micro(&self, prices_micro: impl IntoIterator<Item = u64>) -> u64 {
+        let least = prices_micro.into_iter().map(|price| self.value_micro(price)).min();
+        let bound = (self.newcomer_micro / RESULTS_MIN).max(self.free_task_micro);
+        least.unwrap_or(self.free_task_micro).min(bound)
+    }
 }
 
 /// What an operator has shown in one class.
@@ -350,4 +381,31 @@ fn check(class: Class, named: &Standing, found: &Standing) -> Result<(), ChangeE
         found: found.checked_micro,
         found_confirmed: found.confirmed,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(newcomer_micro: u64, free_task_micro: u64) -> StandingRules {
+        StandingRules { half_life_ms: 0, newcomer_micro, free_task_micro }
+    }
+
+    #[test]
+    fn a_result_is_worth_the_least_that_anybody_asks_for_it() {
+        let rules = rules(2_000_000_000, FREE_TASK_MICRO);
+        assert_eq!(rules.worth_micro([3_000_000, 2_000_000, 9_000_000]), 2_000_000);
+        assert_eq!(rules.worth_micro([0, 0]), FREE_TASK_MICRO, "nobody pays");
+        assert_eq!(rules.worth_micro([]), FREE_TASK_MICRO);
+        // Whoever asks for nothing makes dear work cheap, and no cheap work dear.
+        assert_eq!(rules.worth_micro([0, 40]), 40);
+        assert_eq!(rules.worth_micro([0, 5_000_000]), FREE_TASK_MICRO);
+    }
+
+    #[test]
+    fn no_single_result_makes_a_name() {
+        assert_eq!(rules(2_000_000_000, FREE_TASK_MICRO).worth_micro([u64::MAX, u64::MAX]), 20_000_000);
+        assert_eq!(rules(100, FREE_TASK_MICRO).worth_micro([0]), FREE_TASK_MICRO);
+        assert_eq!(rules(2_000_000_000, 0).worth_micro([0]), 0, "the owner lets nobody show anything with free work");
+    }
 }

@@ -272,7 +272,8 @@ fn batches_and_logs() {
 
 #[test]
 fn histories() {
-    let rules = StandingRules { half_life_ms: 7_776_000_000, newcomer_micro: 2_000_000_000 };
+    let rules =
+        StandingRules { half_life_ms: 7_776_000_000, newcomer_micro: 2_000_000_000, free_task_micro: 1_000_000 };
     let work = Work { job: JobId([8; 32]), shard: receipt().shard, task: TaskId([4; 32]) };
     let after = Standing { checked_micro: 5_000_000, at_ms: 7, confirmed: 5 };
     let node = NodeId([7; 32]);

@@ -15,7 +15,6 @@ use super::{
     job::{Cast, ShardKey},
 };
 use crate::{
-    audit::TASK_MICRO,
     fleet::Suspension,
     flow::{Attested, Millis},
 };
@@ -82,6 +81,7 @@ pub(super) fn confirmed(
     state: &State,
     (id, key): (JobId, ShardKey),
     operator: OperatorId,
+    worth_micro: u64,
     now: Millis,
     effects: &mut Vec<Effect>,
 ) {
@@ -96,7 +96,7 @@ pub(super) fn confirmed(
     });
     let (class, work) = (job.spec.class, Work { job: id, shard: job.info(key), task: shard.task });
     let (rules, after) = (state.config.audit.rules(), state.reputation.standing(operator, class));
-    say(operator, now, Cause::Confirmed { class, work, receipt, worth_micro: TASK_MICRO, rules, after }, effects);
+    say(operator, now, Cause::Confirmed { class, work, receipt, worth_micro, rules, after }, effects);
 }
 
 /// A result was checked and did not hold, against a receipt that the verdict is for.

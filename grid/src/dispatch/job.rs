@@ -286,6 +286,15 @@ impl Shard {
         self.casts.iter().filter(move |cast| Some(cast.commitment()) == truth).map(Cast::operator)
     }
 
+    /// What those ask whose receipts agree with the accepted result, in micro-credits.
+    pub(super) fn agreed_prices(&self) -> impl Iterator<Item = u64> {
+        let truth = self.accepted.as_ref().map(|(commitment, _)| *commitment);
+        self.casts.iter().filter_map(move |cast| match cast {
+            Cast::Receipt { receipt, .. } if Some(cast.commitment()) == truth => Some(receipt.receipt().price_micro),
+            Cast::Receipt { .. } | Cast::Summary { .. } => None,
+        })
+    }
+
     /// Operators that stand for the accepted result.
     pub(super) fn witnesses(&self) -> BTreeSet<OperatorId> {
         self.agreeing().collect()

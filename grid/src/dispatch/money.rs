@@ -18,7 +18,6 @@ use super::{
     job::{Cast, Shard, ShardKey},
 };
 use crate::{
-    audit::TASK_MICRO,
     config::Config,
     flow::{AssignmentId, Attested, Fault, Millis, Payer, Verdict},
     ledger::{Conviction, LedgerError, Order, Payable, Role, Terms, audit_reserve},
@@ -174,13 +173,5 @@ pub(super) fn forget(state: &mut State, id: JobId, effects: &mut Vec<Effect>) {
         && let Ok(invoice) = state.ledger.forget(id)
     {
         effects.push(Effect::Invoice { invoice: Box::new(invoice) });
-    }
-}
-
-/// What a lie about the execution gains whoever tells it: its price, where it has one.
-pub(super) fn worth_micro(receipt: &Attested) -> u64 {
-    match receipt.receipt().price_micro {
-        0 => TASK_MICRO,
-        price => price,
     }
 }

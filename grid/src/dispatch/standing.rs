@@ -28,7 +28,7 @@ use super::{
     settle,
 };
 use crate::{
-    audit::{AuditConfig, TASK_MICRO, rate_ppm},
+    audit::{AuditConfig, rate_ppm},
     config::Config,
     engines::EngineAsk,
     fleet,
@@ -113,7 +113,9 @@ pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
         let at_risk = config.stake_micro.saturating_add(state.ledger.at_risk(operator).micro());
         (standing.checked_micro(now, config.half_life_ms), at_risk)
     };
-    let rate_ppm = rate_ppm(config, checked, at_risk, money::worth_micro(receipt));
+    // What a lie about it gains is what it is worth.
+    let gain = config.rules().value_micro(receipt.receipt().price_micro);
+    let rate_ppm = rate_ppm(config, checked, at_risk, gain);
     let receipt = receipt.id();
     let drawn = audit::draw(&secret, receipt, id);
     shard.drawn = Some(Drawn { receipt, rate_ppm });
@@ -154,13 +156,15 @@ fn confirm(
     now: Millis,
     effects: &mut Vec<Effect>,
 ) {
-    let Some(class) = state.jobs.get(&id).map(|job| job.spec.class) else { return };
+    let Some(job) = state.jobs.get(&id) else { return };
+    let (class, prices) = (job.spec.class, job.shard(key).into_iter().flat_map(Shard::agreed_prices));
+    let worth_micro = state.config.audit.rules().worth_micro(prices);
     if state.fleet.is_suspended(operator) {
         return;
     }
     let was_qualified = state.reputation.qualified(class).contains(&operator);
-    state.reputation.confirm(&state.config.audit, operator, class, TASK_MICRO, now);
-    history::confirmed(state, (id, key), operator, now, effects);
+    state.reputation.confirm(&state.config.audit, operator, class, worth_micro, now);
+    history::confirmed(state, (id, key), operator, worth_micro, now, effects);
     if !was_qualified && state.reputation.qualified(class).contains(&operator) {
         sort_all_of(state, operator);
     }

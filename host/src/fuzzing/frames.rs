@@ -378,7 +378,7 @@ fn history_samples(key: &SecretKey) -> Vec<Vec<u8>> {
     let (class, job) = (Class::Exact, JobId([8; 32]));
     let receipt = receipt(key, Outcome::Ok);
     let work = Work { job, shard: shard(), task: receipt.execution.task };
-    let rules = StandingRules { half_life_ms: 1 << 33, newcomer_micro: 2_000_000_000 };
+    let rules = StandingRules { half_life_ms: 1 << 33, newcomer_micro: 2_000_000_000, free_task_micro: 1 };
     let found = Standing { checked_micro: 5_000_000, at_ms: 3, confirmed: 5 };
     let after = found.confirmed(rules, 1_000_000, 7);
     let causes = [

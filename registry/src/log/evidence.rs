@@ -42,6 +42,18 @@ pub enum EvidenceError {
         /// Which.
         receipt: ReceiptId,
     },
+    /// It adds more than the operator's own price allows for.
+    #[error("receipt {receipt} asks {price_micro} micro-credits, for which the entry adds {named} and may add {most}")]
+    Worth {
+        /// The operator's.
+        receipt: ReceiptId,
+        /// What it asks.
+        price_micro: u64,
+        /// What is added.
+        named: u64,
+        /// What it may come to, whatever the others asked.
+        most: u64,
+    },
     /// What should contradict does not.
     #[error("receipt {receipt} does not contradict receipt {against}, which refutes it by the entry")]
     NoContradiction {
@@ -63,6 +75,7 @@ struct Known {
     shard: ShardInfo,
     task: TaskId,
     commitment: Commitment,
+    price_micro: u64,
 }
 
 impl Known {
@@ -97,9 +110,9 @@ impl Receipts {
         if self.known.len() >= RECEIPTS_MAX {
             return Err(EvidenceError::TooMany);
         }
-        let Receipt { job, shard, node, operator, .. } = *receipt;
+        let Receipt { job, shard, node, operator, price_micro, .. } = *receipt;
         let (task, commitment) = (receipt.execution.task, receipt.execution.commitment());
-        self.known.insert(receipt.id(), Known { operator, node, job, shard, task, commitment });
+        self.known.insert(receipt.id(), Known { operator, node, job, shard, task, commitment, price_micro });
         Ok(())
     }
 
@@ -130,6 +143,12 @@ impl Receipts {
         let own = self.named(receipt, work)?;
         if own.operator != operator {
             return Err(EvidenceError::OtherOperator { receipt, expected: operator, found: own.operator });
+        }
+        if let Cause::Confirmed { worth_micro: named, rules, .. } = *cause {
+            let (price_micro, most) = (own.price_micro, rules.worth_micro([own.price_micro]));
+            if named > most {
+                return Err(EvidenceError::Worth { receipt, price_micro, named, most });
+            }
         }
         if let Some(against) = against {
             let other = self.named(against, work)?;

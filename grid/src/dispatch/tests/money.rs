@@ -231,6 +231,9 @@ fn newcomers_are_paid_by_nobody_for_what_they_repeat() {
     assert!(why.contains("what its operator is worth"), "{why}");
     assert!(world.state.host(newcomer).unwrap().record.confirmed > 0);
     assert_eq!(on(&world, Account::Operator(operator(&world, 2))), 0);
+    let shown = world.state.reputation.standing(operator(&world, 2), Class::Exact);
+    assert!(shown.confirmed > 0);
+    assert_eq!(shown.checked_micro, shown.confirmed * TASK_COSTS, "each is worth what others are paid for it");
     assert!(world.state.ledger().invoice(job).unwrap().lines.iter().all(|line| line.node != newcomer));
 }
 

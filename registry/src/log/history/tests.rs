@@ -14,7 +14,8 @@ use crate::{
 
 const TASK_MICRO: u64 = 1_000_000;
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
-const RULES: StandingRules = StandingRules { half_life_ms: 90 * DAY_MS, newcomer_micro: 3 * TASK_MICRO };
+const RULES: StandingRules =
+    StandingRules { half_life_ms: 90 * DAY_MS, newcomer_micro: 3 * TASK_MICRO, free_task_micro: TASK_MICRO };
 /// Entries of [`changes`].
 const ENTRIES: u64 = 6;
 
@@ -76,9 +77,13 @@ impl Writer {
     }
 
     fn confirm(&mut self, at_ms: u64, class: Class, index: u32) {
-        let after = self.shown.standing(class).confirmed(RULES, TASK_MICRO, at_ms);
+        self.confirm_worth(at_ms, class, index, TASK_MICRO);
+    }
+
+    fn confirm_worth(&mut self, at_ms: u64, class: Class, index: u32, worth_micro: u64) {
+        let after = self.shown.standing(class).confirmed(RULES, worth_micro, at_ms);
         let (work, receipt) = (work(index), Some(receipt(1, index, 0).id()));
-        self.push(at_ms, Cause::Confirmed { class, work, receipt, worth_micro: TASK_MICRO, rules: RULES, after });
+        self.push(at_ms, Cause::Confirmed { class, work, receipt, worth_micro, rules: RULES, after });
     }
 }
 
@@ -295,7 +300,7 @@ fn the_largest_entry_and_head_are_within_their_bound() {
     let shard = ShardInfo { stage: Stage::Reduce, index: u32::MAX, count: u32::MAX };
     let work = Work { job: JobId([255; 32]), shard, task: TaskId([255; 32]) };
     let after = Standing { checked_micro: u64::MAX, at_ms: u64::MAX, confirmed: u64::MAX };
-    let rules = StandingRules { half_life_ms: u64::MAX, newcomer_micro: u64::MAX };
+    let rules = StandingRules { half_life_ms: u64::MAX, newcomer_micro: u64::MAX, free_task_micro: u64::MAX };
     let receipt = Some(ReceiptId([255; 32]));
     let cause = Cause::Confirmed { class: Class::Homogeneous, work, receipt, worth_micro: u64::MAX, rules, after };
     let entry = Entry { seq: u64::MAX, prev: LinkId([255; 32]), change: Change { at_ms: u64::MAX, cause } };
@@ -351,6 +356,9 @@ fn the_receipts_that_a_history_names_have_to_be_there_and_to_be_the_operators() 
     refused(&refuted(work(1), &truth, &lie), "is of operator");
     refused(&refuted(work(2), &lie, &truth), "is of other work than the entry says");
     refused(&refuted(work(1), &receipt(1, 1, 0), &truth), "does not contradict receipt");
+    let mut dear = Writer::default();
+    dear.confirm_worth(3, Class::Exact, 1, TASK_MICRO + 1);
+    refused(&file(&entries(&dear.changes)), "entry adds 1000001 and may add 1000000");
 }
 
 fn causes() -> impl Strategy<Value = Vec<(u8, u64)>> {
