@@ -65,6 +65,7 @@ use crate::{
     flow::{Assignment, AssignmentId, Attested, Checkpoint, Fault, Found, Millis, Offer, Part, Payer, Plan, Until},
     ledger::{Entry, Invoice, Ledger, Posting},
     reputation::{Reputation, Standing},
+    subnet::Subnet,
 };
 
 /// What happened.
@@ -105,6 +106,9 @@ pub enum Event {
         cert: Signed<NodeCert>,
         /// What it offers.
         offer: Offer,
+        /// Where its connection comes from.
+        #[serde(default)]
+        subnet: Subnet,
         /// Assignments that it still works on or has results of.
         holding: Vec<AssignmentId>,
     },
@@ -460,8 +464,8 @@ pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
             let _refused = state.ledger.enter(&entry, now);
         }
         Event::Configured { config } => standing::configured(state, *config, now, effects),
-        Event::HostUp { node, operator, cert, offer, holding } => {
-            state.fleet.up(node, operator, cert, offer, now);
+        Event::HostUp { node, operator, cert, offer, subnet, holding } => {
+            state.fleet.up(node, operator, cert, offer, subnet, now);
             standing::sort(state, node);
             settle::not_held(state, node, &holding, now, effects);
         }

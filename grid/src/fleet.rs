@@ -23,6 +23,7 @@ use crate::{
     engines::EngineAsk,
     flow::{AssignmentId, Millis, Offer},
     reputation::Classes,
+    subnet::Subnet,
 };
 
 /// Modules that a host is remembered to have at hand.
@@ -63,6 +64,9 @@ pub struct Host {
     pub cert: Arc<Signed<NodeCert>>,
     /// What it offers.
     pub offer: Offer,
+    /// Where it is seen.
+    #[serde(default)]
+    pub subnet: Subnet,
     /// Whether it is connected.
     pub connected: bool,
     /// When that last changed.
@@ -125,6 +129,9 @@ pub struct Fleet {
     engines: BTreeMap<EngineFingerprint, BTreeMap<OperatorId, u32>>,
     /// What connected, unsuspended hosts ask, and how many of them each.
     asks: BTreeMap<PriceTable, u32>,
+    /// Where connected, unsuspended hosts are seen.
+    #[serde(default)]
+    subnets: BTreeMap<Subnet, BTreeSet<NodeId>>,
     suspended: BTreeMap<OperatorId, Suspension>,
     /// Where the next search for a host starts.
     cursor: Option<NodeId>,
@@ -208,8 +215,22 @@ impl Fleet {
         suiting.map(|engine| self.operators(engine.fingerprint)).max().unwrap_or(0)
     }
 
+    /// Connected, unsuspended hosts that are seen elsewhere.
+    pub fn elsewhere(&self, than: Subnet) -> impl Iterator<Item = (NodeId, &Host)> {
+        let nodes = self.subnets.iter().filter(move |(subnet, _)| **subnet != than).flat_map(|(_, nodes)| nodes);
+        nodes.filter_map(|node| Some((*node, self.get(*node)?)))
+    }
+
     /// A host joins, or comes back with a new offer.
-    pub fn up(&mut self, node: NodeId, operator: OperatorId, cert: Signed<NodeCert>, offer: Offer, now: Millis) {
+    pub fn up(
+        &mut self,
+        node: NodeId,
+        operator: OperatorId,
+        cert: Signed<NodeCert>,
+        offer: Offer,
+        subnet: Subnet,
+        now: Millis,
+    ) {
         let cert = Arc::new(cert);
         self.uncount(node);
         let suspended = self.suspended.get(&operator).cloned();
@@ -221,12 +242,14 @@ impl Fleet {
             Some(host) => {
                 (host.operator, host.cert, host.offer) = (operator, cert, offer);
                 (host.connected, host.since_ms, host.suspended) = (true, now, suspended);
+                host.subnet = subnet;
             }
             None => {
                 let new = Host {
                     operator,
                     cert,
                     offer,
+                    subnet,
                     connected: true,
                     since_ms: now,
                     assignments: Vec::new(),
@@ -342,6 +365,8 @@ impl Fleet {
         if let Some((engines, operator)) = self.counts(node) {
             let prices = self.get(node).map(|host| host.offer.prices.clone()).unwrap_or_default();
             *self.asks.entry(prices).or_default() += 1;
+            let subnet = self.get(node).map(|host| host.subnet).unwrap_or_default();
+            self.subnets.entry(subnet).or_default().insert(node);
             for engine in engines {
                 *self.engines.entry(engine).or_default().entry(operator).or_default() += 1;
             }
@@ -357,6 +382,13 @@ impl Fleet {
             *hosts -= 1;
             if *hosts == 0 {
                 self.asks.remove(prices);
+            }
+        }
+        let subnet = self.get(node).map(|host| host.subnet).unwrap_or_default();
+        if let Some(nodes) = self.subnets.get_mut(&subnet) {
+            nodes.remove(&node);
+            if nodes.is_empty() {
+                self.subnets.remove(&subnet);
             }
         }
         for engine in engines {
@@ -404,6 +436,15 @@ impl Fleet {
             *asks.entry(&host.offer.prices).or_default() += 1;
         }
         asks.into_iter().eq(self.asks.iter().map(|(prices, hosts)| (prices, *hosts)))
+    }
+
+    /// Whether hosts are kept where they are seen.
+    pub fn subnets_are_kept(&self) -> bool {
+        let mut subnets: BTreeMap<Subnet, BTreeSet<NodeId>> = BTreeMap::new();
+        for (node, host) in self.hosts().filter(|(_, host)| host.connected && host.suspended.is_none()) {
+            subnets.entry(host.subnet).or_default().insert(node);
+        }
+        subnets == self.subnets
     }
 
     /// The first host whose room is not as it is kept, if any.

@@ -30,4 +30,5 @@ pub mod place;
 pub mod plan;
 pub mod reputation;
 pub mod sim;
+pub mod subnet;
 pub mod verify;

@@ -9,12 +9,13 @@ use registry::{
     job::{Class, Limits},
     price::PriceTable,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
     engines::{EngineAsk, Lack},
     fleet::{Fleet, Host},
+    subnet::Subnet,
 };
 
 /// Of so many hosts that may run a shard the best is taken: hardly worse than the best of all, and a large fleet is not walked.
@@ -43,8 +44,19 @@ pub struct Need<'a> {
     pub among: Among<'a>,
     /// What its next execution may cost.
     pub budget: Credits,
-    /// Where the search for a host starts; after the host that was given work last, when absent.
-    pub start: Option<NodeId>,
+    /// Of an audit: where the search for its auditor starts, and where that is not to be. Otherwise the search starts after the host
+    /// that was given work last.
+    pub auditor: Option<Auditor>,
+}
+
+/// Who is to audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Auditor {
+    /// The search starts after this node, as it was drawn.
+    pub start: NodeId,
+    /// Where the host is seen whose result is audited. An auditor is seen elsewhere, unless the grid's owner answers for one of the two
+    /// or nobody is elsewhere.
+    pub apart: Option<Subnet>,
 }
 
 /// Whose hosts may run a shard.
@@ -94,6 +106,11 @@ pub enum Reason {
     },
     /// The same operator has had this shard.
     SameOperator,
+    /// It is seen where the host is whose result is audited, and a host that is not may audit it.
+    SameSubnet {
+        /// Where.
+        subnet: Subnet,
+    },
     /// It failed to run this shard, and a host that has not may still do so.
     Failed,
     /// A task may have less memory there than this one asks for.
@@ -147,12 +164,34 @@ impl fmt::Display for Reason {
             Self::Price { worst, free } => {
                 write!(f, "asks for up to {worst} credits an execution, and the job's cap leaves {free}")
             }
+            Self::SameSubnet { subnet } => {
+                write!(f, "is seen in network {subnet}, as the host whose result is audited, and another may audit it")
+            }
             Self::Lacks(lack) => write!(f, "{lack}"),
             Self::Engine => f.write_str("runs another engine than this shard's earlier executions"),
             Self::EngineAlone { operators, quorum } => {
                 write!(f, "runs an engine that {operators} connected operators have, of {quorum} for the quorum")
             }
         }
+    }
+}
+
+impl Need<'_> {
+    /// Whether the host is seen where an auditor is not to be.
+    fn is_too_near(&self, host: &Host, config: &Config) -> bool {
+        self.auditor.and_then(|auditor| auditor.apart) == Some(host.subnet) && !config.vouched.contains(&host.operator)
+    }
+
+    /// The same, where anybody may audit if nobody elsewhere can, now or when it has room.
+    fn settled(self, fleet: &Fleet, config: &Config) -> Self {
+        let Some((auditor, apart)) = self.auditor.and_then(|auditor| Some((auditor, auditor.apart?))) else {
+            return self;
+        };
+        let may = |(node, host)| matches!(consider(&self, node, host, fleet, config), Ok(_) | Err(Reason::Full { .. }));
+        if fleet.elsewhere(apart).any(may) {
+            return self;
+        }
+        Self { auditor: Some(Auditor { apart: None, ..auditor }), ..self }
     }
 }
 
@@ -225,6 +264,9 @@ pub fn consider(need: &Need<'_>, node: NodeId, host: &Host, fleet: &Fleet, confi
         return Err(Reason::SameOperator);
     }
     need.among.admits(host, need.ask.class)?;
+    if need.is_too_near(host, config) {
+        return Err(Reason::SameSubnet { subnet: host.subnet });
+    }
     capable(need.limits, &need.ask, host)?;
     affordable(need.limits, need.ask.device, need.budget, host)?;
     let engine = engine(need, host, fleet)?;
@@ -300,7 +342,8 @@ pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, 
     if is_too_dear(need, fleet) {
         return None;
     }
-    let max = config.candidates_max;
+    let (need, max) = (&need.settled(fleet, config), config.candidates_max);
+    let start = need.auditor.map(|auditor| auditor.start);
     match need.among {
         // Few, and anywhere.
         Among::Referees(operators) | Among::Heirs(operators) => {
@@ -308,9 +351,9 @@ pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, 
             best(need, hosts.filter(|(node, _)| fleet.is_roomy(*node)).take(max), fleet, config)
         }
         Among::Qualified => {
-            best(need, fleet.with_room(need.ask.device, Some(need.ask.class), need.start, max), fleet, config)
+            best(need, fleet.with_room(need.ask.device, Some(need.ask.class), start, max), fleet, config)
         }
-        Among::All => best(need, fleet.with_room(need.ask.device, None, need.start, max), fleet, config),
+        Among::All => best(need, fleet.with_room(need.ask.device, None, start, max), fleet, config),
     }
 }
 
@@ -320,7 +363,7 @@ fn best<'a>(
     fleet: &Fleet,
     config: &Config,
 ) -> Option<(NodeId, EngineFingerprint)> {
-    let choice = if need.start.is_some() { 1 } else { CHOICE };
+    let choice = if need.auditor.is_some() { 1 } else { CHOICE };
     let fits = hosts.filter_map(|(node, host)| Some((consider(need, node, host, fleet, config).ok()?, node)));
     let mut best: Option<(Fit, NodeId)> = None;
     for (fit, node) in fits.take(choice) {
@@ -336,7 +379,8 @@ fn best<'a>(
 
 /// Every host with its score or the reason against it.
 pub fn explain(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Vec<(NodeId, Result<Fit, Reason>)> {
-    fleet.hosts().map(|(node, host)| (node, consider(need, node, host, fleet, config))).collect()
+    let need = need.settled(fleet, config);
+    fleet.hosts().map(|(node, host)| (node, consider(&need, node, host, fleet, config))).collect()
 }
 
 #[cfg(test)]
@@ -373,7 +417,14 @@ mod tests {
     fn fleet(hosts: &[(u8, u8)]) -> Fleet {
         let mut fleet = Fleet::new(50);
         for &(node, operator) in hosts {
-            fleet.up(NodeId([node; 32]), OperatorId([operator; 32]), cert(node, operator), offer(ENGINE), 0);
+            fleet.up(
+                NodeId([node; 32]),
+                OperatorId([operator; 32]),
+                cert(node, operator),
+                offer(ENGINE),
+                Subnet::Relayed,
+                0,
+            );
         }
         fleet
     }
@@ -389,7 +440,7 @@ mod tests {
             faulted: &[],
             among: Among::All,
             budget: Credits::ZERO,
-            start: None,
+            auditor: None,
         }
     }
 
@@ -411,7 +462,14 @@ mod tests {
         let mut fleet = fleet(&[(1, 1), (2, 2), (3, 3)]);
         let had_it = Need { operators: &[OperatorId([1; 32])], ..need };
         assert_eq!(reason(&had_it, &fleet, 1), Some(Reason::SameOperator));
-        fleet.up(NodeId([4; 32]), OperatorId([4; 32]), cert(4, 4), offer(EngineFingerprint([0; 32])), 0);
+        fleet.up(
+            NodeId([4; 32]),
+            OperatorId([4; 32]),
+            cert(4, 4),
+            offer(EngineFingerprint([0; 32])),
+            Subnet::Relayed,
+            0,
+        );
         assert_eq!(reason(&Need { engine: Some(EngineFingerprint([0; 32])), ..need }, &fleet, 1), Some(Reason::Engine));
         let greedy = Limits { memory_bytes_max: 2 << 30, ..limits };
         assert!(matches!(reason(&Need { limits: &greedy, ..need }, &fleet, 1), Some(Reason::Memory { .. })));
@@ -460,8 +518,31 @@ mod tests {
             fleet.record(NodeId([node; 32]), |record| (record.assigned, record.faults) = (10, 5));
         }
         assert_eq!(picked(&need(&limits), &fleet), Some(3));
-        let drawn = Need { start: Some(NodeId([1; 32])), ..need(&limits) };
+        let auditor = Auditor { start: NodeId([1; 32]), apart: None };
+        let drawn = Need { auditor: Some(auditor), ..need(&limits) };
         assert_eq!(picked(&drawn, &fleet), Some(2));
+    }
+
+    #[test]
+    fn an_auditor_elsewhere_is_waited_for_and_nobody_waits_for_one_that_is_not_there() {
+        let limits = Limits::default();
+        let subnets = [7, 7, 8].map(|site| Subnet::V4([203, 0, site]));
+        let mut fleet = Fleet::new(50);
+        for (node, subnet) in (1..).zip(subnets) {
+            let (id, operator) = (NodeId([node; 32]), OperatorId([node; 32]));
+            fleet.up(id, operator, cert(node, node), offer(ENGINE), subnet, 0);
+        }
+        let (start, apart) = (NodeId([1; 32]), Some(subnets[0]));
+        let (operators, quorum) = (&[OperatorId([1; 32])], 1);
+        let need = Need { auditor: Some(Auditor { start, apart }), operators, quorum, ..need(&limits) };
+        assert_eq!(picked(&need, &fleet), Some(3));
+        assert_eq!(reason(&need, &fleet, 2), Some(Reason::SameSubnet { subnet: subnets[0] }));
+        fleet.take(NodeId([3; 32]), AssignmentId(1));
+        assert_eq!(picked(&need, &fleet), None);
+        let vouched = Config { vouched: [OperatorId([2; 32])].into(), ..Config::default() };
+        assert_eq!(pick(&need, &fleet, &vouched).map(|(node, _)| node), Some(NodeId([2; 32])), "the owner's own may");
+        fleet.down(NodeId([3; 32]), 0);
+        assert_eq!((picked(&need, &fleet), fleet.subnets_are_kept()), (Some(2), true));
     }
 
     #[test]

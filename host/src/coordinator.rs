@@ -26,6 +26,7 @@ use grid::{
     dispatch::{Event, JobView, Notice, State, on_event},
     flow::{Assignment, AssignmentId, Attested, Checkpoint, Fault, Found, Offer, Payer, Plan},
     ledger::{Entry, LedgerError},
+    subnet::Subnet,
 };
 use registry::{
     audit::Secret,
@@ -102,6 +103,23 @@ pub enum StartError {
 /// One connection of a host; a later one of the same host replaces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionId(u64);
+
+/// A host that joins or comes back.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The machine.
+    pub node: NodeId,
+    /// Who answers for it.
+    pub operator: OperatorId,
+    /// The operator's word for that.
+    pub cert: Signed<NodeCert>,
+    /// What it offers.
+    pub offer: Offer,
+    /// Where its connection comes from.
+    pub subnet: Subnet,
+    /// Assignments that it still works on or has results of.
+    pub holding: Vec<AssignmentId>,
+}
 
 /// A receipt as it enters: signature checked, output at hand.
 #[derive(Debug, Clone)]
@@ -360,17 +378,10 @@ impl Coordinator {
     ///
     /// # Errors
     /// When the coordinator is stopping.
-    pub async fn host_up(
-        &self,
-        node: NodeId,
-        operator: OperatorId,
-        cert: Signed<NodeCert>,
-        offer: Offer,
-        holding: Vec<AssignmentId>,
-        outbox: mpsc::Sender<ToHost>,
-    ) -> Result<SessionId, Closed> {
+    pub async fn host_up(&self, arrival: Arrival, outbox: mpsc::Sender<ToHost>) -> Result<SessionId, Closed> {
+        let Arrival { node, operator, cert, offer, subnet, holding } = arrival;
         let session = SessionId(self.sessions.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        let event = Box::new(Event::HostUp { node, operator, cert, offer, holding });
+        let event = Box::new(Event::HostUp { node, operator, cert, offer, subnet, holding });
         self.send(Command::HostUp { event, node, session, outbox }).await?;
         Ok(session)
     }

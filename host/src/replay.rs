@@ -40,7 +40,7 @@ use registry::{
     dispute::DisputeError,
     id::{BlobHash, EngineFingerprint, JobId, ModelHash, NodeId, TaskId},
     job::{Class, ShardInfo},
-    receipt::{Execution, Record, RecordError, Witness},
+    receipt::{Execution, Inconclusive, Record, RecordError, Witness},
     segment::{SegmentRecordError, SnapshotError},
     tolerance::Tolerance,
 };
@@ -208,6 +208,9 @@ pub(crate) struct Replayed {
     /// Whom the record accuses, if it is evidence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) accused: Option<Accused>,
+    /// How many receipts of a record in which all differ say what came out, and of how many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reproduced: Option<(usize, usize)>,
 }
 
 /// What became of an accusation.
@@ -280,6 +283,7 @@ impl Player {
             answers: None,
             difference: None,
             accused: None,
+            reproduced: None,
         };
         let task = Task::find(&self.sources, checked.job, checked.shard, signed).await?;
         if let Some(difference) = task.difference(signed) {
@@ -302,14 +306,20 @@ impl Player {
             }
             None => None,
         };
+        let reproduced = match record {
+            Record::Inconclusive(record) => Some((self::reproduced(record, &found, scope)?, record.witnesses.len())),
+            Record::Accepted(_) | Record::Evidence(_) | Record::Dispute(_) => None,
+        };
         let verdict = match (&difference, &accused) {
+            // That one of several results comes out makes it no more than one of several.
+            _ if reproduced.is_some() => Verdict::Different,
             (None, _) if answers.as_ref().is_some_and(|answers| !answers.are_equal()) => Verdict::Within,
             (None, _) => Verdict::Equal,
             (Some(_), Some(Accused { difference: None, .. })) => Verdict::AccusedRight,
             (Some(_), _) => Verdict::Different,
         };
         let ran_on = Some(sandbox.fingerprint());
-        Ok(Replayed { verdict, ran_on, engines, answers, difference, accused, ..replayed })
+        Ok(Replayed { verdict, ran_on, engines, answers, difference, accused, reproduced, ..replayed })
     }
 
     /// A sandbox for a record of this engine, and in what it differs if it does in what counts. Where answers are fed and may
@@ -450,6 +460,15 @@ impl Player {
         }
         Ok(())
     }
+}
+
+/// How many of the receipts say what was found.
+fn reproduced(record: &Inconclusive, found: &Found, scope: Scope) -> Result<usize, RecordError> {
+    let mut equal = 0;
+    for witness in &record.witnesses {
+        equal += usize::from(compare::first(&witness.open()?.execution, &found.execution, scope).is_none());
+    }
+    Ok(equal)
 }
 
 /// Runs it on a thread like those of a host, which have stack enough for guests.

@@ -3,10 +3,14 @@
 use std::{fs, path::Path};
 
 use grid::ledger::Invoice;
-use host::{client::answers::JobAnswer, gateway::wire::AccountRow};
+use host::{
+    client::answers::{HostAnswer, JobAnswer},
+    gateway::wire::AccountRow,
+};
 use registry::{
     credits::Credits,
     id::{JobId, RequesterId},
+    job::Policy,
 };
 use serde_json::Value;
 use support::{Cluster, Conduct, cli};
@@ -177,4 +181,35 @@ async fn what_is_not_there_is_not_spent_and_a_quote_says_what_would_be() {
     let args = ["submit", module.to_str().unwrap(), "--inline", "x", "--quote", report.to_str().unwrap()];
     let said = well(&cluster, &args).await;
     assert!(said.contains("LEAST CAP") && said.contains("0.002001"), "{said}");
+}
+
+#[tokio::test]
+async fn what_nobody_reproduced_is_shown_with_its_receipts_and_paid_by_a_bill_that_anybody_computes_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let config = scratch.path().join("host.toml");
+    fs::write(&config, PRICES).unwrap();
+    // Each signs something else, as if the module did something else on each run.
+    let node = ["--slots", "1", "--config", config.to_str().unwrap()];
+    let cluster = Cluster::start_with(EXE, &[Conduct::Liar; 5], &[], &node).await;
+    well(&cluster, &["ledger", "deposit", "--account", &format!("requester:{ALICE}"), "1000"]).await;
+    let mut request = digits::request(&cluster, 1_000_000).await;
+    request.payer = Some(grid::flow::Payer { requester: ALICE, cap: "400".parse().unwrap() });
+    request.policy = Policy::Quorum(2);
+    let job = cluster.client.submit(&request).await.unwrap().id;
+    assert_eq!(cluster.ended(job).await.reason.unwrap().word, "inconclusive");
+    let id = job.to_string();
+    let nodes: Vec<HostAnswer> = cluster.client.get("/v1/nodes").await.unwrap();
+    assert!(nodes.iter().all(|node| node.suspended.is_none()), "nobody is accused");
+
+    let [bill, receipts, log] = ["bill.json", "receipts", "job.log"].map(|name| scratch.path().join(name));
+    let [bill, receipts, log] = [&bill, &receipts, &log].map(|path| path.to_str().unwrap());
+    well(&cluster, &["ledger", "invoice", &id, "--out", bill]).await;
+    well(&cluster, &["receipt", "get", &id, "--content", "--out", receipts, "--log", log]).await;
+    let said = well(&cluster, &["receipt", "verify", receipts, log]).await;
+    assert!(said.contains("5 operators signed 5 different results, and nobody is accused"), "{said}");
+    assert!(said.contains("1 of results that differ, with 0 of 1 shards accepted"), "{said}");
+    let said = well(&cluster, &["bill", "verify", bill, receipts]).await;
+    assert!(said.contains("holds: 5 executions"), "{said}");
+    tampered(&cluster, Path::new(bill), receipts).await;
+    refused(&cluster, &["receipt", "replay", receipts], "0 of 5 receipts that differ say what comes out here").await;
 }

@@ -22,7 +22,7 @@ use crate::{
     engines::EngineAsk,
     fleet::Host,
     flow::{AssignmentId, Attested, Fault, Millis, Part, Plan, PlannedShard, Slice, Verdict, Vote},
-    place::{self, Among, Need, Reason},
+    place::{self, Among, Auditor, Need, Reason},
     verify,
 };
 
@@ -157,9 +157,9 @@ pub(super) struct Shard {
     /// What was drawn for its first receipt, where results are audited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) drawn: Option<Drawn>,
-    /// Where the search for its auditor starts.
+    /// Who is to audit its first result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) auditor: Option<NodeId>,
+    pub(super) auditor: Option<Auditor>,
     /// Executions under way by newcomers that repeat its accepted result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) probes: Vec<(AssignmentId, OperatorId)>,
@@ -493,7 +493,7 @@ impl Job {
             faulted: &shard.faulted,
             among: Among::All,
             budget: Credits::ZERO,
-            start: shard.auditor,
+            auditor: shard.auditor,
         }
     }
 

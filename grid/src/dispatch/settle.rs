@@ -5,13 +5,13 @@ use registry::{
     id::{BlobHash, JobId, NodeId},
     job::{Class, ShardInfo, Stage},
     price::Usage,
-    receipt::{Accepted, Evidence, Output, Receipt, Record, Witness},
+    receipt::{Accepted, Evidence, Inconclusive, Output, Receipt, Record, Witness},
     sign::Signed,
 };
 
 use super::{
     Effect, Notice, Open, Phase, State, Timer, checkpoint, end, history,
-    job::{Cast, Job, ShardKey},
+    job::{Cast, Job, Shard, ShardKey},
     money::{self, Lie},
     standing, trial,
 };
@@ -192,6 +192,8 @@ pub(super) fn judge(state: &mut State, id: JobId, key: ShardKey, now: Millis, ef
             let votes = shard.casts.len();
             let detail =
                 format!("{votes} executions of shard {} give no quorum: the module may be nondeterministic", key.index);
+            let (info, record) = (job.info(key), Record::Inconclusive(inconclusive_record(shard)));
+            effects.push(Effect::Keep { job: id, shard: info, accused: None, record });
             money::judged(state, id, key, verdict, now);
             end(state, id, Phase::Failed { reason: Fault::new("inconclusive", detail) }, now, effects);
         }
@@ -261,6 +263,15 @@ fn accepted_record(job: &Job, key: ShardKey) -> Accepted {
     let casts = shard.into_iter().flat_map(|shard| &shard.casts).filter(|cast| Some(cast.commitment()) == commitment);
     let (quorum, drawn) = shard.map_or((job.spec.policy.quorum(), None), |shard| (shard.quorum, shard.drawn));
     Accepted { quorum, witnesses: casts.filter_map(witness).collect(), drawn }
+}
+
+/// All receipts of a shard that nobody reproduced, with what they are paid for.
+fn inconclusive_record(shard: &Shard) -> Inconclusive {
+    let signed = shard.casts.iter().filter_map(|cast| match cast {
+        Cast::Receipt { output, .. } => Some((witness(cast)?, output.clone())),
+        Cast::Summary { .. } => None,
+    });
+    Inconclusive::of(shard.quorum, signed)
 }
 
 pub(super) fn witness(cast: &Cast) -> Option<Witness> {

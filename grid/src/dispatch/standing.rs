@@ -33,7 +33,7 @@ use crate::{
     engines::EngineAsk,
     fleet,
     flow::{Millis, Verdict},
-    place::{self, Among, Need},
+    place::{self, Among, Auditor, Need},
 };
 
 /// How newcomers come to standing.
@@ -105,8 +105,9 @@ pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
     let Some(shard) = job.shard_mut(key).filter(|shard| shard.quorum == 1 && shard.drawn.is_none()) else { return };
     let Some(Cast::Receipt { receipt, .. }) = shard.casts.last() else { return };
     let (config, operator) = (&state.config.audit, receipt.receipt().operator);
+    let is_vouched = state.config.vouched.contains(&operator);
     // The owner answers for it with all that the grid is.
-    let (checked, at_risk) = if state.config.vouched.contains(&operator) {
+    let (checked, at_risk) = if is_vouched {
         (u64::MAX, u64::MAX)
     } else {
         let standing = state.reputation.standing(operator, class);
@@ -116,14 +117,15 @@ pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
     // What a lie about it gains is what it is worth.
     let gain = config.rules().value_micro(receipt.receipt().price_micro);
     let rate_ppm = rate_ppm(config, checked, at_risk, gain);
-    let receipt = receipt.id();
+    let (receipt, node) = (receipt.id(), receipt.receipt().node);
     let drawn = audit::draw(&secret, receipt, id);
     shard.drawn = Some(Drawn { receipt, rate_ppm });
     if drawn.audits(rate_ppm) {
         // Who has it already was not drawn: a host could hold its answer back until an accomplice is asked in its place.
         let before = u8::try_from(shard.open.len()).unwrap_or(u8::MAX);
         shard.quorum = config.auditors.saturating_add(1).saturating_add(before);
-        shard.auditor = Some(drawn.auditor());
+        let seen = state.fleet.get(node).map(|host| host.subnet);
+        shard.auditor = Some(Auditor { start: drawn.auditor(), apart: seen.filter(|_| !is_vouched) });
     }
 }
 

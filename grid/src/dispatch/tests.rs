@@ -52,6 +52,8 @@ struct Host {
     operator: SecretKey,
     conduct: Conduct,
     engines: Engines,
+    /// Where it is seen.
+    subnet: Subnet,
     inbox: VecDeque<Assignment>,
 }
 
@@ -130,6 +132,7 @@ impl World {
             operator: operator_key(index),
             conduct: *conduct,
             engines: Engines::plain(ENGINE, ENGINE),
+            subnet: Subnet::Relayed,
             inbox: VecDeque::new(),
         });
         let mut world = Self {
@@ -171,10 +174,10 @@ impl World {
         let host = &self.hosts[index];
         let (node, operator) = (host.node(), OperatorId(host.operator.public()));
         let cert = Signed::seal(&NodeCert { node, issued_ms: 0 }, &host.operator);
-        let (engines, prices) = (host.engines.clone(), self.prices.clone());
+        let (engines, prices, subnet) = (host.engines.clone(), self.prices.clone(), host.subnet);
         let offer = Offer { slots: 2, queue_max: 4, memory_bytes_max: 1 << 30, engines, prices };
         let holding = host.inbox.iter().map(|assignment| assignment.id).collect();
-        self.feed(Event::HostUp { node, operator, cert, offer, holding });
+        self.feed(Event::HostUp { node, operator, cert, offer, subnet, holding });
     }
 
     fn submit(&mut self, input: &[u8], change: impl FnOnce(&mut JobSpec)) -> JobId {

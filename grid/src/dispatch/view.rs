@@ -86,6 +86,8 @@ pub struct HostView {
     pub in_flight: u32,
     /// Running average of its time for a task, in microseconds.
     pub task_us: u64,
+    /// Where it is seen, e.g. `203.0.113.0/24`.
+    pub subnet: String,
     /// What it runs tasks on, as it measured that.
     pub engines: Engines,
     /// How it did.
@@ -474,6 +476,7 @@ fn host_view(state: &State, node: NodeId, host: &Host) -> HostView {
         slots: host.offer.slots,
         in_flight: host.in_flight(),
         task_us: host.task_us,
+        subnet: host.subnet.to_string(),
         engines: host.offer.engines.clone(),
         record: host.record,
         suspended: host.suspended.clone(),

@@ -58,7 +58,7 @@ fn made(members: &[Member]) -> Fleet {
             engines: engines.clone(),
             prices: PriceTable::default(),
         };
-        fleet.up(id, owner, cert.clone(), offer, 0);
+        fleet.up(id, owner, cert.clone(), offer, Subnet::Relayed, 0);
         if !connected {
             fleet.down(id, 0);
         }
@@ -143,7 +143,7 @@ proptest! {
             let (node, operator) = (NodeId([index as u8; 32]), OperatorId([index as u8; 32]));
             let engine = if index == at { kinds().remove(5) } else { kinds().remove(2) };
             let offer = Offer { engines: Engines(vec![engine]), ..offer(ENGINE) };
-            fleet.up(node, operator, cert.clone(), offer, 0);
+            fleet.up(node, operator, cert.clone(), offer, Subnet::Relayed, 0);
         }
         let limits = Limits::default();
         let ask = EngineAsk { device: DeviceAsk::Gpu, class: Class::Tolerant, ..EngineAsk::default() };

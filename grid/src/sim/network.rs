@@ -10,7 +10,7 @@ use super::{
     purse,
     world::{Happening, World},
 };
-use crate::{dispatch::Event, flow::Millis};
+use crate::{dispatch::Event, flow::Millis, subnet::Subnet};
 
 impl World<'_> {
     /// How long the next message takes.
@@ -43,7 +43,7 @@ impl World<'_> {
         let (node, offer, holds) = (machine.node, machine.offer(purse::prices(self.options)), machine.holds.clone());
         let operator = self.operators[machine.operator as usize].id;
         let holding = holds.iter().filter_map(|ticket| self.given.get(*ticket)).map(|given| given.id).collect();
-        self.feed(Event::HostUp { node, operator, cert: Signed::nothing(), offer, holding })?;
+        self.feed(Event::HostUp { node, operator, cert: Signed::nothing(), offer, subnet: Subnet::Relayed, holding })?;
         for ticket in holds {
             let is_ready = |stage: Stage| matches!(stage, Stage::Signed(_) | Stage::Failed);
             if self.given.get(ticket).is_some_and(|given| is_ready(given.stage)) {

@@ -76,18 +76,21 @@ async fn check(invoice: &Invoice, dirs: &[PathBuf]) -> Result<(), CliError> {
 }
 
 /// Each line against its receipt; says what does not hold.
-fn lines(invoice: &Invoice, receipts: &BTreeMap<ReceiptId, Receipt>, sources: &Sources) -> Result<(), String> {
+fn lines(invoice: &Invoice, receipts: &BTreeMap<ReceiptId, Paid>, sources: &Sources) -> Result<(), String> {
     let spec: Option<JobSpec> = sources.preimage(invoice.job.0).map_err(|error| error.to_string())?;
     let spec = spec.ok_or("its job is not in the content: get the receipts with --content")?;
     for line in &invoice.lines {
         let name = line.receipt;
-        let receipt = receipts.get(&name).ok_or_else(|| format!("no record has receipt {name}"))?;
+        let Paid { receipt, wrote } = receipts.get(&name).ok_or_else(|| format!("no record has receipt {name}"))?;
         if (receipt.node, receipt.operator, receipt.shard) != (line.node, line.operator, line.shard) {
             return Err(format!("receipt {} is of another execution than its line says", name.short()));
         }
-        let written: Option<Output> =
-            sources.preimage(receipt.execution.output.0).map_err(|error| error.to_string())?;
-        let written = written.ok_or_else(|| format!("what receipt {} wrote is not in the content", name.short()))?;
+        let written = match wrote {
+            Some(output) => Some(output.clone()),
+            None => sources.preimage(receipt.execution.output.0).map_err(|error| error.to_string())?,
+        };
+        let written: Output =
+            written.ok_or_else(|| format!("what receipt {} wrote is not in the content", name.short()))?;
         let usage = Usage::proven(receipt, &spec, &written).map_err(|error| error.to_string())?;
         if usage != line.usage {
             let Usage { fuel, output_bytes, .. } = usage;
@@ -106,8 +109,14 @@ fn lines(invoice: &Invoice, receipts: &BTreeMap<ReceiptId, Receipt>, sources: &S
     Ok(())
 }
 
+/// A receipt of a record that holds, with what its task wrote where the record says so itself.
+struct Paid {
+    receipt: Receipt,
+    wrote: Option<Output>,
+}
+
 /// The receipts of every record that holds, in these directories; what tasks read and wrote is left aside.
-fn receipts(dirs: &[PathBuf]) -> Result<BTreeMap<ReceiptId, Receipt>, CliError> {
+fn receipts(dirs: &[PathBuf]) -> Result<BTreeMap<ReceiptId, Paid>, CliError> {
     let (mut receipts, mut waiting, mut files) = (BTreeMap::new(), dirs.to_vec(), 0);
     while let Some(path) = waiting.pop() {
         let failed = |source| CliError::File { path: path.clone(), source };
@@ -129,14 +138,19 @@ fn receipts(dirs: &[PathBuf]) -> Result<BTreeMap<ReceiptId, Receipt>, CliError> 
         }
         let Ok(record) = Record::from_bytes(&std::fs::read(&path).map_err(failed)?) else { continue };
         let refused = |error| CliError::Failed(format!("record {}: {error}", path.display()));
-        receipts.extend(agreeing(&record).map_err(refused)?);
+        receipts.extend(paid(&record).map_err(refused)?);
     }
     Ok(receipts)
 }
 
-/// The receipts that agree on what a record says, by name.
-fn agreeing(record: &Record) -> Result<Vec<(ReceiptId, Receipt)>, RecordError> {
+/// The receipts of a record that are paid, by name: those that agree on what it says, and all where nobody reproduced anything.
+fn paid(record: &Record) -> Result<Vec<(ReceiptId, Paid)>, RecordError> {
     record.check()?;
-    let open = |witness: &Witness| witness.open().map(|receipt| (receipt.id(), receipt));
-    record.agreeing().iter().map(open).collect()
+    let (witnesses, wrote) = match record {
+        Record::Inconclusive(record) => (&record.witnesses[..], &record.outputs[..]),
+        Record::Accepted(_) | Record::Evidence(_) | Record::Dispute(_) => (record.agreeing(), &[][..]),
+    };
+    let wrote = wrote.iter().cloned().map(Some).chain(std::iter::repeat(None));
+    let open = |(witness, wrote): (&Witness, _)| witness.open().map(|receipt| (receipt.id(), Paid { receipt, wrote }));
+    witnesses.iter().zip(wrote).map(open).collect()
 }

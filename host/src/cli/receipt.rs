@@ -85,7 +85,11 @@ async fn list(args: ListArgs) -> Outcome {
             receipt.outcome.clone().unwrap_or_default(),
             receipt.device.as_ref().map_or_else(String::new, |device| output::shown(&device.to_string())),
             output::bytes(receipt.bytes),
-            receipt.accused.map_or_else(String::new, |node| format!("evidence against {}", node.short())),
+            match (receipt.accused, &receipt.outcome) {
+                (Some(node), _) => format!("evidence against {}", node.short()),
+                (None, Some(_)) => String::new(),
+                (None, None) => "nobody reproduced it".to_owned(),
+            },
         ]
     };
     let rows: Vec<_> = receipts.iter().map(row).collect();

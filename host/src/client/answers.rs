@@ -199,7 +199,7 @@ pub struct ReceiptAnswer {
     pub shard: ShardInfo,
     /// The node that it accuses, if it is evidence.
     pub accused: Option<NodeId>,
-    /// How the task ended.
+    /// How the task ended; absent where results differ and nobody reproduced any.
     pub outcome: Option<String>,
     /// What its models ran on.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use futures::TryStreamExt;
-use grid::dispatch::Phase;
+use grid::{dispatch::Phase, subnet::Subnet};
 use registry::{
     id::{EngineFingerprint, ModuleHash},
     job::{Class, JobInput, Policy, Split, task_id},
@@ -72,7 +72,8 @@ impl Host {
             prices: PriceTable::default(),
         };
         let operator = OperatorId(self.operator.public());
-        coordinator.host_up(node, operator, cert, offer, holding, outbox).await.unwrap();
+        let arrival = Arrival { node, operator, cert, offer, subnet: Subnet::Relayed, holding };
+        coordinator.host_up(arrival, outbox).await.unwrap();
         inbox
     }
 

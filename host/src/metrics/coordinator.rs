@@ -193,6 +193,7 @@ impl CoordinatorMetrics {
             }
             Effect::Keep { record: Record::Evidence(_), .. } => self.records.count("evidence"),
             Effect::Keep { record: Record::Dispute(_), .. } => self.records.count("dispute"),
+            Effect::Keep { record: Record::Inconclusive(_), .. } => self.records.count("inconclusive"),
             Effect::Notify { notice, .. } => self.observe_notice(notice),
             Effect::Acknowledge { .. }
             | Effect::Concat { .. }

@@ -28,23 +28,21 @@ use std::{
     time::Duration,
 };
 
-use grid::flow::{AssignmentId, Checkpoint, Fault, Found, Offer};
+use grid::flow::{AssignmentId, Checkpoint, Fault, Found};
 use iroh::{
     Endpoint,
     endpoint::Connection,
     protocol::{AcceptError, ProtocolHandler, Router},
 };
 use registry::{
-    id::{NodeId, OperatorId},
-    membership::NodeCert,
-    sign::Signed,
+    id::NodeId,
     store::{self, Store},
 };
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{node_id, wire};
 use crate::{
-    coordinator::{Closed, Coordinator, Delivered, SessionId, ToHost},
+    coordinator::{Arrival, Closed, Coordinator, Delivered, SessionId, ToHost},
     limits,
 };
 
@@ -56,11 +54,7 @@ pub trait Desk: Clone + Send + Sync + 'static {
     /// A host's session begins; messages for it go to `outbox`.
     fn host_up(
         &self,
-        node: NodeId,
-        operator: OperatorId,
-        cert: Signed<NodeCert>,
-        offer: Offer,
-        holding: Vec<AssignmentId>,
+        arrival: Arrival,
         outbox: mpsc::Sender<ToHost>,
     ) -> impl Future<Output = Result<Self::Session, Closed>> + Send;
 
@@ -96,16 +90,8 @@ pub trait Desk: Clone + Send + Sync + 'static {
 impl Desk for Coordinator {
     type Session = SessionId;
 
-    async fn host_up(
-        &self,
-        node: NodeId,
-        operator: OperatorId,
-        cert: Signed<NodeCert>,
-        offer: Offer,
-        holding: Vec<AssignmentId>,
-        outbox: mpsc::Sender<ToHost>,
-    ) -> Result<SessionId, Closed> {
-        Self::host_up(self, node, operator, cert, offer, holding, outbox).await
+    async fn host_up(&self, arrival: Arrival, outbox: mpsc::Sender<ToHost>) -> Result<SessionId, Closed> {
+        Self::host_up(self, arrival, outbox).await
     }
 
     async fn host_down(&self, node: NodeId, session: SessionId) {

@@ -72,6 +72,8 @@ pub struct JobSaid {
     pub records: u64,
     /// Those of them that are evidence.
     pub evidence: u64,
+    /// Those that show a shard which nobody reproduced.
+    pub inconclusive: u64,
     /// Shards with an accepted result.
     pub accepted: u64,
     /// Shards of the stages that have results.
@@ -89,6 +91,7 @@ pub struct JobLog {
     cuts: BTreeMap<Stage, ShardInfo>,
     accepted: BTreeSet<ShardInfo>,
     evidence: u64,
+    inconclusive: u64,
 }
 
 impl JobLog {
@@ -120,9 +123,13 @@ impl JobLog {
         if first.count != found.count {
             return Err(LogError::OtherCut { first, found });
         }
-        match checked.accused {
-            None => _ = self.accepted.insert(found),
-            Some(_) => self.evidence += 1,
+        match (checked.accused, checked.differing) {
+            (Some(_), _) => self.evidence += 1,
+            (None, Some(_)) => {
+                self.inconclusive += 1;
+                self.accepted.remove(&found);
+            }
+            (None, None) => _ = self.accepted.insert(found),
         }
         Ok(())
     }
@@ -139,6 +146,7 @@ impl JobLog {
             job: self.job.ok_or(LogError::Empty)?,
             records,
             evidence: self.evidence,
+            inconclusive: self.inconclusive,
             accepted: self.accepted.len() as u64,
             shards: self.cuts.values().map(|shard| u64::from(shard.count)).sum(),
             head,

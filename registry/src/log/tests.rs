@@ -214,7 +214,7 @@ fn a_jobs_log_says_what_was_kept_and_where_it_ends() {
     let last = entries.last().unwrap();
     let head = link(JobId([1; 32]), last.seq, last.prev, &last.record.to_bytes());
     let job = JobId([1; 32]);
-    assert_eq!(said, job::JobSaid { job, records: 6, evidence: 0, accepted: 6, shards: 6, head });
+    assert_eq!(said, job::JobSaid { job, records: 6, evidence: 0, inconclusive: 0, accepted: 6, shards: 6, head });
     assert!(job_refusal(&[]).contains("log has no entries"));
 }
 

@@ -13,6 +13,7 @@ use crate::{
     dispatch::{Effect, Event, State, on_event},
     engines::{Engines, tests::fingerprint},
     flow::{Offer, Plan, PlannedShard, Slice},
+    subnet::Subnet,
 };
 
 #[test]
@@ -23,7 +24,8 @@ fn the_one_host_that_can_run_a_shard_is_found_among_any_number_that_cannot() {
         let engines = Engines::plain(fingerprint(1), fingerprint(2));
         let offer = Offer { slots: 1, queue_max: 0, memory_bytes_max, engines, prices: PriceTable::default() };
         let (node, operator) = (NodeId([number; 32]), OperatorId([number; 32]));
-        on_event(&mut state, Event::HostUp { node, operator, cert: Signed::nothing(), offer, holding: Vec::new() }, 0);
+        let (cert, subnet, holding) = (Signed::nothing(), Subnet::Relayed, Vec::new());
+        on_event(&mut state, Event::HostUp { node, operator, cert, offer, subnet, holding }, 0);
     }
     let limits = Limits { memory_bytes_max: 4 << 30, ..Limits::default() };
     let spec = JobSpec { limits, policy: Policy::None, ..JobSpec::new(ModuleHash::of(b"module"), 1) };

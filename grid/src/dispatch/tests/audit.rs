@@ -96,6 +96,29 @@ fn one_execution_is_enough_but_for_what_is_drawn_and_anybody_can_draw_again() {
 }
 
 #[test]
+fn an_auditor_is_seen_elsewhere_as_long_as_anybody_is() {
+    let audit = AuditConfig { rate_ppm_min: 1_000_000, ..AuditConfig::default() };
+    let mut world = grid_with(0, &[Conduct::Honest; 5], 21, audit);
+    for index in 0..5 {
+        let near = if index < 4 { [203, 0, 113] } else { [198, 51, 100] };
+        world.hosts[index].subnet = Subnet::V4(near);
+        world.join(index);
+        shown(&mut world, index, 1_000_000);
+    }
+    let apart = world.hosts[4].node();
+    world.submit(&lines(40), |_| {});
+    world.run();
+    for accepted in records(&world).into_values() {
+        let signers = accepted.witnesses.iter().map(|witness| witness.open().unwrap().node);
+        assert_eq!(signers.filter(|node| *node == apart).count(), 1, "it audits the others, and they audit it");
+    }
+    world.feed(Event::HostDown { node: apart });
+    let job = world.submit(&lines(40), |_| {});
+    world.run();
+    assert_eq!(phase(&world, job), &Phase::Done, "nobody waits for a host that is away");
+}
+
+#[test]
 fn a_newcomer_repeats_what_stands_until_it_has_standing() {
     let audit = AuditConfig { newcomer_micro: 5 * TASK_MICRO, ..AuditConfig::default() };
     let mut world = grid_with(2, &[Conduct::Honest; 3], 2, audit);

@@ -113,6 +113,10 @@ async fn get_records(client: &Client, id: JobId, out: &Path, args: &GetArgs) -> 
 }
 
 fn file_name(receipt: &ReceiptAnswer) -> String {
-    let evidence = receipt.accused.map_or_else(String::new, |node| format!("-evidence-{}", node.short()));
-    format!("{}-{:06}{evidence}.{EXTENSION}", stage(receipt.shard), receipt.shard.index)
+    let kind = match (receipt.accused, &receipt.outcome) {
+        (Some(node), _) => format!("-evidence-{}", node.short()),
+        (None, Some(_)) => String::new(),
+        (None, None) => "-inconclusive".to_owned(),
+    };
+    format!("{}-{:06}{kind}.{EXTENSION}", stage(receipt.shard), receipt.shard.index)
 }

@@ -152,6 +152,11 @@ fn sentence(played: &Played) -> String {
     };
     let difference = replayed.difference.as_ref().map(ToString::to_string).unwrap_or_default();
     let answers = replayed.answers.as_ref().map_or_else(String::new, |answers| format!("; models answered {answers}"));
+    if let Some((equal, receipts)) = replayed.reproduced {
+        return format!(
+            "different  {about}: {equal} of {receipts} receipts that differ say what comes out here{engines}"
+        );
+    }
     match (&replayed.accused, replayed.verdict) {
         (None, Verdict::Equal) => format!("equal      {about}: comes out as it was signed{answers}{engines}"),
         (_, Verdict::Within) => {

@@ -135,10 +135,14 @@ fn sentence(verified: &Verified) -> String {
         None => format!("BAD  {file}: {}", verified.error.as_deref().unwrap_or("not checked")),
         Some(Said::Checked(checked)) => format!("ok   {file}: {}", of_record(checked)),
         Some(Said::JobLog(said)) => {
-            let JobSaid { job, records, evidence, accepted, shards, head } = said;
+            let JobSaid { job, records, evidence, inconclusive, accepted, shards, head } = said;
             let job = output::short(*job);
+            let inconclusive = match inconclusive {
+                0 => String::new(),
+                count => format!(" and {count} of results that differ"),
+            };
             format!(
-                "ok   {file}: job {job}: log of {records} records, {evidence} of them evidence, with {accepted} of {shards} shards accepted; head {head}"
+                "ok   {file}: job {job}: log of {records} records, {evidence} of them evidence{inconclusive}, with {accepted} of {shards} shards accepted; head {head}"
             )
         }
         Some(Said::HostLog(said)) => {
@@ -158,6 +162,11 @@ fn of_record(checked: &Checked) -> String {
     let commitment = checked.commitment.short();
     let devices: Vec<String> = checked.devices.iter().map(|device| output::shown(&device.to_string())).collect();
     let on = if devices.is_empty() { String::new() } else { format!(", models on {}", devices.join(" and ")) };
+    if let Some(commitments) = checked.differing {
+        return format!(
+            "job {job}, {shard}: {operators} operators signed {commitments} different results, and nobody is accused{on}"
+        );
+    }
     match &checked.accused {
         None => format!("job {job}, {shard}: {operators} operators signed result {commitment}{on}"),
         Some((node, lie)) => format!(

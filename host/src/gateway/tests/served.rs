@@ -7,6 +7,7 @@ use grid::{
     config::Config,
     engines::Engines,
     flow::{Attested, Offer},
+    subnet::Subnet,
 };
 use registry::{
     id::{EngineFingerprint, NodeId, OperatorId},
@@ -21,7 +22,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::{
     client::Client,
-    coordinator::{Coordinator, Delivered, Input, ToHost},
+    coordinator::{Arrival, Coordinator, Delivered, Input, ToHost},
     gateway::{Gateway, serve, token::Token},
     journal::Journal,
     metrics::{CoordinatorMetrics, Metrics},
@@ -70,8 +71,9 @@ impl Served {
                 prices: PriceTable::default(),
             };
             let (id, owner) = (NodeId(node.public()), OperatorId(operator.public()));
-            let cert = Signed::seal(&cert, &operator);
-            self.coordinator.host_up(id, owner, cert, offer, Vec::new(), outbox).await.unwrap();
+            let (cert, subnet) = (Signed::seal(&cert, &operator), Subnet::Relayed);
+            let arrival = Arrival { node: id, operator: owner, cert, offer, subnet, holding: Vec::new() };
+            self.coordinator.host_up(arrival, outbox).await.unwrap();
             tokio::spawn(echo(self.coordinator.clone(), node, owner, inbox));
         }
         self

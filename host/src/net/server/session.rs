@@ -9,8 +9,14 @@ use std::{
     time::Duration,
 };
 
-use grid::flow::{AssignmentId, Fault};
-use iroh::endpoint::{Connection, RecvStream, SendStream};
+use grid::{
+    flow::{AssignmentId, Fault},
+    subnet::Subnet,
+};
+use iroh::{
+    TransportAddr,
+    endpoint::{Connection, RecvStream, SendStream},
+};
 use registry::{
     canon,
     id::{NodeId, OperatorId},
@@ -19,7 +25,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{Desk, Shared, check, keep};
 use crate::{
-    coordinator::ToHost,
+    coordinator::{Arrival, ToHost},
     limits,
     net::{
         Farewell,
@@ -199,8 +205,9 @@ async fn member<D: Desk>(
     let (outbox, inbox) = mpsc::channel(limits::OUTBOX_MAX);
     let (again, to_forget) = (outbox.downgrade(), outbox.downgrade());
     let open = Open::new(&hello.holding);
-    let Hello { cert, offer, holding, .. } = hello;
-    let Ok(session) = shared.desk.host_up(node, operator, cert, offer, holding, outbox).await else {
+    let (Hello { cert, offer, holding, .. }, subnet) = (hello, subnet(connection));
+    let arrival = Arrival { node, operator, cert, offer, subnet, holding };
+    let Ok(session) = shared.desk.host_up(arrival, outbox).await else {
         return End::Stopping;
     };
     let (receipts, to_check) = mpsc::channel(1);
@@ -216,6 +223,16 @@ async fn member<D: Desk>(
     };
     desk.host_down(node, session).await;
     end
+}
+
+/// Where the connection comes from, by the path that is in use.
+fn subnet(connection: &Connection) -> Subnet {
+    let paths = connection.paths();
+    let seen = paths.iter().filter_map(|path| match path.remote_addr() {
+        TransportAddr::Ip(addr) => Some((path.is_selected(), Subnet::from(addr.ip()))),
+        _ => None,
+    });
+    seen.max_by_key(|(is_selected, _)| *is_selected).map_or(Subnet::Relayed, |(_, subnet)| subnet)
 }
 
 /// What a host is working on in this session, with the output in bytes that each task may have.

@@ -8,17 +8,17 @@ use std::{
 use bytes::Bytes;
 use grid::{
     engines::Engines,
-    flow::{Assignment, Checkpoint, Found, Slice},
+    flow::{Assignment, Checkpoint, Found, Offer, Slice},
 };
 use registry::{
     dispute,
-    id::{BlobHash, EngineFingerprint, JobId, ModuleHash, StateRoot, TaskId},
+    id::{BlobHash, EngineFingerprint, JobId, ModuleHash, OperatorId, StateRoot, TaskId},
     job::{Class, JobSpec, ShardInfo, Stage, TaskTemplate},
-    membership::Ticket,
+    membership::{NodeCert, Ticket},
     price::PriceTable,
     receipt::{Execution, Outcome, Output, OutputFile, Receipt},
     segment::{MemoryState, Snapshot, State, Stream, chained, memory_root},
-    sign::{Batch, SecretKey, Tip},
+    sign::{Batch, SecretKey, Signed, Tip},
     store::{FetchLimits, StoreOptions},
 };
 
@@ -56,15 +56,9 @@ pub(crate) struct TestDesk {
 impl Desk for TestDesk {
     type Session = u64;
 
-    async fn host_up(
-        &self,
-        _node: NodeId,
-        _operator: OperatorId,
-        _cert: Signed<NodeCert>,
-        _offer: Offer,
-        holding: Vec<AssignmentId>,
-        outbox: mpsc::Sender<ToHost>,
-    ) -> Result<u64, Closed> {
+    async fn host_up(&self, arrival: Arrival, outbox: mpsc::Sender<ToHost>) -> Result<u64, Closed> {
+        let Arrival { holding, subnet, .. } = arrival;
+        assert_eq!(subnet.to_string(), "127.0.0.0/24", "as the connection says");
         self.told.send(Told::Up { holding, outbox }).map_err(|_| Closed)?;
         Ok(self.sessions.fetch_add(1, Ordering::Relaxed))
     }
