@@ -19,6 +19,7 @@
 //! - `history`: what that does to an operator's standing is said, with its evidence.
 //! - `standing`: audits are drawn, newcomers show what they are worth, who is caught loses what stood on its word alone.
 //! - `timers`: leases, stragglers, back-offs, deadlines, lost hosts.
+//! - `unsteady`: modules of which nobody reproduced a result.
 //! - `view`: what may be asked of the machine.
 //! - `sane`: what holds of it at every time.
 
@@ -34,6 +35,7 @@ mod standing;
 mod tests;
 mod timers;
 mod trial;
+mod unsteady;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -56,9 +58,10 @@ pub use self::{
     checkpoint::REFUSED as SNAPSHOT_REFUSED,
     job::{Job, Phase},
     sane::Insane,
+    unsteady::Unsteady,
     view::{ClassView, Costs, ExecutionView, HostQuote, HostView, JobView, OperatorView, Pay, Purpose, ShardView, Why},
 };
-use self::{standing::Qualification, timers::Timers};
+use self::{standing::Qualification, timers::Timers, unsteady::Marks};
 use crate::{
     config::Config,
     fleet::Fleet,
@@ -400,6 +403,9 @@ pub struct State {
     ended_shards: u64,
     assignments: u64,
     ledger: Ledger,
+    /// Modules of which nobody reproduced a result.
+    #[serde(default)]
+    unsteady: Marks,
     /// Whether changes of standings are said: see [`Event::HistoriesBegin`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     histories: bool,
@@ -424,6 +430,7 @@ impl State {
             ended: VecDeque::new(),
             ended_shards: 0,
             assignments: 0,
+            unsteady: Marks::default(),
             histories: false,
         }
     }

@@ -211,5 +211,10 @@ async fn what_nobody_reproduced_is_shown_with_its_receipts_and_paid_by_a_bill_th
     let said = well(&cluster, &["bill", "verify", bill, receipts]).await;
     assert!(said.contains("holds: 5 executions"), "{said}");
     tampered(&cluster, Path::new(bill), receipts).await;
+    assert!(well(&cluster, &["job", &id]).await.contains("results of this module differed once"));
+    let module = scratch.path().join("digits.wasm");
+    fs::write(&module, tasks::DIGITS.wasm).unwrap();
+    let said = well(&cluster, &["submit", module.to_str().unwrap(), "--inline", "x", "--no-wait"]).await;
+    assert!(said.contains("careful: results of this module differed once, and nobody reproduced any"), "{said}");
     refused(&cluster, &["receipt", "replay", receipts], "0 of 5 receipts that differ say what comes out here").await;
 }

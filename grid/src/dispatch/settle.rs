@@ -194,6 +194,7 @@ pub(super) fn judge(state: &mut State, id: JobId, key: ShardKey, now: Millis, ef
                 format!("{votes} executions of shard {} give no quorum: the module may be nondeterministic", key.index);
             let (info, record) = (job.info(key), Record::Inconclusive(inconclusive_record(shard)));
             effects.push(Effect::Keep { job: id, shard: info, accused: None, record });
+            state.unsteady.mark(job.spec.module, id, info, now);
             money::judged(state, id, key, verdict, now);
             end(state, id, Phase::Failed { reason: Fault::new("inconclusive", detail) }, now, effects);
         }

@@ -456,6 +456,9 @@ fn disagreement_of_five_is_inconclusive_and_nobody_is_blamed() {
     let job = world.submit(b"a\n", |_| {});
     world.run();
     assert!(matches!(phase(&world, job), Phase::Failed { reason } if reason.word == "inconclusive"));
+    let mark = world.state.unsteady(ModuleHash::of(b"module")).unwrap();
+    assert_eq!((mark.job, mark.times), (job, 1));
+    assert!(matches!(&world.accepted[..], [Record::Inconclusive(record)] if record.witnesses.len() == 5));
     assert!(world.evidence.is_empty());
     assert!(world.state.host_views().iter().all(|host| host.suspended.is_none()));
 }

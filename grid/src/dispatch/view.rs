@@ -10,7 +10,7 @@ use registry::{
     audit::Secret,
     credits::Credits,
     device::Device,
-    id::{Commitment, EngineFingerprint, JobId, NodeId, OperatorId, SecretHash},
+    id::{Commitment, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, SecretHash},
     job::{Class, Policy, ShardInfo, Stage},
     price::PriceTable,
 };
@@ -20,7 +20,7 @@ use self::costs::pay;
 pub use self::costs::{Costs, HostQuote, Pay};
 pub use self::operators::{ClassView, OperatorView};
 use super::{
-    Job, Phase, State, checkpoint,
+    Job, Phase, State, Unsteady, checkpoint,
     job::{Shard, ShardKey},
     schedule, trial,
 };
@@ -67,6 +67,9 @@ pub struct JobView {
     /// What has to change before anything of it is run, when no host that is there can; left out of lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
+    /// That nobody reproduced a result of its module, in this job or in another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsteady: Option<Unsteady>,
 }
 
 /// A host at a glance.
@@ -224,7 +227,13 @@ impl State {
             ended_ms: job.ended_ms,
             costs: self.costs(id),
             waits: None,
+            unsteady: self.unsteady(job.spec.module),
         })
+    }
+
+    /// That nobody reproduced a result of the module, if so.
+    pub fn unsteady(&self, module: ModuleHash) -> Option<Unsteady> {
+        self.unsteady.get(module)
     }
 
     /// Why nothing of the job can be run by the hosts that are there, if so.

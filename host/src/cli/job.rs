@@ -83,6 +83,9 @@ fn show(job: &JobAnswer) -> Result<(), CliError> {
         rows.push(("costs", format!("{spent} credits and up to {held} under way, of a cap of {cap}")));
         rows.push(("paid by", requester.to_string()));
     }
+    if let Some(unsteady) = &job.unsteady {
+        rows.push(("module", unsteady.to_string()));
+    }
     if let Some(waits) = &job.waits {
         rows.push(("waits", output::shown(waits)));
     }

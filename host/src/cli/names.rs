@@ -1,6 +1,7 @@
 //! `quorate names`: every name, or what one stands for.
 
 use clap::Args;
+use grid::dispatch::Unsteady;
 use registry::{
     id::ManifestHash,
     manifest::{Manifest, ModelManifest, TaskManifest},
@@ -27,6 +28,8 @@ struct NameAnswer {
     manifest: ManifestHash,
     #[serde(flatten)]
     content: Manifest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unsteady: Option<Unsteady>,
 }
 
 pub(super) async fn run(args: NamesArgs) -> Outcome {
@@ -66,6 +69,9 @@ async fn one(args: &NamesArgs, name: &Name) -> Outcome {
             say("model", &format_args!("{}  {}", model.model, output::bytes(model.model_bytes)))?;
             show_tolerance(model)?;
         }
+    }
+    if let Some(unsteady) = &answer.unsteady {
+        say("unsteady", unsteady)?;
     }
     Ok(Exit::Ok)
 }

@@ -125,7 +125,7 @@ pub(super) async fn run(args: SubmitArgs) -> Outcome {
     let submitted = client.submit(&request).await?;
     if args.no_wait {
         // Whoever leaves now would not hear of it later.
-        wait::tell_waits(&client.job(submitted.id).await?);
+        wait::tell(&client.job(submitted.id).await?);
         if args.connect.json {
             output::json(&submitted)?;
         } else {
@@ -292,6 +292,7 @@ mod tests {
             secret: None,
             costs: None,
             waits: None,
+            unsteady: None,
             devices: BTreeMap::new(),
             outcomes: Some(outcomes.iter().map(|(word, tasks)| ((*word).to_owned(), *tasks)).collect()),
             stdout: None,

@@ -15,8 +15,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Uploads from this length on have a bar.
 const BAR_BYTES_MIN: u64 = 4 << 20;
 
-/// Says what a job waits for, when no host that is there can run it.
-pub(super) fn tell_waits(job: &JobAnswer) {
+/// Says what whoever submitted a job should know before it has ended: what it waits for, when no host that is there can run it, and that
+/// its module is marked.
+pub(super) fn tell(job: &JobAnswer) {
+    if job.ended_ms.is_none()
+        && let Some(unsteady) = &job.unsteady
+    {
+        output::note(&format!("careful: {unsteady}"));
+    }
     if let Some(waits) = &job.waits {
         output::note(&format!("nothing of it runs: {}; it waits until its deadline", output::shown(waits)));
     }
@@ -73,7 +79,7 @@ async fn follow(client: &Client, id: JobId, bar: &ProgressBar, tries: &mut u32) 
         *tries = 0;
         if event.name == "state" {
             let job: JobAnswer = event.json()?;
-            bar.suspend(|| tell_waits(&job));
+            bar.suspend(|| tell(&job));
             bar.set_length(job.shards.into());
             bar.set_position(job.accepted.into());
             continue;

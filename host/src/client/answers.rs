@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use grid::{
+    dispatch::Unsteady,
     flow::{Checkpoint, Fault},
     ledger::Standing,
 };
@@ -52,6 +53,9 @@ pub struct JobAnswer {
     /// What has to change before anything of it is run, when no host that is there can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<String>,
+    /// That nobody reproduced a result of its module, in this job or in another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsteady: Option<Unsteady>,
     /// How its tasks ended, and how many each way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcomes: Option<BTreeMap<String, u32>>,

@@ -6,10 +6,11 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
 };
+use grid::dispatch::Unsteady;
 use registry::{
     canon,
     id::{BlobHash, ManifestHash},
-    manifest::Manifest,
+    manifest::{Manifest, TaskManifest},
     name::{Name, NameError, NameStatement},
     sign::Signed,
 };
@@ -34,6 +35,9 @@ pub(super) struct NameAnswer {
     manifest: ManifestHash,
     #[serde(flatten)]
     content: Manifest,
+    /// That nobody reproduced a result of its module.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsteady: Option<Unsteady>,
 }
 
 /// `GET /v1/names/{publisher}/{name}/{version}`
@@ -45,7 +49,15 @@ pub(super) async fn read(
         format!("{publisher}/{name}@{version}").parse().map_err(|error: NameError| ApiError::from(error))?;
     let manifest = gateway.inner.coordinator.resolve(&name)?;
     let content = gateway.inner.manifests.get(&gateway.inner.store, manifest).await?;
-    Ok(Json(NameAnswer { name, manifest, content: (*content).clone() }))
+    let content = (*content).clone();
+    let unsteady = match &content {
+        Manifest::Task(TaskManifest { module, .. }) => {
+            let module = *module;
+            gateway.inner.coordinator.ask(move |state| state.unsteady(module)).await?
+        }
+        Manifest::Model(_) => None,
+    };
+    Ok(Json(NameAnswer { name, manifest, content, unsteady }))
 }
 
 /// `POST /v1/names`: a signed statement in canonical CBOR.
