@@ -31,7 +31,9 @@ use registry::{
     membership::{NodeCert, Ticket},
     name::{Name, NameEntry, NameStatement},
     price::PriceTable,
-    receipt::{Accepted, Evidence, Execution, Outcome, Output, OutputFile, Receipt, Record, Trap, Witness},
+    receipt::{
+        Accepted, Evidence, Execution, Inconclusive, Outcome, Output, OutputFile, Receipt, Record, Trap, Witness,
+    },
     reputation::{Availability, Cause, Change, Shown, Standing, StandingRules, Work},
     sign::{Batch, Head, SecretKey, Signed, Statement, Tip},
 };
@@ -430,6 +432,8 @@ fn registry_samples(key: &SecretKey) -> Vec<Vec<u8>> {
     let publish = NameStatement::Publish { name: name.clone(), manifest: ManifestHash([1; 32]) };
     let accepted = Accepted { quorum: 1, witnesses: vec![witness(key, Outcome::Ok)], drawn: None };
     let evidence = Evidence { accepted: accepted.clone(), accused: witness(key, Outcome::Trap(Trap::Unreachable)) };
+    let signed = [Outcome::Ok, Outcome::FuelOut].map(|outcome| (witness(key, outcome), output()));
+    let inconclusive = Inconclusive::of(2, signed);
     let task = TaskKey { template: job().template().hash(), shard: shard(), input: BlobHash([1; 32]) };
     let addrs = vec![([127, 0, 0, 1], 4433).into()];
     let ticket = Ticket { coordinator: NodeId(key.public()), addrs, expires_ms: 9 };
@@ -446,6 +450,7 @@ fn registry_samples(key: &SecretKey) -> Vec<Vec<u8>> {
         canon::encode(&witness(key, Outcome::FuelOut)),
         canon::encode(&Record::Accepted(accepted)),
         canon::encode(&Record::Evidence(evidence)),
+        canon::encode(&Record::Inconclusive(inconclusive)),
         canon::encode(&lint),
         canon::encode(&manifest),
         canon::encode(&Manifest::Model(model)),
