@@ -1,8 +1,6 @@
 //! What becomes of messages and connections. A message on a connection that stands arrives, late where it was lost before; what is
 //! under way when a connection goes is gone, and hosts send again what was not acknowledged when they have a new one.
 
-use registry::sign::Signed;
-
 use super::{
     Adversary,
     check::Broken,
@@ -40,12 +38,13 @@ impl World<'_> {
             return Ok(());
         }
         machine.is_online = true;
+        let cert = self.names.cert(machine.operator, machine.node);
         let (node, offer, holds) = (machine.node, machine.offer(purse::prices(self.options)), machine.holds.clone());
         let operator = self.operators[machine.operator as usize].id;
         let holding = holds.iter().filter_map(|ticket| self.given.get(*ticket)).map(|given| given.id).collect();
-        self.feed(Event::HostUp { node, operator, cert: Signed::nothing(), offer, holding })?;
+        self.feed(Event::HostUp { node, operator, cert, offer, holding })?;
         for ticket in holds {
-            let is_ready = |stage: Stage| matches!(stage, Stage::Signed(_) | Stage::Failed);
+            let is_ready = |stage: Stage| matches!(stage, Stage::Signed(_) | Stage::Found { .. } | Stage::Failed);
             if self.given.get(ticket).is_some_and(|given| is_ready(given.stage)) {
                 self.send(host, ticket);
             }

@@ -15,11 +15,7 @@ use registry::{
 };
 use serde::Serialize;
 
-use super::{
-    Options,
-    check::Broken,
-    world::{World, number_of},
-};
+use super::{Options, check::Broken, world::World};
 use crate::{
     audit::AuditConfig,
     dispatch::Event,
@@ -157,7 +153,7 @@ impl World<'_> {
     }
 
     fn is_liar(&self, operator: OperatorId) -> bool {
-        self.operators.get(number_of(&operator.0) as usize).is_some_and(|operator| operator.lies)
+        self.operators.get(self.names.operator(operator) as usize).is_some_and(|operator| operator.lies)
     }
 
     /// Time passes until everything is settled, and what liars have then is counted.

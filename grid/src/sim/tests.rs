@@ -4,7 +4,9 @@ use registry::job::Policy;
 
 use super::{
     adversary::{Adversary, LIST},
-    chart, sweep, *,
+    chart,
+    stepped::Stepped,
+    sweep, *,
 };
 use crate::audit::{AuditConfig, TASK_MICRO};
 
@@ -126,4 +128,50 @@ fn options_that_make_no_sense_are_refused_by_name() {
     let refusal = Options { operators: 300, hosts: 200, ..Options::default() }.check().unwrap_err().to_string();
     assert_eq!(refusal, "number of operators is 300, outside the bounds of 1 to 200");
     Options::default().check().unwrap();
+}
+
+/// The same as [`small`], with tasks in steps.
+fn stepped(adversary: Adversary, seed: u64) -> Options {
+    Options { steps: 16, liars_established: true, ..small(adversary, seed) }
+}
+
+#[test]
+fn every_adversary_is_held_to_the_invariants_where_results_go_to_trial() {
+    let mut trials = 0;
+    for (adversary, ..) in LIST {
+        for policy in [Policy::Audit, Policy::Quorum(2)] {
+            let report = simulate(&Options { policy, ..stepped(adversary, 7) });
+            assert_eq!((report.honest_suspended, report.purse.honest_slashed), (0, 0), "{adversary}");
+            assert_eq!(report.jobs.values().sum::<u64>(), 4, "{adversary}: every job ended");
+            let of = report.stepped.unwrap().trials;
+            assert_eq!(of.begun, of.settled + of.failed + of.overtaken, "{adversary}: {of:?}");
+            trials += of.settled;
+        }
+    }
+    assert!(trials > 100, "{trials} trials were settled");
+}
+
+#[test]
+fn a_trial_spares_referees_the_whole_task_and_is_counted_in_parts_of_executions() {
+    let whole = Options { hosts: 60, operators: 60, tasks: 2_000, ..Options::default() };
+    let whole = Options { adversary: Adversary::RandomLiar, liars_established: true, ..whole };
+    let report = simulate(&Options { steps: 16, ..whole.clone() });
+    let Stepped { segments, trials, .. } = report.stepped.unwrap();
+    assert_eq!(segments, 16);
+    assert!(trials.settled > 10 && trials.segments_refereed >= trials.settled, "{trials:?}");
+    // A side runs half of the task on average, and a referee a sixteenth of it.
+    let each = trials.segments() as f64 / 16.0 / trials.begun as f64;
+    assert!((0.3..0.9).contains(&each), "{each}");
+    let disputes = (simulate(&whole).executions.disputes, report.executions.disputes);
+    assert!(disputes.1 < disputes.0, "{disputes:?}");
+}
+
+#[test]
+fn a_withholder_gives_no_state_and_is_caught_all_the_same() {
+    let options = Options { hosts: 60, operators: 60, tasks: 20_000, re_entry_ms: None, ..Options::default() };
+    let options = Options { adversary: Adversary::Withholder, steps: 16, liars_established: true, ..options };
+    let report = simulate(&options);
+    let trials = report.stepped.unwrap().trials;
+    assert!(trials.states_in_vain() > 0 && trials.settled > 0, "{trials:?}");
+    assert!(report.ejection.caught > 0 && report.purse.balance() < 0, "{:?}", report.ejection);
 }

@@ -26,6 +26,15 @@ impl Answer {
     /// What who does not run a task writes.
     pub(super) const EMPTY: Self = Self(2);
 
+    /// The answer of this number.
+    pub(super) const fn of(number: u32) -> Self {
+        Self(number)
+    }
+
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+
     /// What nobody else signs.
     pub(super) fn unique(random: &mut Random) -> Self {
         Self(3 + random.below(u64::from(u32::MAX - 3)) as u32)

@@ -41,6 +41,9 @@ pub(super) struct SimArgs {
     /// Tasks of one job.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     job_tasks: u32,
+    /// Segments of a task: with several, results that differ go to trial over one of them.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    steps: u32,
     /// Share of liars, 0.2 for a fifth; of what, the adversary says. With --sweep several, by commas.
     #[arg(long, value_name = "SHARE", value_delimiter = ',', value_parser = share)]
     liars: Vec<u32>,
@@ -174,6 +177,7 @@ fn options(args: &SimArgs, adversary: Adversary) -> Result<Options, CliError> {
         slots: args.slots,
         tasks: args.tasks,
         job_tasks: args.job_tasks,
+        steps: args.steps,
         policy: args.policy,
         adversary,
         liars_ppm: liars(args).into_iter().max().unwrap_or(0),
