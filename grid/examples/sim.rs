@@ -8,7 +8,7 @@ use grid::sim::{self, Broken, Network, Options, Report, Trouble, chart, sweep};
 
 const USAGE: &str =
     "sim [--seed N] [--hosts N] [--operators N] [--vouched N] [--slots N] [--tasks N] [--job-tasks N] [--task-ms N]
-    [--steps N] [--load SHARE] [--policy POLICY] [--adversary WORD] [--liars SHARE] [--established] [--no-re-entry] [--shown N]
+    [--steps N] [--checkpoint-ms N] [--load SHARE] [--policy POLICY] [--adversary WORD] [--liars SHARE] [--established] [--no-re-entry] [--shown N]
     [--newcomers SHARE] [--stake TASKS] [--network calm|harsh] [--trouble none|usual] [--check-every N] [--json]
     [--sweep SHARE,SHARE.. --seeds N [--svg FILE]]";
 
@@ -41,6 +41,7 @@ fn options() -> Result<(Options, Ask), Box<dyn Error>> {
             "--job-tasks" => options.job_tasks = value()?.parse()?,
             "--task-ms" => options.task_ms = value()?.parse()?,
             "--steps" => options.steps = value()?.parse()?,
+            "--checkpoint-ms" => options.checkpoint_ms = value()?.parse()?,
             "--load" => options.load_ppm = ppm(&value()?)?,
             "--policy" => options.policy = value()?.parse()?,
             "--adversary" => options.adversary = value()?.parse()?,

@@ -10,7 +10,7 @@
 //! - [`adversary`]: who works against the grid. `conduct`: what each of them does.
 //! - `world`: the event loop. `hosts`: what hosts do with assignments. `network`: what becomes of messages and connections.
 //! - `work`: jobs, tasks, and what is true of them. `course`: the states that a task in steps goes through. `names`: who is called what.
-//! - `trial`: what becomes of two results that part. `random`: where chance comes from. `slab`: where things lie.
+//! - `trial`: what becomes of two results that part. `checkpoint`: who goes on from where a lost host was. `random`: where chance comes from. `slab`: where things lie.
 //! - `purse`: what is paid for tasks, what operators vouch with, and what liars have of it in the end.
 //! - `check`: what has to hold at every time. [`statistics`], [`report`], [`stepped`], [`sweep`], [`chart`]: what is told of it.
 //!
@@ -23,6 +23,7 @@
 pub mod adversary;
 pub mod chart;
 mod check;
+mod checkpoint;
 mod conduct;
 mod course;
 mod hosts;
@@ -69,6 +70,8 @@ pub struct Options {
     pub task_ms: u64,
     /// Segments of a task; its states are signed and results that differ go to trial where there are several.
     pub steps: u32,
+    /// How often a host keeps a state of what it runs, where tasks have several segments; never when 0.
+    pub checkpoint_ms: Millis,
     /// Part of what the hosts with standing can do that is asked of them.
     pub load_ppm: u32,
     /// How results are checked.
@@ -196,6 +199,7 @@ impl Default for Options {
             job_tasks: 1_000,
             task_ms: 1_000,
             steps: 0,
+            checkpoint_ms: 30_000,
             load_ppm: 600_000,
             policy: Policy::Audit,
             adversary: Adversary::RareCheat,
@@ -238,7 +242,7 @@ impl Options {
             ("number of tasks", self.tasks.into(), 1, 1_000_000_000),
             ("number of tasks of a job", self.job_tasks.into(), 1, 1_000_000),
             ("stake in tasks", self.stake_tasks, 0, 1_000_000),
-            ("time of a task in ms", self.task_ms, 1, 10_000),
+            ("time of a task in ms", self.task_ms, 1, 600_000),
             ("number of segments of a task", self.steps.into(), 0, SEGMENTS_MAX.into()),
             ("load in ppm", self.load_ppm.into(), 1, 10 * ppm),
             ("share of liars in ppm", self.liars_ppm.into(), 0, 900_000),

@@ -135,7 +135,7 @@ pub(super) struct Given {
     /// What its execution gives.
     pub(super) next: Stage,
     began_ms: Millis,
-    task_us: u64,
+    pub(super) task_us: u64,
 }
 
 impl Given {
@@ -156,6 +156,7 @@ impl World<'_> {
         let (host, now) = (self.names.host(node), self.now);
         let Some(number) = self.jobs.number(assignment.job) else { return Ok(()) };
         self.summon(number, assignment)?;
+        self.resumed(assignment);
         let Some(task) = self.jobs.task_mut(number, assignment.shard.index) else { return Ok(()) };
         task.ordered_ms.get_or_insert(now);
         let ordered = self.state.job(assignment.job);
@@ -216,11 +217,14 @@ impl World<'_> {
             Move::Run | Move::Err | Move::Sign(_) => {}
         }
         let (task_ms, fails) = self.draw(host, false);
+        let Some(given) = self.given.get(ticket) else { return };
+        let (from, segments) = (given.from, self.options.steps.max(1));
+        let task_ms = (task_ms * u64::from(given.segments(segments)) / u64::from(segments)).max(1);
         let (next, after_ms) = match decided {
             _ if fails => (Stage::Failed, task_ms / 2),
             Move::Err => (Stage::Signed(Answer::unique(&mut self.chance.liars)), task_ms),
             Move::Sign(answer) => (Stage::Signed(answer), task_ms / IDLE_FACTOR),
-            Move::Run | Move::Wait(_) | Move::Withhold => (Stage::Signed(self.truth(number)), task_ms),
+            Move::Run | Move::Wait(_) | Move::Withhold => (Stage::Signed(self.comes_of(number, from)), task_ms),
         };
         let done = self.now + after_ms.max(1);
         if let Some(given) = self.given.get_mut(ticket) {
@@ -228,6 +232,9 @@ impl World<'_> {
             (given.next, given.task_us) = (next, task_ms * 1_000);
         }
         self.queue.at(done, Happening::Done(ticket));
+        if !matches!(decided, Move::Sign(_)) {
+            self.begin_keeping(ticket);
+        }
     }
 
     /// How long a task takes at a host, and whether it fails there; the host may crash meanwhile.
@@ -242,8 +249,11 @@ impl World<'_> {
         (task_ms, fails)
     }
 
-    /// What comes of running a task of the job.
-    pub(super) fn truth(&mut self, number: u32) -> Answer {
+    /// What comes of running a task of the job honestly, from a state on that leads to an answer.
+    pub(super) fn comes_of(&mut self, number: u32, from: Option<(u32, Answer)>) -> Answer {
+        if let Some((_, answer)) = from.filter(|(_, answer)| *answer != Answer::TRUTH) {
+            return answer;
+        }
         let is_unsteady = self.jobs.get(number).is_some_and(|work| work.is_unsteady);
         if is_unsteady { Answer::unique(&mut self.chance.work) } else { Answer::TRUTH }
     }
@@ -365,12 +375,17 @@ impl World<'_> {
             class: Class::Exact,
             engine: given.engine,
             outcome: Outcome::Ok,
-            fuel_used: TASK_FUEL,
+            fuel_used: self.fuel(given),
             output: work::output(number, shard, answer).hash(),
             nn_root: None,
             segment_root: states.root(),
         };
         (execution, states)
+    }
+
+    /// Fuel that its task takes.
+    pub(super) fn fuel(&self, _given: &Given) -> u64 {
+        TASK_FUEL
     }
 
     fn receipt(&self, given: &Given, answer: Answer) -> Receipt {

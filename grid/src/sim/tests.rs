@@ -175,3 +175,36 @@ fn a_withholder_gives_no_state_and_is_caught_all_the_same() {
     assert!(trials.states_in_vain() > 0 && trials.settled > 0, "{trials:?}");
     assert!(report.ejection.caught > 0 && report.purse.balance() < 0, "{:?}", report.ejection);
 }
+
+#[test]
+fn a_long_task_that_loses_its_host_goes_on_where_it_was() {
+    let options = Options {
+        hosts: 40,
+        operators: 8,
+        tasks: 200,
+        job_tasks: 20,
+        task_ms: 300_000,
+        steps: 64,
+        load_ppm: 300_000,
+        liars_ppm: 0,
+        trouble: Trouble { crash_ppm: 300_000, ..Trouble::usual() },
+        ..Options::default()
+    };
+    let report = simulate(&options);
+    let Stepped { checkpoints, trials, .. } = report.stepped.unwrap();
+    assert_eq!((report.wrong.events, report.jobs_failed(), trials.begun), (0, 0, 0));
+    // Whoever goes on has a tenth of the task behind it at least, and most of it at most.
+    let each = checkpoints.segments_saved as f64 / 64.0 / checkpoints.resumed as f64;
+    assert!(checkpoints.resumed > 20 && (0.1..0.9).contains(&each), "{checkpoints:?}");
+    let never = simulate(&Options { checkpoint_ms: 0, ..options.clone() });
+    assert_eq!(never.stepped.unwrap().checkpoints, Default::default());
+    // Errors that a machine does not know of go on with its states, and are found all the same.
+    let flaky = Options {
+        adversary: Adversary::FlakyHardware,
+        liars_ppm: 300_000,
+        liars_established: true,
+        seed: 2,
+        ..options
+    };
+    assert_eq!(simulate(&flaky).honest_suspended, 0);
+}

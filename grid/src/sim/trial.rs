@@ -135,10 +135,9 @@ impl World<'_> {
             return self.withhold(ticket);
         }
         let signed = self.court.signed.get(&(number, shard.index, host)).filter(|_| until.keeps);
-        let answer = match (signed, from) {
-            (Some((_, answer)), _) => *answer,
-            (None, Some((_, answer))) if answer != Answer::TRUTH => answer,
-            (None, _) => self.truth(number),
+        let answer = match signed {
+            Some((_, answer)) => *answer,
+            None => self.comes_of(number, from),
         };
         let (task_ms, fails) = self.draw(host, true);
         let segments = self.options.steps.max(1);

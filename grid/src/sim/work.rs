@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use registry::{
     audit::Secret,
     id::{BlobHash, JobId, ModuleHash},
-    job::{JobSpec, Limits, Policy},
+    job::{JobSpec, Limits},
     receipt::Output,
 };
 
-use super::random::{Random, mix};
+use super::{
+    Options,
+    random::{Random, mix},
+};
 use crate::flow::{Millis, Plan, PlannedShard, Slice};
 
 /// What a host signs in the end about a task; 0 is the truth.
@@ -81,15 +84,16 @@ pub(super) fn module() -> ModuleHash {
 
 /// A job with so many tasks as it is submitted, and as the world knows it.
 pub(super) fn submit(
+    options: &Options,
     number: u32,
     tasks: u32,
-    policy: Policy,
     now: Millis,
     random: &mut Random,
 ) -> (JobSpec, Plan, Work) {
-    let limits = Limits { wall_ms_max: 60_000, ..Limits::default() };
+    // Four times what the longest takes that an average host runs.
+    let limits = Limits { wall_ms_max: (6 * options.task_ms).max(60_000), ..Limits::default() };
     let spec = JobSpec {
-        policy,
+        policy: options.policy,
         limits,
         attempts_max: 50,
         deadline_ms: 24 * 3_600_000,

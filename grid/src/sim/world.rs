@@ -64,6 +64,10 @@ pub(super) enum Happening {
     ReEnter(u32),
     /// The driver has found where two results of a shard of this job part.
     Part(u32, u32),
+    /// A host comes to a state that it keeps.
+    Keep(Ticket, u32),
+    /// The coordinator has the state, if the connection is still the same.
+    Kept(Ticket, u32, u32),
 }
 
 /// What will happen when, in order; at the same time first what was said first.
@@ -302,6 +306,8 @@ impl<'a> World<'a> {
             Happening::Heal => self.heal(),
             Happening::ReEnter(operator) => return self.re_enter(operator),
             Happening::Part(number, shard) => return self.parted(number, shard),
+            Happening::Keep(ticket, state) => self.keep(ticket, state),
+            Happening::Kept(ticket, epoch, state) => return self.kept(ticket, epoch, state),
         }
         Ok(())
     }
@@ -315,7 +321,7 @@ impl<'a> World<'a> {
         self.submitted += tasks;
         let number = self.job_numbers;
         self.job_numbers += 1;
-        let (spec, plan, mut work) = work::submit(number, tasks, self.options.policy, self.now, &mut self.chance.work);
+        let (spec, plan, mut work) = work::submit(self.options, number, tasks, self.now, &mut self.chance.work);
         let unsteady = self.options.adversary == super::Adversary::NondeterministicModule;
         work.is_unsteady = unsteady && self.chance.work.happens(self.options.liars_ppm);
         let secret = work.secret;

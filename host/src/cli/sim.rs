@@ -44,6 +44,12 @@ pub(super) struct SimArgs {
     /// Segments of a task: with several, results that differ go to trial over one of them.
     #[arg(long, value_name = "N", default_value_t = 0)]
     steps: u32,
+    /// Average time of a task on an average machine, in milliseconds.
+    #[arg(long, value_name = "N", default_value_t = Options::default().task_ms)]
+    task_ms: u64,
+    /// How often a machine keeps a state of a task with several segments, in milliseconds; 0 for never.
+    #[arg(long, value_name = "N", default_value_t = Options::default().checkpoint_ms)]
+    checkpoint_ms: u64,
     /// Share of liars, 0.2 for a fifth; of what, the adversary says. With --sweep several, by commas.
     #[arg(long, value_name = "SHARE", value_delimiter = ',', value_parser = share)]
     liars: Vec<u32>,
@@ -177,7 +183,9 @@ fn options(args: &SimArgs, adversary: Adversary) -> Result<Options, CliError> {
         slots: args.slots,
         tasks: args.tasks,
         job_tasks: args.job_tasks,
+        task_ms: args.task_ms,
         steps: args.steps,
+        checkpoint_ms: args.checkpoint_ms,
         policy: args.policy,
         adversary,
         liars_ppm: liars(args).into_iter().max().unwrap_or(0),
