@@ -91,6 +91,8 @@ pub struct Options {
     /// Stake of every operator, in tasks: each task costs a credit then, and what it costs is in the machine's ledger. Nobody pays
     /// for anything when 0.
     pub stake_tasks: u64,
+    /// What a dear task costs, in tasks: one in a hundred is dear.
+    pub dear: u64,
     /// What becomes of messages.
     pub network: Network,
     /// What becomes of hosts.
@@ -209,6 +211,7 @@ impl Default for Options {
             shown_tasks: 60_000,
             newcomers_ppm: 0,
             stake_tasks: 25,
+            dear: 1,
             network: Network::default(),
             trouble: Trouble::default(),
             check_every_events: 100_000,
@@ -242,6 +245,7 @@ impl Options {
             ("number of tasks", self.tasks.into(), 1, 1_000_000_000),
             ("number of tasks of a job", self.job_tasks.into(), 1, 1_000_000),
             ("stake in tasks", self.stake_tasks, 0, 1_000_000),
+            ("price of a dear task in tasks", self.dear, 1, 1_000),
             ("time of a task in ms", self.task_ms, 1, 600_000),
             ("number of segments of a task", self.steps.into(), 0, SEGMENTS_MAX.into()),
             ("load in ppm", self.load_ppm.into(), 1, 10 * ppm),

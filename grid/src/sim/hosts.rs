@@ -14,8 +14,7 @@ use super::{
     Adversary, Options,
     check::Broken,
     conduct::{self, Moment, Move},
-    course,
-    purse::{self, TASK_FUEL},
+    course, purse,
     random::{Random, mix},
     slab::Ticket,
     work::{self, Answer},
@@ -384,8 +383,13 @@ impl World<'_> {
     }
 
     /// Fuel that its task takes.
-    pub(super) fn fuel(&self, _given: &Given) -> u64 {
-        TASK_FUEL
+    pub(super) fn fuel(&self, given: &Given) -> u64 {
+        purse::fuel(self.options, self.is_dear(given))
+    }
+
+    fn is_dear(&self, given: &Given) -> bool {
+        let task = self.jobs.get(given.number).and_then(|work| work.tasks.get(given.shard.index as usize));
+        task.is_some_and(|task| task.is_dear)
     }
 
     fn receipt(&self, given: &Given, answer: Answer) -> Receipt {
@@ -394,7 +398,7 @@ impl World<'_> {
         let operator = self.operators[host.operator as usize].id;
         let (job, shard, node, nonce) = (given.job, given.shard, host.node, given.id.0);
         let (device, nn_record) = (None, None);
-        let price_micro = purse::prices(self.options).giga_fuel_micro;
+        let price_micro = purse::prices(self.options).giga_fuel_micro * purse::worth(self.options, self.is_dear(given));
         let segment_record = execution.segment_root.map(|_| BlobHash::of(&states.to_bytes()));
         let plain =
             Receipt { job, shard, execution, device, node, operator, nonce, price_micro, nn_record, segment_record };

@@ -208,3 +208,16 @@ fn a_long_task_that_loses_its_host_goes_on_where_it_was() {
     };
     assert_eq!(simulate(&flaky).honest_suspended, 0);
 }
+
+#[test]
+fn a_lie_about_a_dear_task_gains_what_the_task_costs() {
+    let options = Options { hosts: 60, operators: 60, tasks: 6_000, re_entry_ms: None, ..Options::default() };
+    let options = Options { adversary: Adversary::ValueAsymmetric, liars_established: true, dear: 20, ..options };
+    let report = simulate(&options);
+    let paid = report.purse.lies_paid;
+    assert!(paid > 0 && paid.is_multiple_of(20), "{paid}");
+    // One task in a hundred costs twenty.
+    let each = report.purse.paid as f64 / report.executions.sum() as f64;
+    assert!((1.1..1.3).contains(&each), "{each}");
+    assert_eq!(report.jobs_failed(), 0);
+}

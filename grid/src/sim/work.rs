@@ -13,7 +13,7 @@ use registry::{
 };
 
 use super::{
-    Options,
+    Options, purse,
     random::{Random, mix},
 };
 use crate::flow::{Millis, Plan, PlannedShard, Slice};
@@ -47,7 +47,7 @@ impl Answer {
 /// A shard.
 #[derive(Debug)]
 pub(super) struct Task {
-    /// Whether the liars gain much by a lie about it.
+    /// Whether the liars gain much by a lie about it: one in a hundred.
     pub(super) is_dear: bool,
     /// Hosts of the ring that have it and have not answered.
     pub(super) ring_holders: u8,
@@ -91,7 +91,8 @@ pub(super) fn submit(
     random: &mut Random,
 ) -> (JobSpec, Plan, Work) {
     // Four times what the longest takes that an average host runs.
-    let limits = Limits { wall_ms_max: (6 * options.task_ms).max(60_000), ..Limits::default() };
+    let wall_ms_max = (6 * options.task_ms).max(60_000);
+    let limits = Limits { wall_ms_max, fuel_max: purse::fuel_max(options), ..Limits::default() };
     let spec = JobSpec {
         policy: options.policy,
         limits,

@@ -74,6 +74,9 @@ pub(super) struct SimArgs {
     /// Stake of every operator, in tasks, each of which costs a credit; 0 where nobody pays for anything.
     #[arg(long, value_name = "TASKS", default_value_t = Options::default().stake_tasks)]
     stake: u64,
+    /// What one task in a hundred costs, in tasks: the dear ones.
+    #[arg(long, value_name = "TASKS", default_value_t = Options::default().dear)]
+    dear: u64,
     /// What becomes of messages: calm, or harsh (a tenth lost, half of the hosts cut off now and then).
     #[arg(long, default_value = "calm")]
     network: NetworkWord,
@@ -194,6 +197,7 @@ fn options(args: &SimArgs, adversary: Adversary) -> Result<Options, CliError> {
         shown_tasks: args.shown,
         newcomers_ppm: args.newcomers,
         stake_tasks: args.stake,
+        dear: args.dear,
         network: match args.network {
             NetworkWord::Calm => Network::default(),
             NetworkWord::Harsh => Network::harsh(),
