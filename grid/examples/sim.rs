@@ -8,8 +8,8 @@ use grid::sim::{self, Broken, Network, Options, Report, Trouble, chart, sweep};
 
 const USAGE: &str =
     "sim [--seed N] [--hosts N] [--operators N] [--vouched N] [--slots N] [--tasks N] [--job-tasks N] [--task-ms N]
-    [--load SHARE] [--policy POLICY] [--adversary WORD] [--liars SHARE] [--established] [--no-re-entry] [--shown N]
-    [--newcomers SHARE] [--stake TASKS] [--network calm|harsh] [--trouble none|usual] [--check-every N] [--json]
+    [--steps N] [--checkpoint-ms N] [--load SHARE] [--policy POLICY] [--adversary WORD] [--liars SHARE] [--established] [--no-re-entry] [--shown N]
+    [--newcomers SHARE] [--stake TASKS] [--dear TASKS] [--network calm|harsh] [--trouble none|usual] [--check-every N] [--json]
     [--sweep SHARE,SHARE.. --seeds N [--svg FILE]]";
 
 /// What is asked for besides one run.
@@ -40,6 +40,8 @@ fn options() -> Result<(Options, Ask), Box<dyn Error>> {
             "--tasks" => options.tasks = value()?.parse()?,
             "--job-tasks" => options.job_tasks = value()?.parse()?,
             "--task-ms" => options.task_ms = value()?.parse()?,
+            "--steps" => options.steps = value()?.parse()?,
+            "--checkpoint-ms" => options.checkpoint_ms = value()?.parse()?,
             "--load" => options.load_ppm = ppm(&value()?)?,
             "--policy" => options.policy = value()?.parse()?,
             "--adversary" => options.adversary = value()?.parse()?,
@@ -49,6 +51,7 @@ fn options() -> Result<(Options, Ask), Box<dyn Error>> {
             "--shown" => options.shown_tasks = value()?.parse()?,
             "--newcomers" => options.newcomers_ppm = ppm(&value()?)?,
             "--stake" => options.stake_tasks = value()?.parse()?,
+            "--dear" => options.dear = value()?.parse()?,
             "--network" => options.network = if value()? == "harsh" { Network::harsh() } else { Network::default() },
             "--trouble" => options.trouble = if value()? == "usual" { Trouble::usual() } else { Trouble::default() },
             "--check-every" => options.check_every_events = value()?.parse()?,

@@ -2,39 +2,48 @@
 //!
 //! The coordinator's machine is the shipped one, fed with the events that a driver would feed it; nothing of what it decides is
 //! repeated here. Around it there is a world: jobs that are submitted, a network that delays and loses, hosts that crash, leave,
-//! are slow or fail, and [`Adversary`]s. Nothing is executed: an honest output is a function of its task. Nothing is signed either: a
-//! receipt is made by [`Attested::simulated`](crate::flow::Attested), which no other part of the program can call.
+//! are slow or fail, and [`Adversary`]s. Nothing is executed: an honest output is a function of its task, and so are the states of a task
+//! in steps. Nothing is signed either, but for the receipts that a trial is about: a receipt is made by
+//! [`Attested::simulated`](crate::flow::Attested), which no other part of the program can call.
 //!
 //! - [`Options`]: what is simulated. [`run`] gives a [`Report`], or the first invariant that was [`Broken`], with the seed.
 //! - [`adversary`]: who works against the grid. `conduct`: what each of them does.
 //! - `world`: the event loop. `hosts`: what hosts do with assignments. `network`: what becomes of messages and connections.
-//! - `work`: jobs, tasks, and what is true of them. `random`: where chance comes from. `slab`: where things lie.
+//! - `work`: jobs, tasks, and what is true of them. `course`: the states that a task in steps goes through. `names`: who is called what.
+//! - `trial`: what becomes of two results that part. `checkpoint`: who goes on from where a lost host was. `random`: where chance comes from. `slab`: where things lie.
 //! - `purse`: what is paid for tasks, what operators vouch with, and what liars have of it in the end.
-//! - `check`: what has to hold at every time. [`statistics`], [`report`], [`sweep`], [`chart`]: what is told of it.
+//! - `check`: what has to hold at every time. [`statistics`], [`report`], [`stepped`], [`sweep`], [`chart`]: what is told of it.
 //!
 //! A run is a function of its options: the same ones give the same report, event by event, on every machine. There is no clock in
 //! here, so how long a run takes is measured by who calls it.
 //!
-//! What is not simulated, since the machine does not know it yet: subnets, disputes over segments. What a coordinator loses when it crashes is tested with the journal instead.
+//! Each operator has a network of its own, but for a flood that has one for all its names.
+//!
+//! What is not simulated: what a coordinator loses when it crashes. That is tested with the journal.
 
 pub mod adversary;
 pub mod chart;
 mod check;
+mod checkpoint;
 mod conduct;
+mod course;
 mod hosts;
+mod names;
 mod network;
 pub mod purse;
 mod random;
 pub mod report;
 mod slab;
 pub mod statistics;
+pub mod stepped;
 pub mod sweep;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod work;
 mod world;
 
-use registry::job::Policy;
+use registry::{job::Policy, segment::SEGMENTS_MAX};
 use serde::Serialize;
 
 pub use self::{adversary::Adversary, check::Broken, report::Report};
@@ -60,6 +69,10 @@ pub struct Options {
     pub job_tasks: u32,
     /// Average time of a task on an average host.
     pub task_ms: u64,
+    /// Segments of a task; its states are signed and results that differ go to trial where there are several.
+    pub steps: u32,
+    /// How often a host keeps a state of what it runs, where tasks have several segments; never when 0.
+    pub checkpoint_ms: Millis,
     /// Part of what the hosts with standing can do that is asked of them.
     pub load_ppm: u32,
     /// How results are checked.
@@ -79,6 +92,8 @@ pub struct Options {
     /// Stake of every operator, in tasks: each task costs a credit then, and what it costs is in the machine's ledger. Nobody pays
     /// for anything when 0.
     pub stake_tasks: u64,
+    /// What a dear task costs, in tasks: one in a hundred is dear.
+    pub dear: u64,
     /// What becomes of messages.
     pub network: Network,
     /// What becomes of hosts.
@@ -186,6 +201,8 @@ impl Default for Options {
             tasks: 100_000,
             job_tasks: 1_000,
             task_ms: 1_000,
+            steps: 0,
+            checkpoint_ms: 30_000,
             load_ppm: 600_000,
             policy: Policy::Audit,
             adversary: Adversary::RareCheat,
@@ -195,6 +212,7 @@ impl Default for Options {
             shown_tasks: 60_000,
             newcomers_ppm: 0,
             stake_tasks: 25,
+            dear: 1,
             network: Network::default(),
             trouble: Trouble::default(),
             check_every_events: 100_000,
@@ -228,7 +246,9 @@ impl Options {
             ("number of tasks", self.tasks.into(), 1, 1_000_000_000),
             ("number of tasks of a job", self.job_tasks.into(), 1, 1_000_000),
             ("stake in tasks", self.stake_tasks, 0, 1_000_000),
-            ("time of a task in ms", self.task_ms, 1, 10_000),
+            ("price of a dear task in tasks", self.dear, 1, 1_000),
+            ("time of a task in ms", self.task_ms, 1, 600_000),
+            ("number of segments of a task", self.steps.into(), 0, SEGMENTS_MAX.into()),
             ("load in ppm", self.load_ppm.into(), 1, 10 * ppm),
             ("share of liars in ppm", self.liars_ppm.into(), 0, 900_000),
             ("share of newcomers in ppm", self.newcomers_ppm.into(), 0, ppm),

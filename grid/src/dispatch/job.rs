@@ -195,6 +195,9 @@ pub(super) struct Shard {
     /// Results that were refuted in that way.
     #[serde(default)]
     pub(super) refuted: u8,
+    /// What was signed there, as long as the job goes on: whoever signs the same has not erred alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) lies: Vec<Attested>,
 }
 
 impl Shard {
@@ -223,6 +226,7 @@ impl Shard {
             resumed: 0,
             trial: None,
             refuted: 0,
+            lies: Vec::new(),
         }
     }
 
@@ -636,7 +640,7 @@ impl Job {
             if !(is_done && kept.contains(&ShardKey { stage, index })) {
                 shard.summarise();
             }
-            shard.faulted = Vec::new();
+            (shard.faulted, shard.lies) = (Vec::new(), Vec::new());
             (shard.kept, shard.trial) = (None, None);
         }
         open

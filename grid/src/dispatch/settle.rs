@@ -324,7 +324,9 @@ pub(super) fn compare(
     effects.push(Effect::Notify { job: id, notice: Notice::Caught { shard: info, node, operator } });
     history::refuted(state, (id, key), &receipt, right.as_ref(), now, effects);
     if let Some(truth) = &right {
-        money::convict(state, &Lie { receipt: &receipt, truth, auditor, is_shared }, now);
+        let mut lie = Lie { receipt: &receipt, truth, auditor, is_shared };
+        lie.is_shared |= trial::was_told_before(state, (id, key), &lie, now);
+        money::convict(state, &lie, now);
     }
     expel(state, (id, info), receipt.receipt(), now, effects);
 }

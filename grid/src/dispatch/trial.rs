@@ -11,6 +11,7 @@
 //! - **Withholding gains nothing**: a side that does not give the state, or gives another one than it signed, is not asked again.
 //!   Where neither does, or no side is right, a referee runs all of the task, as for a task without steps.
 //! - **Nothing of a trial is paid**, and no order of it counts as an execution.
+//! - **Who lies together** is convicted of that, though they be refuted one after the other: what was refuted is remembered with the shard.
 
 use registry::{
     dispute::{Dispute, End, Parting, Side},
@@ -270,10 +271,35 @@ fn conclude(state: &mut State, id: JobId, key: ShardKey, dispute: Dispute, now: 
     if let (Some(truth), Some(lie)) = (truth, lie) {
         history::refuted(state, (id, key), &lie, Some(&truth), now, effects);
         let auditor = audits.then_some(right.operator);
-        money::convict(state, &money::Lie { receipt: &lie, truth: &truth, auditor, is_shared: false }, now);
+        let mut told = money::Lie { receipt: &lie, truth: &truth, auditor, is_shared: false };
+        told.is_shared = was_told_before(state, (id, key), &told, now);
+        money::convict(state, &told, now);
+        if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
+            shard.lies.push(lie);
+        }
     }
     settle::expel(state, (id, info), &wrong, now, effects);
     settle::judge(state, id, key, now, effects);
+}
+
+/// Whether another operator was refuted for the same in a trial of the shard: then neither has erred alone, and that one is convicted of
+/// it too.
+pub(super) fn was_told_before(
+    state: &mut State,
+    (id, key): (JobId, ShardKey),
+    lie: &money::Lie<'_>,
+    now: Millis,
+) -> bool {
+    let Some(shard) = state.jobs.get(&id).and_then(|job| job.shard(key)) else { return false };
+    let is_same = |other: &&Attested| {
+        other.commitment() == lie.receipt.commitment() && other.receipt().operator != lie.receipt.receipt().operator
+    };
+    let before: Vec<Attested> = shard.lies.iter().filter(is_same).cloned().collect();
+    for receipt in &before {
+        let money::Lie { truth, auditor, .. } = *lie;
+        money::convict(state, &money::Lie { receipt, truth, auditor, is_shared: true }, now);
+    }
+    !before.is_empty()
 }
 
 /// The shard has its result, or its job is over: nothing of a trial is wanted any more.

@@ -4,10 +4,12 @@
 //! other what they sign, and sign the same lie about a task, so that one confirms the other. Unless a line says otherwise they work
 //! honestly until they have standing by their own count, since a newcomer decides nothing and only gives itself away.
 //!
-//! Three lines are the nearest honest thing to what they name, as long as the machine has no such thing:
-//! - It knows no subnets, so the two floods differ only in that one loses all its hosts together when the network parts.
-//! - All tasks are worth the same to it. Which are dear, only the liars know.
-//! - Disputes are not over segments. The withholder lets its lease end when a lie of its ring is to be repeated.
+//! Some lines are the nearest thing to what they name, as long as the machine, or the run, has no such thing:
+//! - Which tasks are [`dear`](super::Options::dear) it learns from what they cost: of a task that costs no more than others, or where
+//!   nobody pays, only the liars know.
+//! - Without [`steps`](super::Options::steps) no dispute is over a segment. The withholder lets its lease end then when a lie of its ring is
+//!   to be repeated; with steps it lies as the rare cheat does, and when it is asked for the state before the segment it does not answer, or
+//!   gives another state, by turns.
 
 use std::{fmt, str::FromStr};
 
@@ -101,7 +103,7 @@ pub const LIST: [(Adversary, &str, &str); 17] = [
     (
         A::Withholder,
         "withholder",
-        "with standing, lies about 2 % of its tasks; never answers where such a lie is to be repeated",
+        "with standing, lies about 2 % of its tasks; never answers where such a lie is to be repeated, or gives no state in a trial",
     ),
     (A::SeedGrinder, "seed-grinder", "as rare-cheat, and tries receipts until one seems not to be drawn"),
     (A::FlakyHardware, "flaky-hardware", "errs in 1 % of its tasks, each time otherwise"),

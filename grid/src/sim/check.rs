@@ -2,6 +2,7 @@
 //! here from what was sent.
 
 use registry::{
+    id::JobId,
     job::{Class, Policy},
     receipt::Accepted,
 };
@@ -10,7 +11,7 @@ use super::{
     work::{Answer, Work},
     world::World,
 };
-use crate::flow::Millis;
+use crate::flow::{AssignmentId, Millis};
 
 /// An invariant that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +41,14 @@ impl World<'_> {
             return Ok(());
         }
         Err(self.broken("no honest operator is accused", format!("operator {operator} is honest")))
+    }
+
+    /// Something was ordered for a trial, or found.
+    pub(super) fn check_unpaid(&self, job: JobId, order: AssignmentId) -> Result<(), Broken> {
+        match self.state.ledger().is_held(job, order) {
+            true => Err(self.broken("nothing of a trial is paid", format!("order {} of job {job}", order.0))),
+            false => Ok(()),
+        }
     }
 
     /// A result was accepted: as many operators signed it as the policy asks for, and whoever stands alone may.

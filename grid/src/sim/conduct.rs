@@ -8,7 +8,7 @@ use super::{
     random::Random,
     work::{Answer, Task},
 };
-use crate::flow::Millis;
+use crate::flow::{Millis, Until};
 
 /// Longest that who waits for another of its ring holds back an answer: then another host has been asked, if one ever is.
 const PATIENCE_MS: Millis = 12_000;
@@ -28,6 +28,8 @@ pub(super) struct Moment<'a> {
     pub(super) confirms: bool,
     /// For how long it has had the task.
     pub(super) waited_ms: Millis,
+    /// Tasks have steps, so that two results that differ go to trial.
+    pub(super) has_trials: bool,
 }
 
 /// What it does.
@@ -45,6 +47,26 @@ pub(super) enum Move {
     Withhold,
 }
 
+/// What a host does that is asked for a piece of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// Runs it and gives what comes of it.
+    Give,
+    /// Gives another state than it signed.
+    Forge,
+    /// Never answers.
+    Withhold,
+}
+
+/// What a liar does that has this order of a trial: it has signed, and is asked for the state on which both sides agree.
+pub(super) fn reply(adversary: Adversary, until: Until, order: u64) -> Reply {
+    match adversary {
+        Adversary::Withholder if until.keeps && order.is_multiple_of(2) => Reply::Withhold,
+        Adversary::Withholder if until.keeps => Reply::Forge,
+        _ => Reply::Give,
+    }
+}
+
 /// What a liar does with a task.
 pub(super) fn decide(adversary: Adversary, moment: &Moment<'_>, random: &mut Random) -> Move {
     use Adversary as A;
@@ -55,7 +77,8 @@ pub(super) fn decide(adversary: Adversary, moment: &Moment<'_>, random: &mut Ran
         A::RandomLiar if random.happens(500_000) => Move::Sign(Answer::unique(random)),
         A::FlakyHardware if random.happens(10_000) => Move::Err,
         A::Lazy | A::RandomLiar | A::FlakyHardware | A::NondeterministicModule | A::VersionSkew => Move::Run,
-        A::Withholder if task.ring_lies => Move::Withhold,
+        // Where there are trials, it is in those that it withholds.
+        A::Withholder if task.ring_lies && !moment.has_trials => Move::Withhold,
         _ if task.ring_lies => Move::Sign(Answer::RING),
         // One of the ring has told the truth about it already.
         _ if task.ring_is_honest => Move::Run,

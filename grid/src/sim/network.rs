@@ -1,16 +1,13 @@
 //! What becomes of messages and connections. A message on a connection that stands arrives, late where it was lost before; what is
 //! under way when a connection goes is gone, and hosts send again what was not acknowledged when they have a new one.
 
-use registry::sign::Signed;
-
 use super::{
-    Adversary,
     check::Broken,
-    hosts::Stage,
+    hosts::{RING, Stage},
     purse,
     world::{Happening, World},
 };
-use crate::{dispatch::Event, flow::Millis, subnet::Subnet};
+use crate::{dispatch::Event, flow::Millis};
 
 impl World<'_> {
     /// How long the next message takes.
@@ -40,12 +37,14 @@ impl World<'_> {
             return Ok(());
         }
         machine.is_online = true;
-        let (node, offer, holds) = (machine.node, machine.offer(purse::prices(self.options)), machine.holds.clone());
+        let cert = self.names.cert(machine.operator, machine.node);
+        let (node, subnet, holds) = (machine.node, machine.subnet, machine.holds.clone());
+        let offer = machine.offer(purse::prices(self.options));
         let operator = self.operators[machine.operator as usize].id;
         let holding = holds.iter().filter_map(|ticket| self.given.get(*ticket)).map(|given| given.id).collect();
-        self.feed(Event::HostUp { node, operator, cert: Signed::nothing(), offer, subnet: Subnet::Relayed, holding })?;
+        self.feed(Event::HostUp { node, operator, cert, offer, subnet, holding })?;
         for ticket in holds {
-            let is_ready = |stage: Stage| matches!(stage, Stage::Signed(_) | Stage::Failed);
+            let is_ready = |stage: Stage| matches!(stage, Stage::Signed(_) | Stage::Found { .. } | Stage::Failed);
             if self.given.get(ticket).is_some_and(|given| is_ready(given.stage)) {
                 self.send(host, ticket);
             }
@@ -127,10 +126,8 @@ impl World<'_> {
         let network = &self.options.network;
         let ring = self.chance.network.happens(network.partition_ppm);
         for host in 0..u32::try_from(self.hosts.len()).unwrap_or(u32::MAX) {
-            let lies = self.operators[self.hosts[host as usize].operator as usize].lies;
             let alone = self.chance.network.happens(network.partition_ppm);
-            let one_subnet = self.options.adversary == Adversary::SybilFloodOneSubnet && lies;
-            if if one_subnet { ring } else { alone } {
+            if if self.hosts[host as usize].subnet == RING { ring } else { alone } {
                 self.hosts[host as usize].is_cut = true;
                 self.disconnect(host, network.notice_ms);
             }

@@ -1,5 +1,6 @@
 //! Money in a simulation: each task costs one credit, every operator vouches with as many tasks as [`Options`] say, and a
-//! requester has enough for all.
+//! requester has enough for all. A dear task takes several times the fuel, so that it costs as many credits; not the time, so that
+//! nothing but its worth tells it from others.
 //!
 //! A lie gains what its execution was paid and not returned; whoever tells it has saved the work. It loses stake that is taken, and
 //! payments for honest work that are returned. What is left is the ring's [`Purse::balance`]: all liars together, since they share
@@ -11,15 +12,12 @@ use std::collections::BTreeSet;
 use registry::{
     credits::{Credits, MICRO_PER_CREDIT},
     id::{OperatorId, ReceiptId, RequesterId},
+    job::Limits,
     price::{FUEL_PER_GIGA, PriceTable},
 };
 use serde::Serialize;
 
-use super::{
-    Options,
-    check::Broken,
-    world::{World, number_of},
-};
+use super::{Options, check::Broken, world::World};
 use crate::{
     audit::AuditConfig,
     dispatch::Event,
@@ -33,10 +31,10 @@ const REQUESTER: RequesterId = RequesterId([0x33; 32]);
 const STEP_MS: Millis = 1_000;
 /// Executions of each task that a job can pay for: a dispute of five and as many again.
 const EXECUTIONS_MAX: u64 = 10;
-/// Fuel of a task.
-pub(super) const TASK_FUEL: u64 = FUEL_PER_GIGA;
+/// Fuel of a task that is not dear.
+const TASK_FUEL: u64 = FUEL_PER_GIGA;
 
-/// What liars have in the end, in tasks.
+/// What liars have in the end, in tasks: a dear one is as many as it costs credits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Purse {
     /// Executions of all hosts that were paid, and not returned.
@@ -82,6 +80,26 @@ pub(super) fn audit(options: &Options) -> AuditConfig {
     if options.stake_tasks > 0 { AuditConfig { stake_micro: 0, ..audit } } else { audit }
 }
 
+/// How many credits a task costs.
+pub(super) fn worth(options: &Options, is_dear: bool) -> u64 {
+    if is_dear { options.dear } else { 1 }
+}
+
+/// Fuel of a task.
+pub(super) fn fuel(options: &Options, is_dear: bool) -> u64 {
+    TASK_FUEL * worth(options, is_dear)
+}
+
+/// What a job lets its tasks spend: as always, or more where that would not be enough.
+pub(super) fn fuel_max(options: &Options) -> u64 {
+    Limits::default().fuel_max.max(fuel(options, true))
+}
+
+/// Credits for so many tasks, each of which is held for as if it spent all that it may.
+fn cap(options: &Options, tasks: u64) -> Credits {
+    credits(tasks * EXECUTIONS_MAX * fuel_max(options).div_ceil(Limits::default().fuel_max))
+}
+
 fn credits(tasks: u64) -> Credits {
     Credits::from_micro(u128::from(tasks) * u128::from(MICRO_PER_CREDIT)).unwrap_or(Credits::MAX)
 }
@@ -96,7 +114,7 @@ impl World<'_> {
         if self.options.stake_tasks == 0 {
             return Ok(());
         }
-        let amount = credits((u64::from(self.options.tasks) + u64::from(self.options.job_tasks)) * EXECUTIONS_MAX);
+        let amount = cap(self.options, u64::from(self.options.tasks) + u64::from(self.options.job_tasks));
         self.feed(Event::Entered { entry: Entry::Deposit { to: Holder::Requester(REQUESTER), amount } })?;
         (0..self.operators.len()).try_for_each(|operator| self.vouch(operator))
     }
@@ -112,7 +130,7 @@ impl World<'_> {
     }
 
     pub(super) fn payer(&self, tasks: u32) -> Option<Payer> {
-        let cap = credits(u64::from(tasks) * EXECUTIONS_MAX);
+        let cap = cap(self.options, tasks.into());
         (self.options.stake_tasks > 0).then_some(Payer { requester: REQUESTER, cap })
     }
 
@@ -126,13 +144,13 @@ impl World<'_> {
     pub(super) fn invoiced(&mut self, invoice: &Invoice) {
         for line in &invoice.lines {
             let (is_lie, is_liar) = (self.till.lies.contains(&line.receipt), self.is_liar(line.operator));
-            let purse = &mut self.till.purse;
+            let (purse, worth) = (&mut self.till.purse, tasks(line.bill.total));
             match line.standing {
                 Standing::Settled | Standing::Pending { .. } => {
-                    purse.paid += 1;
-                    purse.lies_paid += u64::from(is_lie && is_liar);
+                    purse.paid += worth;
+                    purse.lies_paid += if is_lie && is_liar { worth } else { 0 };
                 }
-                Standing::Returned => purse.returned += u64::from(!is_lie && is_liar),
+                Standing::Returned => purse.returned += if !is_lie && is_liar { worth } else { 0 },
             }
         }
     }
@@ -157,7 +175,7 @@ impl World<'_> {
     }
 
     fn is_liar(&self, operator: OperatorId) -> bool {
-        self.operators.get(number_of(&operator.0) as usize).is_some_and(|operator| operator.lies)
+        self.operators.get(self.names.operator(operator) as usize).is_some_and(|operator| operator.lies)
     }
 
     /// Time passes until everything is settled, and what liars have then is counted.

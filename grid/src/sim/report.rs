@@ -13,6 +13,7 @@ use super::{
     purse::Purse,
     random::mix,
     statistics::{Percentiles, Share},
+    stepped::Stepped,
     work::{Answer, Work},
     world::{Operator, World},
 };
@@ -40,6 +41,7 @@ pub(super) struct Tally {
     waits_ms: Vec<u64>,
     peak: Peak,
     audit_bytes: u64,
+    pub(super) stepped: Stepped,
     digest: u64,
 }
 
@@ -107,6 +109,7 @@ impl Tally {
             waits_ms: Vec::new(),
             peak: Peak::default(),
             audit_bytes: 0,
+            stepped: Stepped::default(),
             digest: 0,
         }
     }
@@ -203,7 +206,7 @@ pub struct Report {
     pub jobs: BTreeMap<String, u64>,
     /// Executions that were ordered, for those results and for others.
     pub executions: Executions,
-    /// Executions for each accepted result.
+    /// Executions for each accepted result; the pieces that trials took are parts of executions.
     pub cost: f64,
     /// Accepted results that are wrong.
     pub wrong: Share,
@@ -227,6 +230,9 @@ pub struct Report {
     /// What an audit's answer takes on the wire, in bytes: a receipt, signed, with the names of its output. The input and the output
     /// themselves are not in it.
     pub audit_bytes: u64,
+    /// What came of steps, where tasks have any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stepped: Option<Stepped>,
     /// What liars have of it.
     pub purse: Purse,
     /// Virtual time of the run.
@@ -247,6 +253,8 @@ impl Report {
 
     pub(super) fn of(world: World<'_>, ended_ms: Millis, purse: Purse) -> Self {
         let World { options, operators, hosts, tally, .. } = world;
+        let stepped = (options.steps > 1).then_some(Stepped { segments: options.steps, ..tally.stepped });
+        let executions = tally.executions.sum() as f64 + stepped.map_or(0.0, |stepped| stepped.trial_executions());
         let wrong = Share { events: tally.wrong, of: tally.accepted - tally.unsteady };
         let honest_suspended = operators.iter().filter(|operator| !operator.lies && operator.caught_ms.is_some());
         Self {
@@ -259,7 +267,7 @@ impl Report {
             accepted: tally.accepted,
             jobs: tally.jobs,
             executions: tally.executions,
-            cost: tally.executions.sum() as f64 / tally.accepted.max(1) as f64,
+            cost: executions / tally.accepted.max(1) as f64,
             wrong,
             wrong_bound_95: wrong.bound_95(),
             withdrawn: Share { events: tally.wrong_withdrawn, of: tally.withdrawn },
@@ -271,6 +279,7 @@ impl Report {
             accepted_after_ms: Percentiles::of(tally.waits_ms),
             audit_bytes: tally.audit_bytes,
             virtual_ms: ended_ms - tally.began_ms,
+            stepped,
             purse,
             events: tally.events,
             peak: tally.peak,
@@ -332,6 +341,8 @@ impl fmt::Display for Report {
             ),
             ("digest", format!("{:016x}", self.digest)),
         ];
-        rows.iter().try_for_each(|(name, value)| writeln!(f, "{name:<22}{value}"))
+        let stepped = self.stepped.map(|stepped| stepped.rows());
+        let mut rows = rows.iter().chain(stepped.iter().flatten());
+        rows.try_for_each(|(name, value)| writeln!(f, "{name:<22}{value}"))
     }
 }

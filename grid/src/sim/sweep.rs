@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, fmt, ops::Range};
 
 use serde::Serialize;
 
-use super::{Adversary, Broken, Options, Report, report::Executions, run as run_one, statistics::Share};
+use super::{
+    Adversary, Broken, Options, Report, report::Executions, run as run_one, statistics::Share, stepped::Stepped,
+};
 
 /// What several seeds of the same options gave.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,6 +33,9 @@ pub struct Point {
     pub cost_spread: (f64, f64),
     /// Executions that were ordered, by what for, in all runs.
     pub executions: Executions,
+    /// What came of steps, in all runs, where tasks have any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stepped: Option<Stepped>,
     /// Accepted results, in all runs.
     pub accepted: u64,
     /// Honest operators that get no more work, in all runs.
@@ -80,6 +85,8 @@ fn point(group: &[&Report]) -> Option<Point> {
     let sum = |value: fn(&Report) -> u64| group.iter().map(|report| value(report)).sum::<u64>();
     let wrong = group.iter().fold(Share::default(), |sum, report| sum.and(report.wrong));
     let executions = group.iter().fold(Executions::default(), |sum, report| sum.and(&report.executions));
+    let stepped = group.iter().filter_map(|report| report.stepped).reduce(|sum, stepped| sum.and(&stepped));
+    let all = executions.sum() as f64 + stepped.map_or(0.0, |stepped| stepped.trial_executions());
     let accepted = sum(|report| report.accepted);
     Some(Point {
         adversary: first.adversary,
@@ -89,9 +96,10 @@ fn point(group: &[&Report]) -> Option<Point> {
         wrong,
         wrong_bound_95: wrong.bound_95(),
         wrong_spread: spread(|report| report.wrong.value()),
-        cost: executions.sum() as f64 / accepted.max(1) as f64,
+        cost: all / accepted.max(1) as f64,
         cost_spread: spread(|report| report.cost),
         executions,
+        stepped,
         accepted,
         honest_suspended: sum(|report| report.honest_suspended),
         lied: sum(|report| report.ejection.lied),
@@ -152,6 +160,56 @@ impl fmt::Display for Table<'_> {
                 point.balance_max,
                 point.jobs_failed,
                 point.honest_suspended,
+            )?;
+        }
+        self.fmt_stepped(f)
+    }
+}
+
+impl Table<'_> {
+    /// What came of steps, in a table of its own; nothing where no task has any.
+    fn fmt_stepped(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stepped: Vec<_> = self.0.iter().filter_map(|point| Some((point, point.stepped?))).collect();
+        if stepped.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\n{:<26}{:<10}{:>7}{:>9}{:>8}{:>8}{:>8}{:>10}{:>8}{:>8}{:>10}{:>11}{:>8}{:>9}",
+            "adversary",
+            "policy",
+            "liars",
+            "segments",
+            "trials",
+            "settled",
+            "failed",
+            "overtaken",
+            "states",
+            "in vain",
+            "refereed",
+            "executions",
+            "resumed",
+            "saved"
+        )?;
+        for (point, stepped) in stepped {
+            let trials = &stepped.trials;
+            writeln!(
+                f,
+                "{:<26}{:<10}{:>6.1}%{:>9}{:>8}{:>8}{:>8}{:>10}{:>8}{:>8}{:>10}{:>11.1}{:>8}{:>9.1}",
+                point.adversary.to_string(),
+                point.policy,
+                f64::from(point.liars_ppm) / 1e4,
+                stepped.segments,
+                trials.begun,
+                trials.settled,
+                trials.failed,
+                trials.overtaken,
+                trials.states_asked,
+                trials.states_in_vain(),
+                trials.segments_refereed,
+                stepped.trial_executions(),
+                stepped.checkpoints.resumed,
+                stepped.saved_executions(),
             )?;
         }
         Ok(())

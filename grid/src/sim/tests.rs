@@ -4,7 +4,9 @@ use registry::job::Policy;
 
 use super::{
     adversary::{Adversary, LIST},
-    chart, sweep, *,
+    chart,
+    stepped::Stepped,
+    sweep, *,
 };
 use crate::audit::{AuditConfig, TASK_MICRO};
 
@@ -126,4 +128,96 @@ fn options_that_make_no_sense_are_refused_by_name() {
     let refusal = Options { operators: 300, hosts: 200, ..Options::default() }.check().unwrap_err().to_string();
     assert_eq!(refusal, "number of operators is 300, outside the bounds of 1 to 200");
     Options::default().check().unwrap();
+}
+
+/// The same as [`small`], with tasks in steps.
+fn stepped(adversary: Adversary, seed: u64) -> Options {
+    Options { steps: 16, liars_established: true, ..small(adversary, seed) }
+}
+
+#[test]
+fn every_adversary_is_held_to_the_invariants_where_results_go_to_trial() {
+    let mut trials = 0;
+    for (adversary, ..) in LIST {
+        for policy in [Policy::Audit, Policy::Quorum(2)] {
+            let report = simulate(&Options { policy, ..stepped(adversary, 7) });
+            assert_eq!((report.honest_suspended, report.purse.honest_slashed), (0, 0), "{adversary}");
+            assert_eq!(report.jobs.values().sum::<u64>(), 4, "{adversary}: every job ended");
+            let of = report.stepped.unwrap().trials;
+            assert_eq!(of.begun, of.settled + of.failed + of.overtaken, "{adversary}: {of:?}");
+            trials += of.settled;
+        }
+    }
+    assert!(trials > 100, "{trials} trials were settled");
+}
+
+#[test]
+fn a_trial_spares_referees_the_whole_task_and_is_counted_in_parts_of_executions() {
+    let whole = Options { hosts: 60, operators: 60, tasks: 2_000, ..Options::default() };
+    let whole = Options { adversary: Adversary::RandomLiar, liars_established: true, ..whole };
+    let report = simulate(&Options { steps: 16, ..whole.clone() });
+    let Stepped { segments, trials, .. } = report.stepped.unwrap();
+    assert_eq!(segments, 16);
+    assert!(trials.settled > 10 && trials.segments_refereed >= trials.settled, "{trials:?}");
+    // A side runs half of the task on average, and a referee a sixteenth of it.
+    let each = trials.segments() as f64 / 16.0 / trials.begun as f64;
+    assert!((0.3..0.9).contains(&each), "{each}");
+    let disputes = (simulate(&whole).executions.disputes, report.executions.disputes);
+    assert!(disputes.1 < disputes.0, "{disputes:?}");
+}
+
+#[test]
+fn a_withholder_gives_no_state_and_is_caught_all_the_same() {
+    let options = Options { hosts: 60, operators: 60, tasks: 20_000, re_entry_ms: None, ..Options::default() };
+    let options = Options { adversary: Adversary::Withholder, steps: 16, liars_established: true, ..options };
+    let report = simulate(&options);
+    let trials = report.stepped.unwrap().trials;
+    assert!(trials.states_in_vain() > 0 && trials.settled > 0, "{trials:?}");
+    assert!(report.ejection.caught > 0 && report.purse.balance() < 0, "{:?}", report.ejection);
+}
+
+#[test]
+fn a_long_task_that_loses_its_host_goes_on_where_it_was() {
+    let options = Options {
+        hosts: 40,
+        operators: 8,
+        tasks: 200,
+        job_tasks: 20,
+        task_ms: 300_000,
+        steps: 64,
+        load_ppm: 300_000,
+        liars_ppm: 0,
+        trouble: Trouble { crash_ppm: 300_000, ..Trouble::usual() },
+        ..Options::default()
+    };
+    let report = simulate(&options);
+    let Stepped { checkpoints, trials, .. } = report.stepped.unwrap();
+    assert_eq!((report.wrong.events, report.jobs_failed(), trials.begun), (0, 0, 0));
+    // Whoever goes on has a tenth of the task behind it at least, and most of it at most.
+    let each = checkpoints.segments_saved as f64 / 64.0 / checkpoints.resumed as f64;
+    assert!(checkpoints.resumed > 20 && (0.1..0.9).contains(&each), "{checkpoints:?}");
+    let never = simulate(&Options { checkpoint_ms: 0, ..options.clone() });
+    assert_eq!(never.stepped.unwrap().checkpoints, Default::default());
+    // Errors that a machine does not know of go on with its states, and are found all the same.
+    let flaky = Options {
+        adversary: Adversary::FlakyHardware,
+        liars_ppm: 300_000,
+        liars_established: true,
+        seed: 2,
+        ..options
+    };
+    assert_eq!(simulate(&flaky).honest_suspended, 0);
+}
+
+#[test]
+fn a_lie_about_a_dear_task_gains_what_the_task_costs() {
+    let options = Options { hosts: 60, operators: 60, tasks: 6_000, re_entry_ms: None, ..Options::default() };
+    let options = Options { adversary: Adversary::ValueAsymmetric, liars_established: true, dear: 20, ..options };
+    let report = simulate(&options);
+    let paid = report.purse.lies_paid;
+    assert!(paid > 0 && paid.is_multiple_of(20), "{paid}");
+    // One task in a hundred costs twenty.
+    let each = report.purse.paid as f64 / report.executions.sum() as f64;
+    assert!((1.1..1.3).contains(&each), "{each}");
+    assert_eq!(report.jobs_failed(), 0);
 }

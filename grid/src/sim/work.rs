@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use registry::{
     audit::Secret,
     id::{BlobHash, JobId, ModuleHash},
-    job::{JobSpec, Limits, Policy},
+    job::{JobSpec, Limits},
     receipt::Output,
 };
 
-use super::random::{Random, mix};
+use super::{
+    Options, purse,
+    random::{Random, mix},
+};
 use crate::flow::{Millis, Plan, PlannedShard, Slice};
 
 /// What a host signs in the end about a task; 0 is the truth.
@@ -26,6 +29,15 @@ impl Answer {
     /// What who does not run a task writes.
     pub(super) const EMPTY: Self = Self(2);
 
+    /// The answer of this number.
+    pub(super) const fn of(number: u32) -> Self {
+        Self(number)
+    }
+
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+
     /// What nobody else signs.
     pub(super) fn unique(random: &mut Random) -> Self {
         Self(3 + random.below(u64::from(u32::MAX - 3)) as u32)
@@ -35,7 +47,7 @@ impl Answer {
 /// A shard.
 #[derive(Debug)]
 pub(super) struct Task {
-    /// Whether the liars gain much by a lie about it.
+    /// Whether the liars gain much by a lie about it: one in a hundred.
     pub(super) is_dear: bool,
     /// Hosts of the ring that have it and have not answered.
     pub(super) ring_holders: u8,
@@ -72,15 +84,17 @@ pub(super) fn module() -> ModuleHash {
 
 /// A job with so many tasks as it is submitted, and as the world knows it.
 pub(super) fn submit(
+    options: &Options,
     number: u32,
     tasks: u32,
-    policy: Policy,
     now: Millis,
     random: &mut Random,
 ) -> (JobSpec, Plan, Work) {
-    let limits = Limits { wall_ms_max: 60_000, ..Limits::default() };
+    // Four times what the longest takes that an average host runs.
+    let wall_ms_max = (6 * options.task_ms).max(60_000);
+    let limits = Limits { wall_ms_max, fuel_max: purse::fuel_max(options), ..Limits::default() };
     let spec = JobSpec {
-        policy,
+        policy: options.policy,
         limits,
         attempts_max: 50,
         deadline_ms: 24 * 3_600_000,

@@ -12,10 +12,12 @@ use super::{
     Options, Report,
     check::Broken,
     hosts::{Given, Host},
+    names::{Kind, Names},
     purse::{self, Till},
-    random::{Random, mix},
+    random::Random,
     report::Tally,
     slab::{Slab, Ticket},
+    trial::Court,
     work::{self, Answer, Jobs},
 };
 use crate::{
@@ -60,6 +62,12 @@ pub(super) enum Happening {
     Heal,
     /// Who was caught comes back under a new name.
     ReEnter(u32),
+    /// The driver has found where two results of a shard of this job part.
+    Part(u32, u32),
+    /// A host comes to a state that it keeps.
+    Keep(Ticket, u32),
+    /// The coordinator has the state, if the connection is still the same.
+    Kept(Ticket, u32, u32),
 }
 
 /// What will happen when, in order; at the same time first what was said first.
@@ -119,6 +127,8 @@ pub(super) struct Chance {
     pub(super) hosts: Random,
     pub(super) liars: Random,
     pub(super) work: Random,
+    /// Pieces of tasks, which there are where tasks have steps.
+    pub(super) pieces: Random,
 }
 
 /// Everything that is simulated.
@@ -134,6 +144,8 @@ pub(super) struct World<'a> {
     pub(super) chance: Chance,
     pub(super) tally: Tally,
     pub(super) till: Till,
+    pub(super) names: Names,
+    pub(super) court: Court,
     /// Tasks after which an operator has standing, as far as it can tell.
     pub(super) standing_tasks: u32,
     job_numbers: u32,
@@ -143,25 +155,10 @@ pub(super) struct World<'a> {
     open_jobs_max: usize,
 }
 
-/// A key that tells nothing, with the number of whom it belongs to at its end.
-fn key(kind: u64, seed: u64, number: u32) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    for (word, at) in bytes.chunks_exact_mut(8).zip(0..) {
-        word.copy_from_slice(&mix(seed ^ mix(kind << 40 | u64::from(number) << 4 | at)).to_le_bytes());
-    }
-    bytes[28..].copy_from_slice(&number.to_le_bytes());
-    bytes
-}
-
-pub(super) fn number_of(key: &[u8; 32]) -> u32 {
-    let [.., a, b, c, d] = key;
-    u32::from_le_bytes([*a, *b, *c, *d])
-}
-
 impl<'a> World<'a> {
     pub(super) fn new(options: &'a Options) -> Self {
         let random = Random::new(options.seed);
-        let [network, hosts, liars, work] = [1, 2, 3, 4].map(|concern| random.fork(concern));
+        let [network, hosts, liars, work, pieces] = [1, 2, 3, 4, 5].map(|concern| random.fork(concern));
         let newcomer_tasks = options.config.audit.newcomer_micro / TASK_MICRO;
         let mut world = Self {
             options,
@@ -172,9 +169,11 @@ impl<'a> World<'a> {
             operators: Vec::new(),
             jobs: Jobs::default(),
             given: Slab::default(),
-            chance: Chance { network, hosts, liars, work },
+            chance: Chance { network, hosts, liars, work, pieces },
             tally: Tally::new(START_MS),
             till: Till::default(),
+            names: Names::new(options.seed, options.steps > 1),
+            court: Court::default(),
             // Beyond it, since not every task of a newcomer is known to have been counted.
             standing_tasks: u32::try_from(newcomer_tasks * 5 / 4).unwrap_or(u32::MAX),
             job_numbers: 0,
@@ -220,7 +219,7 @@ impl<'a> World<'a> {
     /// A new name.
     pub(super) fn operator(&mut self, lies: bool) -> u32 {
         let number = u32::try_from(self.operators.len()).unwrap_or(u32::MAX);
-        let id = OperatorId(key(1, self.options.seed, number));
+        let id = OperatorId(self.names.give(Kind::Operator, number));
         let (hosts, first_lie_ms, caught_ms) = (Vec::new(), None, None);
         self.operators.push(Operator { id, lies, done: 0, hosts, first_lie_ms, wrong: 0, caught_ms });
         number
@@ -228,7 +227,7 @@ impl<'a> World<'a> {
 
     pub(super) fn machine(&mut self, operator: u32) {
         let number = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
-        let node = NodeId(key(2, self.options.seed, number));
+        let node = NodeId(self.names.give(Kind::Host, number));
         let host =
             Host::new(self.options, node, operator, self.operators[operator as usize].lies, &mut self.chance.hosts);
         self.operators[operator as usize].hosts.push(number);
@@ -306,6 +305,9 @@ impl<'a> World<'a> {
             Happening::Cut => self.cut(),
             Happening::Heal => self.heal(),
             Happening::ReEnter(operator) => return self.re_enter(operator),
+            Happening::Part(number, shard) => return self.parted(number, shard),
+            Happening::Keep(ticket, state) => self.keep(ticket, state),
+            Happening::Kept(ticket, epoch, state) => return self.kept(ticket, epoch, state),
         }
         Ok(())
     }
@@ -319,7 +321,7 @@ impl<'a> World<'a> {
         self.submitted += tasks;
         let number = self.job_numbers;
         self.job_numbers += 1;
-        let (spec, plan, mut work) = work::submit(number, tasks, self.options.policy, self.now, &mut self.chance.work);
+        let (spec, plan, mut work) = work::submit(self.options, number, tasks, self.now, &mut self.chance.work);
         let unsteady = self.options.adversary == super::Adversary::NondeterministicModule;
         work.is_unsteady = unsteady && self.chance.work.happens(self.options.liars_ppm);
         let secret = work.secret;
@@ -334,25 +336,30 @@ impl<'a> World<'a> {
     pub(super) fn feed(&mut self, event: Event) -> Result<(), Broken> {
         for effect in on_event(&mut self.state, event, self.now) {
             match effect {
-                Effect::Assign { node, assignment } => self.assign(node, &assignment),
+                Effect::Assign { node, assignment } => self.assign(node, &assignment)?,
                 Effect::Revoke { node, assignment } => {
                     let when = self.now + self.delay();
                     self.tally.note(3, assignment.0);
-                    self.queue.at(when, Happening::Revoke(number_of(&node.0), assignment));
+                    self.queue.at(when, Happening::Revoke(self.names.host(node), assignment));
                 }
-                Effect::Acknowledge { node, assignment } => self.drop_assignment(number_of(&node.0), assignment),
+                Effect::Acknowledge { node, assignment } => self.drop_assignment(self.names.host(node), assignment),
                 Effect::Keep { job, shard, accused: None, record: Record::Accepted(record) } => {
+                    self.overtaken(job, shard.index);
                     self.accepted(job, shard.index, &record)?
                 }
-                Effect::Keep { accused: Some(node), .. } => {
-                    self.check_accused(self.hosts[number_of(&node.0) as usize].operator)?
+                Effect::Keep { job, shard, accused: Some(node), record } => {
+                    self.check_accused(self.hosts[self.names.host(node) as usize].operator)?;
+                    if let Record::Dispute(_) = record {
+                        self.settled(job, shard.index, node, &record)?;
+                    }
                 }
+                Effect::Part { job, shard, sides } => self.part(job, shard, *sides),
                 Effect::Notify { job, notice } => self.noticed(job, notice)?,
                 Effect::Forget { job, .. } => self.jobs.forget(job),
                 Effect::Archive { postings } => self.posted(&postings),
                 Effect::Invoice { invoice } => self.invoiced(&invoice),
-                // Simulated receipts name no states, and histories have not begun.
-                Effect::Keep { .. } | Effect::Concat { .. } | Effect::Part { .. } | Effect::Changed { .. } => {}
+                // Jobs reduce nothing, and histories have not begun.
+                Effect::Keep { .. } | Effect::Concat { .. } | Effect::Changed { .. } => {}
             }
         }
         Ok(())
@@ -394,8 +401,11 @@ impl<'a> World<'a> {
                 }
             }
             Notice::Faulted { .. } => self.tally.faults += 1,
-            Notice::Caught { operator, .. } => return self.caught(number_of(&operator.0)),
+            Notice::Caught { operator, .. } => return self.caught(self.names.operator(operator)),
             Notice::Ended { phase } => {
+                if let Some(number) = self.jobs.number(job) {
+                    self.adjourned(number);
+                }
                 let Some(work) = self.jobs.end(job) else {
                     return Err(self.broken("a job ends once", format!("{job}")));
                 };

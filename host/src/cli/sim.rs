@@ -41,6 +41,15 @@ pub(super) struct SimArgs {
     /// Tasks of one job.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     job_tasks: u32,
+    /// Segments of a task: with several, results that differ go to trial over one of them.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    steps: u32,
+    /// Average time of a task on an average machine, in milliseconds.
+    #[arg(long, value_name = "N", default_value_t = Options::default().task_ms)]
+    task_ms: u64,
+    /// How often a machine keeps a state of a task with several segments, in milliseconds; 0 for never.
+    #[arg(long, value_name = "N", default_value_t = Options::default().checkpoint_ms)]
+    checkpoint_ms: u64,
     /// Share of liars, 0.2 for a fifth; of what, the adversary says. With --sweep several, by commas.
     #[arg(long, value_name = "SHARE", value_delimiter = ',', value_parser = share)]
     liars: Vec<u32>,
@@ -65,6 +74,9 @@ pub(super) struct SimArgs {
     /// Stake of every operator, in tasks, each of which costs a credit; 0 where nobody pays for anything.
     #[arg(long, value_name = "TASKS", default_value_t = Options::default().stake_tasks)]
     stake: u64,
+    /// What one task in a hundred costs, in tasks: the dear ones.
+    #[arg(long, value_name = "TASKS", default_value_t = Options::default().dear)]
+    dear: u64,
     /// What becomes of messages: calm, or harsh (a tenth lost, half of the hosts cut off now and then).
     #[arg(long, default_value = "calm")]
     network: NetworkWord,
@@ -174,6 +186,9 @@ fn options(args: &SimArgs, adversary: Adversary) -> Result<Options, CliError> {
         slots: args.slots,
         tasks: args.tasks,
         job_tasks: args.job_tasks,
+        task_ms: args.task_ms,
+        steps: args.steps,
+        checkpoint_ms: args.checkpoint_ms,
         policy: args.policy,
         adversary,
         liars_ppm: liars(args).into_iter().max().unwrap_or(0),
@@ -182,6 +197,7 @@ fn options(args: &SimArgs, adversary: Adversary) -> Result<Options, CliError> {
         shown_tasks: args.shown,
         newcomers_ppm: args.newcomers,
         stake_tasks: args.stake,
+        dear: args.dear,
         network: match args.network {
             NetworkWord::Calm => Network::default(),
             NetworkWord::Harsh => Network::harsh(),

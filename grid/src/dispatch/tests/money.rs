@@ -53,7 +53,7 @@ fn deposit(world: &mut World, to: Holder, amount: u64) {
 }
 
 /// The host's operator vouches with so much.
-fn stake(world: &mut World, index: usize, amount: u64) -> OperatorId {
+pub(super) fn stake(world: &mut World, index: usize, amount: u64) -> OperatorId {
     let operator = operator(world, index);
     deposit(world, Holder::Operator(operator), amount);
     enter(world, Entry::Stake { operator, amount: micro(amount) });

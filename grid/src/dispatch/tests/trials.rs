@@ -274,3 +274,36 @@ fn liars_do_not_use_up_the_attempts_of_a_shard() {
     assert!(is_right(&world, job));
     assert!(disputes(&world).len() <= 2, "a third dispute is a referee's");
 }
+
+/// Strangers that have staked, and whether each has lost it; with the shards of the disputes that were kept.
+fn staked(strangers: [Conduct; 3], seed: u64) -> ([bool; 3], Vec<ShardInfo>) {
+    let [first, second, third] = strangers;
+    let mut world = money::grid(2, &[Conduct::Honest, Conduct::Honest, first, second, third], seed, 100_000, 10_000);
+    world.steps = true;
+    let operators = [2, 3, 4].map(|index| money::stake(&mut world, index, 10_000));
+    world.submit(b"a\nb\nc\nd\n", |spec| (spec.policy, spec.limits) = (Policy::Quorum(2), money::limits()));
+    world.run();
+    let shard =
+        |(_, dispute): &(NodeId, Box<registry::dispute::Dispute>)| dispute.first.witness.receipt.peek().unwrap().shard;
+    let shards = disputes(&world).iter().map(shard).collect();
+    (operators.map(|operator| world.state.ledger().is_slashed(operator)), shards)
+}
+
+#[test]
+fn colluders_that_are_refuted_one_after_the_other_lose_their_stakes_as_those_do_that_are_caught_together() {
+    let (mut together, mut alone) = (0, 0);
+    for seed in 0..60 {
+        let (slashed, shards) = staked([Conduct::Honest, Conduct::Colluder, Conduct::Colluder], seed);
+        // The second signed what the first was refuted for.
+        if let [first, second] = shards[..]
+            && first == second
+        {
+            assert_eq!(slashed, [false, true, true], "seed {seed}");
+            together += 1;
+        }
+        let (slashed, shards) = staked([Conduct::Honest, Conduct::Honest, Conduct::Colluder], seed);
+        assert_eq!(slashed, [false; 3], "seed {seed}: one wrong result may be broken hardware");
+        alone += shards.len();
+    }
+    assert!(together > 0 && alone > 0, "{together} together, {alone} alone");
+}
