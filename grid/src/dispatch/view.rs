@@ -476,6 +476,6 @@ fn host_view(state: &State, node: NodeId, host: &Host) -> HostView {
         task_us: host.task_us,
         engines: host.offer.engines.clone(),
         record: host.record,
-        suspended: host.suspended.clone(),
+        suspended: host.suspended.as_deref().cloned(),
     }
 }
