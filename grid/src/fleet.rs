@@ -201,6 +201,11 @@ impl Fleet {
         !self.room.is_empty()
     }
 
+    /// How many hosts could take an assignment.
+    pub fn room(&self) -> usize {
+        self.room.len()
+    }
+
     /// Whether the host could take an assignment.
     pub fn is_roomy(&self, node: NodeId) -> bool {
         self.get(node).is_some_and(|host| host.is_roomy)
@@ -453,6 +458,20 @@ impl Fleet {
         asks.into_iter().eq(self.asks.iter().map(|(prices, hosts)| (prices, *hosts)))
     }
 
+    /// Whether the sets of hosts with room are those that follow from the hosts.
+    fn is_sorted(&self) -> bool {
+        let roomy = || self.hosts().filter(|(_, host)| host.has_room(self.ahead_ms));
+        let is = |set: Option<&BTreeSet<NodeId>>, suits: &dyn Fn(&Host) -> bool| {
+            let kept = set.into_iter().flatten().copied();
+            kept.eq(roomy().filter(|(_, host)| suits(host)).map(|(node, _)| node))
+        };
+        let classes = [Class::Exact, Class::Homogeneous, Class::Tolerant];
+        self.hosts().all(|(_, host)| host.is_roomy == host.has_room(self.ahead_ms))
+            && is(Some(&self.room), &|_| true)
+            && is(Some(&self.room_gpu), &|host| host.offer.engines.has(DeviceKind::Gpu))
+            && classes.into_iter().all(|class| is(self.room_trusted.get(&class), &|host| host.trusted.contains(class)))
+    }
+
     /// The first host whose room is not as it is kept, if any.
     pub fn misplaced(&self) -> Option<NodeId> {
         let kept = |node: NodeId, host: &Host, class: Class| {
@@ -460,6 +479,9 @@ impl Fleet {
             room == (self.room.contains(&node) && host.trusted.contains(class))
         };
         let classes = [Class::Exact, Class::Homogeneous, Class::Tolerant];
+        if self.is_sorted() {
+            return None;
+        }
         let is_kept = |(node, host): &(NodeId, &Host)| {
             let has_room = host.has_room(self.ahead_ms);
             host.is_roomy == has_room

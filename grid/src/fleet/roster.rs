@@ -1,38 +1,17 @@
 //! Hosts by their names: one is found at once, all are walked in order.
-//!
-//! Every event looks for its host several times, among ten thousand others that are not looked at meanwhile. A search through an
-//! ordered map is a walk through places in memory that were not looked at for as long; a hash leads to one.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{BuildHasherDefault, Hasher},
-};
+use std::collections::BTreeSet;
 
 use registry::id::NodeId;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Host;
-
-/// Names are keys, as good as random: their first bytes are the hash. Nothing is walked in the order that follows from it.
-#[derive(Debug, Default)]
-struct Head(u64);
-
-impl Hasher for Head {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(head) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*head);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+use crate::named::Named;
 
 /// Every host that ever joined. It is written as an ordered map.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Roster {
-    hosts: HashMap<NodeId, Box<Host>, BuildHasherDefault<Head>>,
+    hosts: Named<NodeId, Box<Host>>,
     order: BTreeSet<NodeId>,
 }
 
@@ -58,21 +37,21 @@ impl Roster {
 
 impl Serialize for Roster {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.order.len()))?;
-        self.iter().try_for_each(|(node, host)| map.serialize_entry(&node, host))?;
-        map.end()
+        self.hosts.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Roster {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let hosts = BTreeMap::<NodeId, Box<Host>>::deserialize(deserializer)?;
-        Ok(Self { order: hosts.keys().copied().collect(), hosts: hosts.into_iter().collect() })
+        let hosts = Named::<NodeId, Box<Host>>::deserialize(deserializer)?;
+        Ok(Self { order: hosts.keys().copied().collect(), hosts })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use registry::{canon, id::EngineFingerprint, id::OperatorId, price::PriceTable, sign::Signed};
 
     use super::*;
