@@ -10,7 +10,7 @@
 //! after a back-off. A job ends when all its shards are accepted, when one of them has used up its attempts or cannot be
 //! agreed on, at its deadline, or when it is cancelled: so it always ends.
 //!
-//! - `job`: a job and its shards.
+//! - `job`: a job and its shards. `executions`: those of them that are under way.
 //! - `checkpoint`: what was kept of executions that came to nothing.
 //! - `schedule`: queued shards meet hosts with room.
 //! - `money`: what that means for the ledger.
@@ -24,6 +24,7 @@
 //! - `sane`: what holds of it at every time.
 
 mod checkpoint;
+mod executions;
 mod history;
 mod job;
 mod money;
@@ -43,7 +44,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use registry::{
     audit::Secret,
     dispute::Parting,
-    id::{BlobHash, EngineFingerprint, JobId, NodeId, OperatorId},
+    id::{BlobHash, JobId, NodeId, OperatorId},
     job::{Class, JobSpec},
     membership::NodeCert,
     receipt::{Output, Record, Witness},
@@ -52,7 +53,6 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::checkpoint::Kept;
 use self::job::ShardKey;
 pub use self::{
     checkpoint::REFUSED as SNAPSHOT_REFUSED,
@@ -61,11 +61,16 @@ pub use self::{
     unsteady::Unsteady,
     view::{ClassView, Costs, ExecutionView, HostQuote, HostView, JobView, OperatorView, Pay, Purpose, ShardView, Why},
 };
-use self::{standing::Qualification, timers::Timers, unsteady::Marks};
+use self::{
+    executions::{Executions, Open},
+    standing::Qualification,
+    timers::Timers,
+    unsteady::Marks,
+};
 use crate::{
     config::Config,
     fleet::Fleet,
-    flow::{Assignment, AssignmentId, Attested, Checkpoint, Fault, Found, Millis, Offer, Part, Payer, Plan, Until},
+    flow::{Assignment, AssignmentId, Attested, Checkpoint, Fault, Found, Millis, Offer, Part, Payer, Plan},
     ledger::{Entry, Invoice, Ledger, Posting},
     reputation::{Reputation, Standing},
     subnet::Subnet,
@@ -352,36 +357,6 @@ enum Timer {
     Scan,
 }
 
-/// One execution that is under way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Open {
-    job: JobId,
-    shard: ShardKey,
-    node: NodeId,
-    operator: OperatorId,
-    /// Which of the host's engines it was ordered on.
-    engine: EngineFingerprint,
-    since: Millis,
-    /// When its lease ends.
-    lease_until: Millis,
-    /// Its entry among the timers.
-    timer: (Millis, Timer),
-    /// It takes so long that another host is asked too.
-    straggling: bool,
-    /// It repeats a result that stands, to show what its operator is worth.
-    #[serde(default)]
-    probe: bool,
-    /// It is of a trial, and ends at this state.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    until: Option<Until>,
-    /// The last state that was kept of it, or that it went on from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    kept: Option<Box<Kept>>,
-    /// Fuel after which it went on from an earlier one's state.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    from_fuel: Option<u64>,
-}
-
 /// Everything that a coordinator decides on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -392,8 +367,8 @@ pub struct State {
     newcomers: BTreeSet<NodeId>,
     qualification: Qualification,
     jobs: BTreeMap<JobId, Job>,
-    /// Apart from their keys, which come and go all the time.
-    open: BTreeMap<AssignmentId, Box<Open>>,
+    /// Executions under way.
+    open: Executions,
     /// Jobs with queued shards, whose turn comes in this order.
     turn: VecDeque<JobId>,
     timers: Timers,
@@ -424,7 +399,7 @@ impl State {
             qualification: Qualification::new(&config.audit),
             config,
             jobs: BTreeMap::new(),
-            open: BTreeMap::new(),
+            open: Executions::default(),
             turn: VecDeque::new(),
             timers: Timers::default(),
             ended: VecDeque::new(),
@@ -517,6 +492,8 @@ fn submitted(
     let deadline = now.saturating_add(spec.deadline_ms);
     let job = Job::new(spec, plan, secret, now);
     effects.push(Effect::Notify { job: id, notice: Notice::Planned { shards: job.shard_count() } });
+    // As many of them are given out at once as hosts have room: so long a list is not to grow bit by bit.
+    effects.reserve(state.fleet.room().min(job.shard_count() as usize));
     state.timers.insert((deadline, Timer::Deadline(id)));
     state.jobs.insert(id, job);
     match money::open(state, id, payer, now) {
@@ -528,9 +505,9 @@ fn submitted(
 /// Ends a job: its executions are revoked, its receipts have been kept, its shards' outputs stay.
 fn end(state: &mut State, id: JobId, phase: Phase, now: Millis, effects: &mut Vec<Effect>) {
     let Some(job) = state.jobs.get_mut(&id).filter(|job| !job.phase.is_ended()) else { return };
-    state.timers.remove(&(job.submitted_ms.saturating_add(job.spec.deadline_ms), Timer::Deadline(id)));
+    state.timers.remove((job.submitted_ms.saturating_add(job.spec.deadline_ms), Timer::Deadline(id)));
     for (due, key) in job.back_offs() {
-        state.timers.remove(&(due, Timer::Retry(id, key)));
+        state.timers.remove((due, Timer::Retry(id, key)));
     }
     let open = job.end(phase, &state.qualification.recent_of(id), now);
     effects.push(Effect::Notify { job: id, notice: Notice::Ended { phase: job.phase.verb().to_owned() } });

@@ -148,7 +148,7 @@ impl fmt::Display for Lack {
 impl EngineAsk {
     /// Whether an engine suits.
     pub fn suits(&self, engine: &EngineOffer) -> bool {
-        self.lack(std::slice::from_ref(engine)).is_none()
+        self.keeps(engine).all(|kept| kept)
     }
 
     /// What is lacking when none of these engines suits: the rule that the most of them keep is told last.

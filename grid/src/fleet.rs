@@ -2,9 +2,13 @@
 //!
 //! A host that disconnects stays here: its work moves after a grace, its history does not. The set of hosts with room is
 //! kept as it changes, so that placing a task never walks the whole fleet.
+//!
+//! `roster`: where they are found.
+
+mod roster;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
     sync::Arc,
 };
@@ -19,6 +23,7 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::roster::Roster;
 use crate::{
     engines::EngineAsk,
     flow::{AssignmentId, Millis, Offer},
@@ -30,6 +35,8 @@ use crate::{
 pub const WARM_MODULES_MAX: usize = 64;
 /// Assumed duration of a task before the first one is back, in microseconds.
 const UNKNOWN_TASK_US: u64 = 50_000;
+/// Different offers that are looked through for one like a new host's.
+const ALIKE_MAX: usize = 16;
 
 /// Why a host gets no more work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,8 +69,8 @@ pub struct Host {
     pub operator: OperatorId,
     /// The operator's word for that.
     pub cert: Arc<Signed<NodeCert>>,
-    /// What it offers.
-    pub offer: Offer,
+    /// What it offers, which many others may offer too.
+    pub offer: Arc<Offer>,
     /// Where it is seen.
     #[serde(default)]
     pub subnet: Subnet,
@@ -75,15 +82,15 @@ pub struct Host {
     pub assignments: Vec<AssignmentId>,
     /// Running average of its time for a task, in microseconds.
     pub task_us: u64,
-    /// Modules that it ran lately.
-    pub warm: BTreeSet<ModuleHash>,
+    /// Modules that it ran lately, in order.
+    pub warm: Vec<ModuleHash>,
     /// How it did.
     pub record: Record,
     /// Classes in which its operator's results may be accepted alone.
     #[serde(default)]
     pub trusted: Classes,
     /// Why it gets no more work, if so.
-    pub suspended: Option<Suspension>,
+    pub suspended: Option<Box<Suspension>>,
     /// Whether it is among those with room: looked at far more often than it changes.
     is_roomy: bool,
 }
@@ -100,6 +107,22 @@ impl Host {
         self.offer.slots.saturating_add(self.offer.queue_max.min(u32::try_from(ahead).unwrap_or(u32::MAX)))
     }
 
+    /// Whether it ran the module lately.
+    pub fn is_warm(&self, module: ModuleHash) -> bool {
+        self.warm.binary_search(&module).is_ok()
+    }
+
+    fn warmed(&mut self, module: ModuleHash) {
+        if self.is_warm(module) {
+            return;
+        }
+        if self.warm.len() >= WARM_MODULES_MAX {
+            self.warm.remove(0);
+        }
+        let at = self.warm.partition_point(|other| *other < module);
+        self.warm.insert(at, module);
+    }
+
     fn has_room(&self, ahead_ms: u64) -> bool {
         self.connected && self.suspended.is_none() && self.in_flight() < self.window(ahead_ms)
     }
@@ -112,11 +135,37 @@ pub fn after(nodes: &BTreeSet<NodeId>, start: Option<NodeId>) -> impl Iterator<I
     nodes.range((from, Bound::Unbounded)).chain(early.into_iter().flatten()).copied()
 }
 
+/// Offers of hosts that joined lately. What many hosts offer alike is kept once; that is all that it is for.
+#[derive(Debug, Clone, Default)]
+struct Alike(VecDeque<Arc<Offer>>);
+
+impl Alike {
+    fn share(&mut self, offer: Offer) -> Arc<Offer> {
+        if let Some(same) = self.0.iter().find(|other| ***other == offer) {
+            return same.clone();
+        }
+        let offer = Arc::new(offer);
+        self.0.truncate(ALIKE_MAX - 1);
+        self.0.push_front(offer.clone());
+        offer
+    }
+}
+
+/// It says nothing of the fleet.
+impl PartialEq for Alike {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Alike {}
+
 /// All hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fleet {
-    /// Apart from their keys, so that few places in memory are looked at to find one.
-    hosts: BTreeMap<NodeId, Box<Host>>,
+    hosts: Roster,
+    #[serde(skip)]
+    alike: Alike,
     of_operator: BTreeMap<OperatorId, BTreeSet<NodeId>>,
     /// Hosts that could take an assignment now.
     room: BTreeSet<NodeId>,
@@ -146,12 +195,12 @@ impl Fleet {
 
     /// The host, if it ever joined.
     pub fn get(&self, node: NodeId) -> Option<&Host> {
-        self.hosts.get(&node).map(Box::as_ref)
+        self.hosts.get(node)
     }
 
     /// Every host that ever joined.
     pub fn hosts(&self) -> impl Iterator<Item = (NodeId, &Host)> {
-        self.hosts.iter().map(|(node, host)| (*node, host.as_ref()))
+        self.hosts.iter()
     }
 
     /// Whether any host could take an assignment.
@@ -159,9 +208,14 @@ impl Fleet {
         !self.room.is_empty()
     }
 
+    /// How many hosts could take an assignment.
+    pub fn room(&self) -> usize {
+        self.room.len()
+    }
+
     /// Whether the host could take an assignment.
     pub fn is_roomy(&self, node: NodeId) -> bool {
-        self.room.contains(&node)
+        self.get(node).is_some_and(|host| host.is_roomy)
     }
 
     /// Hosts of an operator.
@@ -210,7 +264,8 @@ impl Fleet {
 
     /// The most distinct operators that any one engine has that suits.
     pub fn operators_max(&self, ask: &EngineAsk) -> usize {
-        let engines = self.hosts.values().filter(|host| host.connected).flat_map(|host| &host.offer.engines.0);
+        let connected = self.hosts().filter(|(_, host)| host.connected);
+        let engines = connected.flat_map(|(_, host)| &host.offer.engines.0);
         let suiting = engines.filter(|engine| ask.suits(engine));
         suiting.map(|engine| self.operators(engine.fingerprint)).max().unwrap_or(0)
     }
@@ -231,14 +286,14 @@ impl Fleet {
         subnet: Subnet,
         now: Millis,
     ) {
-        let cert = Arc::new(cert);
+        let (cert, offer) = (Arc::new(cert), self.alike.share(offer));
         self.uncount(node);
-        let suspended = self.suspended.get(&operator).cloned();
-        if let Some(nodes) = self.hosts.get(&node).and_then(|host| self.of_operator.get_mut(&host.operator)) {
+        let suspended = self.suspended.get(&operator).cloned().map(Box::new);
+        if let Some(nodes) = self.hosts.get(node).and_then(|host| self.of_operator.get_mut(&host.operator)) {
             nodes.remove(&node);
         }
         self.of_operator.entry(operator).or_default().insert(node);
-        match self.hosts.get_mut(&node) {
+        match self.hosts.get_mut(node) {
             Some(host) => {
                 (host.operator, host.cert, host.offer) = (operator, cert, offer);
                 (host.connected, host.since_ms, host.suspended) = (true, now, suspended);
@@ -254,13 +309,13 @@ impl Fleet {
                     since_ms: now,
                     assignments: Vec::new(),
                     task_us: UNKNOWN_TASK_US,
-                    warm: BTreeSet::new(),
+                    warm: Vec::new(),
                     record: Record::default(),
                     trusted: Classes::default(),
                     suspended,
                     is_roomy: false,
                 };
-                self.hosts.insert(node, Box::new(new));
+                self.hosts.insert(node, new);
             }
         }
         self.count(node);
@@ -269,7 +324,7 @@ impl Fleet {
     /// A host's connection is gone.
     pub fn down(&mut self, node: NodeId, now: Millis) {
         self.uncount(node);
-        if let Some(host) = self.hosts.get_mut(&node).filter(|host| host.connected) {
+        if let Some(host) = self.hosts.get_mut(node).filter(|host| host.connected) {
             (host.connected, host.since_ms) = (false, now);
         }
         self.refresh(node);
@@ -278,7 +333,7 @@ impl Fleet {
     /// A host was given an assignment.
     pub fn take(&mut self, node: NodeId, assignment: AssignmentId) {
         self.cursor = Some(node);
-        if let Some(host) = self.hosts.get_mut(&node) {
+        if let Some(host) = self.hosts.get_mut(node) {
             host.assignments.push(assignment);
             host.record.assigned += 1;
         }
@@ -287,7 +342,7 @@ impl Fleet {
 
     /// A host is rid of an assignment, whatever came of it.
     pub fn release(&mut self, node: NodeId, assignment: AssignmentId) {
-        if let Some(host) = self.hosts.get_mut(&node) {
+        if let Some(host) = self.hosts.get_mut(node) {
             host.assignments.retain(|held| *held != assignment);
         }
         self.refresh(node);
@@ -295,19 +350,16 @@ impl Fleet {
 
     /// A host finished an execution of `module` in `task_us`, by its own word.
     pub fn finished(&mut self, node: NodeId, module: ModuleHash, task_us: u64) {
-        if let Some(host) = self.hosts.get_mut(&node) {
+        if let Some(host) = self.hosts.get_mut(node) {
             host.task_us = (host.task_us * 7 + task_us.min(3_600_000_000)) / 8;
-            if host.warm.len() >= WARM_MODULES_MAX && !host.warm.contains(&module) {
-                host.warm.pop_first();
-            }
-            host.warm.insert(module);
+            host.warmed(module);
         }
         self.refresh(node);
     }
 
     /// Changes how a host did.
     pub fn record(&mut self, node: NodeId, change: impl FnOnce(&mut Record)) {
-        if let Some(host) = self.hosts.get_mut(&node) {
+        if let Some(host) = self.hosts.get_mut(node) {
             change(&mut host.record);
         }
     }
@@ -317,8 +369,8 @@ impl Fleet {
         self.suspended.entry(operator).or_insert_with(|| suspension.clone());
         for node in self.of_operator.get(&operator).cloned().unwrap_or_default() {
             self.uncount(node);
-            if let Some(host) = self.hosts.get_mut(&node) {
-                host.suspended.get_or_insert_with(|| suspension.clone());
+            if let Some(host) = self.hosts.get_mut(node) {
+                host.suspended.get_or_insert_with(|| Box::new(suspension.clone()));
             }
             self.refresh(node);
         }
@@ -326,7 +378,7 @@ impl Fleet {
 
     /// In these classes the results of a host's operator may be accepted alone.
     pub fn trust(&mut self, node: NodeId, classes: Classes) {
-        let Some(host) = self.hosts.get_mut(&node).filter(|host| host.trusted != classes) else { return };
+        let Some(host) = self.hosts.get_mut(node).filter(|host| host.trusted != classes) else { return };
         let is_roomy = host.is_roomy;
         for class in std::mem::replace(&mut host.trusted, classes).iter() {
             self.room_trusted.entry(class).or_default().remove(&node);
@@ -357,7 +409,7 @@ impl Fleet {
     }
 
     fn counts(&self, node: NodeId) -> Option<(Vec<EngineFingerprint>, OperatorId)> {
-        let host = self.hosts.get(&node).filter(|host| host.connected && host.suspended.is_none())?;
+        let host = self.hosts.get(node).filter(|host| host.connected && host.suspended.is_none())?;
         Some((host.offer.engines.fingerprints().collect(), host.operator))
     }
 
@@ -376,7 +428,7 @@ impl Fleet {
 
     fn uncount(&mut self, node: NodeId) {
         let Some((engines, operator)) = self.counts(node) else { return };
-        if let Some(prices) = self.hosts.get(&node).map(|host| &host.offer.prices)
+        if let Some(prices) = self.hosts.get(node).map(|host| &host.offer.prices)
             && let Some(hosts) = self.asks.get_mut(prices)
         {
             *hosts -= 1;
@@ -406,7 +458,7 @@ impl Fleet {
     }
 
     fn refresh(&mut self, node: NodeId) {
-        let Some(host) = self.hosts.get_mut(&node) else { return };
+        let Some(host) = self.hosts.get_mut(node) else { return };
         let has_room = host.has_room(self.ahead_ms);
         let changed = std::mem::replace(&mut host.is_roomy, has_room) != has_room;
         if changed && has_room {
@@ -447,6 +499,20 @@ impl Fleet {
         subnets == self.subnets
     }
 
+    /// Whether the sets of hosts with room are those that follow from the hosts.
+    fn is_sorted(&self) -> bool {
+        let roomy = || self.hosts().filter(|(_, host)| host.has_room(self.ahead_ms));
+        let is = |set: Option<&BTreeSet<NodeId>>, suits: &dyn Fn(&Host) -> bool| {
+            let kept = set.into_iter().flatten().copied();
+            kept.eq(roomy().filter(|(_, host)| suits(host)).map(|(node, _)| node))
+        };
+        let classes = [Class::Exact, Class::Homogeneous, Class::Tolerant];
+        self.hosts().all(|(_, host)| host.is_roomy == host.has_room(self.ahead_ms))
+            && is(Some(&self.room), &|_| true)
+            && is(Some(&self.room_gpu), &|host| host.offer.engines.has(DeviceKind::Gpu))
+            && classes.into_iter().all(|class| is(self.room_trusted.get(&class), &|host| host.trusted.contains(class)))
+    }
+
     /// The first host whose room is not as it is kept, if any.
     pub fn misplaced(&self) -> Option<NodeId> {
         let kept = |node: NodeId, host: &Host, class: Class| {
@@ -454,6 +520,9 @@ impl Fleet {
             room == (self.room.contains(&node) && host.trusted.contains(class))
         };
         let classes = [Class::Exact, Class::Homogeneous, Class::Tolerant];
+        if self.is_sorted() {
+            return None;
+        }
         let is_kept = |(node, host): &(NodeId, &Host)| {
             let has_room = host.has_room(self.ahead_ms);
             host.is_roomy == has_room

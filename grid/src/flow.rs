@@ -110,9 +110,13 @@ pub struct Assignment {
 /// A receipt whose signature was checked when it entered the grid.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Signed<Receipt>", into = "Signed<Receipt>")]
-pub struct Attested {
+pub struct Attested(Box<Checked>);
+
+/// What a receipt is handed on with, all in one place: it goes from hand to hand, and lies there until its job ends.
+#[derive(Clone, PartialEq, Eq)]
+struct Checked {
     signed: Signed<Receipt>,
-    receipt: Box<Receipt>,
+    receipt: Receipt,
     /// What it commits to, and what names it: compared many times, hashed once.
     commitment: Commitment,
     id: ReceiptId,
@@ -145,7 +149,7 @@ impl Attested {
 
     fn of(signed: Signed<Receipt>, receipt: Receipt) -> Self {
         let (commitment, id) = (receipt.execution.commitment(), receipt.id());
-        Self { signed, commitment, id, receipt: Box::new(receipt) }
+        Self(Box::new(Checked { signed, receipt, commitment, id }))
     }
 
     /// A receipt that nobody signed, for [`sim`](crate::sim) and nothing else: whoever asks for its signature is refused, and it
@@ -156,28 +160,28 @@ impl Attested {
 
     /// What it says.
     pub fn receipt(&self) -> &Receipt {
-        &self.receipt
+        &self.0.receipt
     }
 
     /// The hash that names it.
     pub fn id(&self) -> ReceiptId {
-        self.id
+        self.0.id
     }
 
     /// What it commits to.
     pub fn commitment(&self) -> Commitment {
-        self.commitment
+        self.0.commitment
     }
 
     /// As it was signed.
     pub fn signed(&self) -> &Signed<Receipt> {
-        &self.signed
+        &self.0.signed
     }
 }
 
 impl fmt::Debug for Attested {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Attested({:?})", self.id)
+        write!(f, "Attested({:?})", self.0.id)
     }
 }
 
@@ -193,7 +197,7 @@ impl TryFrom<Signed<Receipt>> for Attested {
 
 impl From<Attested> for Signed<Receipt> {
     fn from(attested: Attested) -> Self {
-        attested.signed
+        attested.0.signed
     }
 }
 

@@ -15,6 +15,8 @@
 //! - [`dispatch`]: the event machine, the only parent that calls the others.
 //! - [`sim`]: that machine in a made-up world on virtual time, with every adversary.
 //!
+//! `few` and `named` are how short lists and long ones lie in memory.
+//!
 //! The stages are leaves and never import each other. The crate has no clock, no network and no disk, so that the same
 //! code decides in the field, when a journal is replayed, and in a simulation.
 
@@ -23,9 +25,11 @@ pub mod audit;
 pub mod config;
 pub mod dispatch;
 pub mod engines;
+mod few;
 pub mod fleet;
 pub mod flow;
 pub mod ledger;
+mod named;
 pub mod place;
 pub mod plan;
 pub mod reputation;

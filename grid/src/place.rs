@@ -329,7 +329,7 @@ pub fn any_of(operators: &BTreeSet<OperatorId>, need: &Need<'_>, fleet: &Fleet) 
 /// A host that has the module beats one that has to fetch it, unless it is far busier; one that failed the shard is last.
 fn score(need: &Need<'_>, node: NodeId, host: &Host, window: u32) -> Score {
     let free = i64::from(window - host.in_flight()) * 100 / i64::from(window.max(1));
-    let warm = if host.warm.contains(&need.module) { 50 } else { 0 };
+    let warm = if host.is_warm(need.module) { 50 } else { 0 };
     let failed_it = i64::from(need.faulted.contains(&node)) * 10_000;
     let record = host.record;
     let unreliable = i64::try_from(record.faults * 100 / record.assigned.max(1)).unwrap_or(100);

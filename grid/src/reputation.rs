@@ -14,7 +14,7 @@ pub use registry::reputation::Standing;
 use registry::{id::OperatorId, job::Class, reputation::CLASSES};
 use serde::{Deserialize, Serialize};
 
-use crate::{audit::AuditConfig, flow::Millis};
+use crate::{audit::AuditConfig, flow::Millis, named::Named};
 
 /// Some of the classes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ impl Classes {
 /// All operators' standings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reputation {
-    standings: BTreeMap<(Class, OperatorId), Standing>,
+    standings: Named<(Class, OperatorId), Standing>,
     /// Whose results may be accepted alone.
     qualified: BTreeMap<Class, BTreeSet<OperatorId>>,
 }
@@ -72,7 +72,7 @@ impl Reputation {
         self.standings.get(&(class, operator)).copied().unwrap_or_default()
     }
 
-    /// What every operator has shown.
+    /// What every operator has shown, in no order.
     pub fn standings(&self) -> impl Iterator<Item = (OperatorId, Class, Standing)> {
         self.standings.iter().map(|((class, operator), standing)| (*operator, *class, *standing))
     }

@@ -9,11 +9,12 @@
 //!
 //! Otherwise the shard is inconclusive and nobody is blamed: nobody, the referee included, reproduced anybody's result.
 
-use std::collections::BTreeMap;
-
 use registry::id::Commitment;
 
-use crate::flow::{Verdict, Vote};
+use crate::{
+    few::Few,
+    flow::{Verdict, Vote},
+};
 
 /// Votes for one commitment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,29 +25,39 @@ struct Tally {
 
 /// Judges the votes cast so far. An operator's first vote counts, later ones do not.
 pub fn judge(quorum: u8, replicas_max: u8, votes: &[Vote]) -> Verdict {
-    let mut tally: BTreeMap<Commitment, Tally> = BTreeMap::new();
+    let mut tally: Few<(Commitment, Tally)> = Few::default();
     let mut cast: u8 = 0;
     for (index, vote) in votes.iter().enumerate() {
         if votes[..index].iter().all(|earlier| earlier.operator != vote.operator) {
-            let tally = tally.entry(vote.commitment).or_default();
-            tally.votes = tally.votes.saturating_add(1);
-            tally.referees = tally.referees.saturating_add(u8::from(vote.referee));
+            count(&mut tally, vote);
             cast = cast.saturating_add(1);
         }
     }
-    let refereed = tally.len() > 1 && tally.values().any(|tally| tally.referees > 0);
+    let refereed = tally.len() > 1 && tally.iter().any(|(_, tally)| tally.referees > 0);
     let needed = if refereed { quorum.max(2) } else { quorum };
     let counted = || tally.iter().filter(|(_, tally)| !refereed || tally.referees > 0);
-    let Some((commitment, lead)) = counted().max_by_key(|(_, tally)| **tally) else {
+    let Some((commitment, lead)) = counted().max_by_key(|(_, tally)| *tally) else {
         return wanting(quorum, replicas_max.max(quorum).saturating_sub(cast));
     };
-    let runner_up = counted().filter(|(other, _)| *other != commitment).map(|(_, tally)| *tally).max();
+    let runner_up = counted().filter(|(other, _)| other != commitment).map(|(_, tally)| *tally).max();
     let ahead = runner_up.is_none_or(|other| (lead.referees, lead.votes) > (other.referees, other.votes));
     if lead.votes >= needed && ahead {
         return Verdict::Accepted(*commitment);
     }
     let wanted = needed.saturating_sub(lead.votes).max(u8::from(!ahead));
     wanting(wanted, replicas_max.max(quorum).saturating_sub(cast))
+}
+
+/// One more vote. There are as many commitments as results that differ: one, nearly always.
+fn count(tally: &mut Few<(Commitment, Tally)>, vote: &Vote) {
+    let (votes, referees) = (1, u8::from(vote.referee));
+    match tally.iter_mut().find(|(commitment, _)| *commitment == vote.commitment) {
+        Some((_, tally)) => {
+            tally.votes = tally.votes.saturating_add(votes);
+            tally.referees = tally.referees.saturating_add(referees);
+        }
+        None => tally.push((vote.commitment, Tally { referees, votes })),
+    }
 }
 
 fn wanting(wanted: u8, allowed: u8) -> Verdict {
@@ -63,6 +74,8 @@ pub fn is_disputed(votes: &[Vote]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
     use registry::id::OperatorId;
 

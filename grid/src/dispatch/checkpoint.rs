@@ -53,7 +53,7 @@ impl Kept {
 
 /// A host has kept a state of what it runs.
 pub(super) fn kept(state: &mut State, node: NodeId, id: AssignmentId, checkpoint: Checkpoint) {
-    let Some(open) = state.open.get_mut(&id).filter(|open| open.node == node) else { return };
+    let Some(open) = state.open.get_mut(id).filter(|open| open.node == node) else { return };
     if is_farther(open, checkpoint.fuel_used) {
         let (operator, engine) = (open.operator, open.engine);
         open.kept = Some(Box::new(Kept { checkpoint, operator, engine }));

@@ -92,7 +92,7 @@ pub(super) fn confirmed(
         Cast::Receipt { receipt, .. } if cast.operator() == operator && Some(cast.commitment()) == truth => {
             Some(receipt.id())
         }
-        Cast::Receipt { .. } | Cast::Summary { .. } => None,
+        Cast::Receipt { .. } | Cast::Summary(_) => None,
     });
     let (class, work) = (job.spec.class, Work { job: id, shard: job.info(key), task: shard.task });
     let (rules, after) = (state.config.audit.rules(), state.reputation.standing(operator, class));

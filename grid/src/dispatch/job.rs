@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::Config,
     engines::EngineAsk,
+    few::{Few, Seldom},
     fleet::Host,
     flow::{AssignmentId, Attested, Fault, Millis, Part, Plan, PlannedShard, Slice, Verdict, Vote},
     place::{self, Among, Auditor, Need, Reason},
@@ -87,35 +88,39 @@ pub(super) enum Cast {
         cert: Arc<Signed<NodeCert>>,
     },
     /// What is left of one.
-    Summary {
-        node: NodeId,
-        operator: OperatorId,
-        engine: EngineFingerprint,
-        commitment: Commitment,
-        /// Whether it ran models.
-        inferred: bool,
-    },
+    Summary(Box<Summary>),
+}
+
+/// What `why` shows of a receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Summary {
+    pub(super) node: NodeId,
+    pub(super) operator: OperatorId,
+    pub(super) engine: EngineFingerprint,
+    pub(super) commitment: Commitment,
+    /// Whether it ran models.
+    pub(super) inferred: bool,
 }
 
 impl Cast {
     pub(super) fn node(&self) -> NodeId {
         match self {
             Self::Receipt { receipt, .. } => receipt.receipt().node,
-            Self::Summary { node, .. } => *node,
+            Self::Summary(summary) => summary.node,
         }
     }
 
     pub(super) fn operator(&self) -> OperatorId {
         match self {
             Self::Receipt { receipt, .. } => receipt.receipt().operator,
-            Self::Summary { operator, .. } => *operator,
+            Self::Summary(summary) => summary.operator,
         }
     }
 
     pub(super) fn engine(&self) -> EngineFingerprint {
         match self {
             Self::Receipt { receipt, .. } => receipt.receipt().execution.engine,
-            Self::Summary { engine, .. } => *engine,
+            Self::Summary(summary) => summary.engine,
         }
     }
 
@@ -123,7 +128,7 @@ impl Cast {
     pub(super) fn assignment(&self) -> Option<AssignmentId> {
         match self {
             Self::Receipt { receipt, .. } => Some(AssignmentId(receipt.receipt().nonce)),
-            Self::Summary { .. } => None,
+            Self::Summary(_) => None,
         }
     }
 
@@ -131,14 +136,14 @@ impl Cast {
     pub(super) fn inferred(&self) -> bool {
         match self {
             Self::Receipt { receipt, .. } => receipt.receipt().execution.nn_root.is_some(),
-            Self::Summary { inferred, .. } => *inferred,
+            Self::Summary(summary) => summary.inferred,
         }
     }
 
     pub(super) fn commitment(&self) -> Commitment {
         match self {
             Self::Receipt { receipt, .. } => receipt.commitment(),
-            Self::Summary { commitment, .. } => *commitment,
+            Self::Summary(summary) => summary.commitment,
         }
     }
 }
@@ -159,30 +164,30 @@ pub(super) struct Shard {
     pub(super) drawn: Option<Drawn>,
     /// Who is to audit its first result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) auditor: Option<Auditor>,
+    pub(super) auditor: Option<Box<Auditor>>,
     /// Executions under way by newcomers that repeat its accepted result.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) probes: Vec<(AssignmentId, OperatorId)>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) probes: Seldom<(AssignmentId, OperatorId)>,
     /// Whose receipts came of those: they decide nothing by themselves.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) probers: Vec<OperatorId>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) probers: Seldom<OperatorId>,
     /// Executions that were ordered.
     pub(super) attempts: u32,
     /// Executions under way, with the operators that have them.
-    pub(super) open: Vec<(AssignmentId, OperatorId)>,
+    pub(super) open: Few<(AssignmentId, OperatorId)>,
     /// How many of those are straggling.
     pub(super) straggling: u8,
-    pub(super) casts: Vec<Cast>,
+    pub(super) casts: Few<Cast>,
     pub(super) faults: u32,
-    pub(super) faulted: Vec<NodeId>,
-    pub(super) last_fault: Option<Fault>,
+    pub(super) faulted: Seldom<NodeId>,
+    pub(super) last_fault: Option<Box<Fault>>,
     /// Not queued before this time.
     pub(super) not_before: Millis,
     pub(super) accepted: Option<(Commitment, Output)>,
     /// Blobs that its results are checked with: what models answered and which states there were, as receipts name them, and states
     /// that were given in trials.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) evidence: Vec<BlobHash>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) evidence: Seldom<BlobHash>,
     /// The farthest state that was kept of executions that came to nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) kept: Option<Box<Kept>>,
@@ -191,13 +196,13 @@ pub(super) struct Shard {
     pub(super) resumed: u32,
     /// How its two results are told apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) trial: Option<Trial>,
+    pub(super) trial: Option<Box<Trial>>,
     /// Results that were refuted in that way.
     #[serde(default)]
     pub(super) refuted: u8,
     /// What was signed there, as long as the job goes on: whoever signs the same has not erred alone.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) lies: Vec<Attested>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) lies: Seldom<Attested>,
 }
 
 impl Shard {
@@ -210,42 +215,37 @@ impl Shard {
             asked: quorum,
             drawn: None,
             auditor: None,
-            probes: Vec::new(),
-            probers: Vec::new(),
+            probes: Seldom::default(),
+            probers: Seldom::default(),
             attempts: 0,
-            open: Vec::new(),
+            open: Few::default(),
             straggling: 0,
-            casts: Vec::new(),
+            casts: Few::default(),
             faults: 0,
-            faulted: Vec::new(),
+            faulted: Seldom::default(),
             last_fault: None,
             not_before: 0,
             accepted: None,
-            evidence: Vec::new(),
+            evidence: Seldom::default(),
             kept: None,
             resumed: 0,
             trial: None,
             refuted: 0,
-            lies: Vec::new(),
+            lies: Seldom::default(),
         }
     }
 
-    /// It is given to an operator's host, to repeat its result or for it. Most shards have one execution, and never two at a
-    /// time: a list of one is a quarter of what a list has room for otherwise, and there are as many lists as tasks.
+    /// It is given to an operator's host, to repeat its result or for it.
     pub(super) fn order(&mut self, assignment: AssignmentId, operator: OperatorId, probe: bool) {
-        let list = if probe { &mut self.probes } else { &mut self.open };
-        list.reserve_exact(1);
-        list.push((assignment, operator));
-    }
-
-    /// A receipt came of an execution.
-    pub(super) fn add(&mut self, cast: Cast) {
-        self.casts.reserve_exact(1);
-        self.casts.push(cast);
+        if probe {
+            self.probes.push((assignment, operator));
+        } else {
+            self.open.push((assignment, operator));
+        }
     }
 
     /// Every comparable result, by whomever.
-    fn results(&self, config: &Config) -> Vec<Vote> {
+    fn results(&self, config: &Config) -> Few<Vote> {
         let comparable = self.casts.iter().filter(|cast| Some(cast.engine()) == self.engine);
         let vote = |cast: &Cast| {
             let operator = cast.operator();
@@ -256,7 +256,7 @@ impl Shard {
 
     /// What counts of that. Newcomers decide nothing: however many of them say the same, it counts only as what a referee, once
     /// one has voted, agrees or disagrees with.
-    fn votes(&self, config: &Config) -> Vec<Vote> {
+    fn votes(&self, config: &Config) -> Few<Vote> {
         let mut votes = self.results(config);
         if !self.probers.is_empty() && !votes.iter().any(|vote| vote.referee) {
             votes.retain(|vote| !self.probers.contains(&vote.operator));
@@ -343,23 +343,22 @@ impl Shard {
     }
 
     /// Operators that may not have it again.
-    pub(super) fn operators(&self) -> Vec<OperatorId> {
+    pub(super) fn operators(&self) -> Few<OperatorId> {
         let cast = self.casts.iter().map(Cast::operator);
-        cast.chain(self.open.iter().chain(&self.probes).map(|(_, operator)| *operator)).collect()
+        cast.chain(self.open.iter().chain(self.probes.iter()).map(|(_, operator)| *operator)).collect()
     }
 
     /// Forgets its receipts but for what `why` shows of them.
     pub(super) fn summarise(&mut self) {
-        for cast in &mut self.casts {
-            *cast = Cast::Summary {
+        for cast in self.casts.iter_mut().filter(|cast| matches!(cast, Cast::Receipt { .. })) {
+            *cast = Cast::Summary(Box::new(Summary {
                 node: cast.node(),
                 operator: cast.operator(),
                 engine: cast.engine(),
                 commitment: cast.commitment(),
                 inferred: cast.inferred(),
-            };
+            }));
         }
-        self.casts.shrink_to_fit();
     }
 
     /// Nothing of it is known any more: it is run as if for the first time.
@@ -497,7 +496,7 @@ impl Job {
             faulted: &shard.faulted,
             among: Among::All,
             budget: Credits::ZERO,
-            auditor: shard.auditor,
+            auditor: shard.auditor.as_deref().copied(),
         }
     }
 
@@ -633,14 +632,16 @@ impl Job {
         let map = self.map.iter_mut().zip(0..).map(|(shard, index)| (Stage::Map, index, shard));
         let reduce = self.reduce.iter_mut().map(|shard| (Stage::Reduce, 0, shard));
         for (stage, index, shard) in map.chain(reduce) {
-            open.extend(shard.open.drain(..).map(|(assignment, _)| assignment));
+            open.extend(shard.open.iter().map(|(assignment, _)| *assignment));
+            shard.open.clear();
             if !is_done {
                 open.extend(shard.probes.iter().map(|(assignment, _)| *assignment));
             }
             if !(is_done && kept.contains(&ShardKey { stage, index })) {
                 shard.summarise();
             }
-            (shard.faulted, shard.lies) = (Vec::new(), Vec::new());
+            shard.faulted.clear();
+            shard.lies.clear();
             (shard.kept, shard.trial) = (None, None);
         }
         open

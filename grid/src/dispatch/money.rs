@@ -141,7 +141,7 @@ pub(super) fn is_spent(state: &State, id: JobId) -> Option<Fault> {
     let job = state.jobs.get(&id).filter(|job| !job.phase.is_ended())?;
     let queued = job.queued(state.config.scan_max).filter_map(|key| job.shard(key));
     let free = queued.map(|shard| budget(state, id, shard)).max()?;
-    if least <= free || state.ledger.held_of(id).any(|assignment| state.open.contains_key(&assignment)) {
+    if least <= free || state.ledger.held_of(id).any(|assignment| state.open.contains(assignment)) {
         return None;
     }
     let (accepted, shards) = (job.accepted_count(), job.shard_count());

@@ -40,16 +40,16 @@ impl State {
     /// Executions under way: of connected halves that agree, and each with its timer.
     fn check_open(&self) -> Result<(), Insane> {
         let mut held: BTreeMap<NodeId, Vec<AssignmentId>> = BTreeMap::new();
-        for (id, open) in &self.open {
-            held.entry(open.node).or_default().push(*id);
+        for (id, open) in self.open.in_order() {
+            held.entry(open.node).or_default().push(id);
             holds("an open execution has its timer", &self.timers.contains(&open.timer), &true)?;
             // What is repeated may be of a job that is over, and even forgotten.
             let Some(job) = self.jobs.get(&open.job) else {
                 holds("an open execution is of a job that is remembered, or repeats a result", &open.probe, &true)?;
                 continue;
             };
-            let list = job.shard(open.shard).map(|shard| if open.probe { &shard.probes } else { &shard.open });
-            let known = list.is_some_and(|list| list.contains(&(*id, open.operator)));
+            let list = job.shard(open.shard).map(|shard| if open.probe { &shard.probes[..] } else { &shard.open[..] });
+            let known = list.is_some_and(|list| list.contains(&(id, open.operator)));
             holds("an open execution is its shard's", &known, &true)?;
         }
         for (node, host) in self.fleet.hosts() {

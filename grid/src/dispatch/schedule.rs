@@ -6,6 +6,7 @@ use super::{
     Effect, Job, Open, Phase, State, Timer, checkpoint,
     job::{Shard, ShardKey},
     money,
+    timers::OfExecution,
 };
 use crate::{
     flow::{Assignment, AssignmentId, Checkpoint, Millis, Until},
@@ -188,9 +189,9 @@ pub(super) fn order(
     });
     let lease_until = now + lease_ms;
     let timer = if probe {
-        (lease_until, Timer::Lease(assignment))
+        (lease_until, OfExecution::lease(assignment))
     } else {
-        (now + straggles_ms, Timer::Straggler(assignment))
+        (now + straggles_ms, OfExecution::straggler(assignment))
     };
     state.timers.insert(timer);
     let open = Open {
@@ -208,6 +209,6 @@ pub(super) fn order(
         from_fuel: kept.as_ref().map(|kept| kept.checkpoint.fuel_used),
         kept,
     };
-    state.open.insert(assignment, Box::new(open));
+    state.open.insert(assignment, open);
     state.fleet.take(node, assignment);
 }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     aggregate::{self, Next},
+    few::Few,
     fleet::Suspension,
     flow::{AssignmentId, Attested, Fault, Millis, Verdict},
 };
@@ -30,8 +31,8 @@ pub(super) fn drop_open(state: &mut State, id: AssignmentId, now: Millis) -> Opt
 
 /// Takes an execution off the lists, whatever came of it.
 fn close(state: &mut State, id: AssignmentId) -> Option<Open> {
-    let open = *state.open.remove(&id)?;
-    state.timers.remove(&open.timer);
+    let open = state.open.remove(id)?;
+    state.timers.remove(open.timer);
     state.fleet.release(open.node, id);
     if let Some(shard) = state.jobs.get_mut(&open.job).and_then(|job| job.shard_mut(open.shard)) {
         shard.open.retain(|(assignment, _)| *assignment != id);
@@ -82,7 +83,7 @@ pub(super) fn open_of(state: &State, node: NodeId) -> Vec<AssignmentId> {
 
 /// Whether the host has this execution.
 fn is_open(state: &State, node: NodeId, id: AssignmentId) -> bool {
-    state.open.get(&id).is_some_and(|open| open.node == node)
+    state.open.get(id).is_some_and(|open| open.node == node)
 }
 
 /// A receipt came.
@@ -123,7 +124,7 @@ pub(super) fn receipt(
         standing::probed(state, &open, cast, now, effects);
         return;
     }
-    shard.add(cast);
+    shard.casts.push(cast);
     standing::draw(state, open.job, open.shard, now);
     // Accepting a shard closed its other executions, so this one's shard is still undecided.
     judge(state, open.job, open.shard, now, effects);
@@ -132,7 +133,7 @@ pub(super) fn receipt(
 /// Whether the receipt is about the very execution that was ordered.
 fn answers(state: &State, id: AssignmentId, attested: &Attested, output: &Output) -> Result<(), &'static str> {
     let unknown = "the receipt's assignment is unknown";
-    let open = state.open.get(&id).ok_or(unknown)?;
+    let open = state.open.get(id).ok_or(unknown)?;
     let job = state.jobs.get(&open.job).ok_or(unknown)?;
     let shard = job.shard(open.shard).ok_or(unknown)?;
     let host = state.fleet.get(open.node).ok_or(unknown)?;
@@ -226,21 +227,18 @@ fn accept(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mu
     let Some(Cast::Receipt { output, .. }) = truth else { return };
     let output = output.clone();
     shard.accept(commitment, output, &state.config);
-    let unneeded: Vec<_> = shard.open.iter().map(|(assignment, _)| *assignment).collect();
+    let unneeded: Few<_> = shard.open.iter().map(|(assignment, _)| *assignment).collect();
     keep_accepted(state, id, key, effects);
-    for assignment in unneeded {
+    for &assignment in &unneeded {
         if let Some(open) = drop_open(state, assignment, now) {
             effects.push(Effect::Revoke { node: open.node, assignment });
         }
     }
     trial::abandon(state, id, key, now, effects);
     money::judged(state, id, key, Verdict::Accepted(commitment), now);
-    let nodes: Vec<NodeId> = state
-        .jobs
-        .get(&id)
-        .and_then(|job| job.shard(key))
-        .map_or(Vec::new(), |shard| shard.casts.iter().map(Cast::node).collect());
-    for node in nodes {
+    let casts = state.jobs.get(&id).and_then(|job| job.shard(key)).map(|shard| &shard.casts);
+    let nodes: Few<NodeId> = casts.into_iter().flatten().map(Cast::node).collect();
+    for &node in &nodes {
         compare(state, id, key, node, now, effects);
     }
     standing::accepted(state, id, key, now, effects);
@@ -315,7 +313,7 @@ pub(super) fn compare(
     let Some(accused) = witness(cast) else { return };
     let right = shard.casts.iter().find_map(|cast| match cast {
         Cast::Receipt { receipt, .. } if cast.commitment() == *truth => Some(receipt.clone()),
-        Cast::Receipt { .. } | Cast::Summary { .. } => None,
+        Cast::Receipt { .. } | Cast::Summary(_) => None,
     });
     // Where nothing is audited nobody was asked to look: a quorum noticed by itself.
     let auditor = right.as_ref().filter(|_| job.audits()).map(|right| right.receipt().operator);
@@ -352,9 +350,7 @@ pub(super) fn expel(
 
 /// Takes back what a suspended operator's hosts still have.
 fn relieve(state: &mut State, operator: registry::id::OperatorId, now: Millis, effects: &mut Vec<Effect>) {
-    let given: Vec<AssignmentId> =
-        state.open.iter().filter(|(_, open)| open.operator == operator).map(|(id, _)| *id).collect();
-    for id in given {
+    for id in state.open.of(operator) {
         if let Some(open) = drop_open(state, id, now) {
             effects.push(Effect::Revoke { node: open.node, assignment: id });
             if open.until.is_some() {
@@ -421,13 +417,13 @@ pub(super) fn fault(
         shard.faulted.push(node);
     }
     checkpoint::bequeath(shard, &mut open, &fault);
-    shard.last_fault = Some(fault.clone());
+    shard.last_fault = Some(Box::new(fault.clone()));
     effects.push(Effect::Notify { job: open.job, notice: Notice::Faulted { shard: info, node, fault } });
     if shard.accepted.is_none() {
         let doubled = state.config.retry_ms_min.saturating_mul(1 << (shard.faults - 1).min(20));
         let earlier = (shard.not_before, Timer::Retry(open.job, open.shard));
         shard.not_before = now + doubled.min(state.config.retry_ms_max);
-        state.timers.remove(&earlier);
+        state.timers.remove(earlier);
         state.timers.insert((shard.not_before, Timer::Retry(open.job, open.shard)));
         if shard.casts.is_empty() && shard.open.is_empty() {
             // Nothing to compare with: any engine will do.

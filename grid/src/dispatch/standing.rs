@@ -125,7 +125,7 @@ pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
         let before = u8::try_from(shard.open.len()).unwrap_or(u8::MAX);
         shard.quorum = config.auditors.saturating_add(1).saturating_add(before);
         let seen = state.fleet.get(node).map(|host| host.subnet);
-        shard.auditor = Some(Auditor { start: drawn.auditor(), apart: seen.filter(|_| !is_vouched) });
+        shard.auditor = Some(Box::new(Auditor { start: drawn.auditor(), apart: seen.filter(|_| !is_vouched) }));
     }
 }
 
@@ -134,13 +134,12 @@ pub(super) fn accepted(state: &mut State, id: JobId, key: ShardKey, now: Millis,
     let Some(job) = state.jobs.get(&id) else { return };
     let Some(shard) = job.shard(key) else { return };
     let class = job.spec.class;
-    let (alone, witnesses) = (shard.sole_supporter(), shard.witnesses());
+    let alone = shard.sole_supporter();
+    let witnesses = if shard.sole_witness().is_some() { BTreeSet::new() } else { shard.witnesses() };
     if let (Some(operator), Some(job)) = (alone, state.jobs.get_mut(&id)) {
         job.unchecked.insert((operator, key));
     }
-    if witnesses.len() > 1 {
-        witnesses.into_iter().for_each(|operator| confirm(state, (id, key), operator, now, effects));
-    }
+    witnesses.into_iter().for_each(|operator| confirm(state, (id, key), operator, now, effects));
     if class == Class::Exact && key.stage == Stage::Map {
         let old = state.qualification.accepted(&state.config.audit, id, key);
         let old = old.and_then(|(id, key)| {
@@ -220,7 +219,7 @@ pub(super) fn probed(state: &mut State, open: &Open, cast: Cast, now: Millis, ef
     let Some(shard) = job.shard_mut(key) else { return };
     let alone = shard.sole_witness();
     let says = cast.commitment();
-    shard.add(cast);
+    shard.casts.push(cast);
     shard.probers.push(open.operator);
     let is_referee = state.config.vouched.contains(&open.operator);
     if is_referee && has_ended {
@@ -297,7 +296,7 @@ fn refereed(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<Effec
     let nodes: Vec<NodeId> = shard.casts.iter().map(Cast::node).collect();
     let right = shard.casts.iter().find_map(|cast| match cast {
         Cast::Receipt { output, .. } if cast.commitment() == truth => Some(output.clone()),
-        Cast::Receipt { .. } | Cast::Summary { .. } => None,
+        Cast::Receipt { .. } | Cast::Summary(_) => None,
     });
     let Some(output) = right else { return };
     if stood != Some(truth) {

@@ -17,8 +17,7 @@ use registry::{
 };
 
 use super::*;
-use crate::engines::Engines;
-use crate::plan::Cutter;
+use crate::{engines::Engines, flow::Until, plan::Cutter};
 
 mod audit;
 mod checkpoints;

@@ -18,52 +18,84 @@ pub(super) struct Timers {
     others: BTreeSet<(Millis, Timer)>,
 }
 
-/// Those of executions, which come before all others of the same time.
+/// Those of executions, which come before all others of the same time, as one number: there are as many as executions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-enum OfExecution {
+#[serde(from = "Written", into = "Written")]
+pub(super) struct OfExecution(u64);
+
+/// How it is written.
+#[derive(Serialize, Deserialize)]
+enum Written {
     Straggler(AssignmentId),
     Lease(AssignmentId),
 }
 
+/// Of two of the same time the lease comes last. No grid gives out as many orders as that.
+const LEASE: u64 = 1 << 63;
+
 impl OfExecution {
+    pub(super) fn straggler(id: AssignmentId) -> Self {
+        Self(id.0)
+    }
+
+    pub(super) fn lease(id: AssignmentId) -> Self {
+        Self(id.0 | LEASE)
+    }
+
     fn of(timer: Timer) -> Option<Self> {
         match timer {
-            Timer::Straggler(id) => Some(Self::Straggler(id)),
-            Timer::Lease(id) => Some(Self::Lease(id)),
+            Timer::Straggler(id) => Some(Self::straggler(id)),
+            Timer::Lease(id) => Some(Self::lease(id)),
             Timer::Retry(..) | Timer::Deadline(_) | Timer::Lost(_) | Timer::Scan => None,
+        }
+    }
+}
+
+impl From<OfExecution> for Written {
+    fn from(OfExecution(timer): OfExecution) -> Self {
+        let id = AssignmentId(timer & !LEASE);
+        if timer < LEASE { Self::Straggler(id) } else { Self::Lease(id) }
+    }
+}
+
+impl From<Written> for OfExecution {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Straggler(id) => Self::straggler(id),
+            Written::Lease(id) => Self::lease(id),
         }
     }
 }
 
 impl From<OfExecution> for Timer {
     fn from(timer: OfExecution) -> Self {
-        match timer {
-            OfExecution::Straggler(id) => Self::Straggler(id),
-            OfExecution::Lease(id) => Self::Lease(id),
+        match timer.into() {
+            Written::Straggler(id) => Self::Straggler(id),
+            Written::Lease(id) => Self::Lease(id),
         }
     }
 }
 
 impl Timers {
-    pub(super) fn insert(&mut self, (due, timer): (Millis, Timer)) {
+    pub(super) fn insert(&mut self, (due, timer): (Millis, impl Into<Timer>)) {
+        let timer = timer.into();
         match OfExecution::of(timer) {
             Some(execution) => self.executions.insert((due, execution)),
             None => self.others.insert((due, timer)),
         };
     }
 
-    pub(super) fn remove(&mut self, (due, timer): &(Millis, Timer)) {
-        match OfExecution::of(*timer) {
-            Some(execution) => self.executions.remove(&(*due, execution)),
-            None => self.others.remove(&(*due, *timer)),
+    pub(super) fn remove(&mut self, (due, timer): (Millis, impl Into<Timer>)) {
+        let timer = timer.into();
+        match OfExecution::of(timer) {
+            Some(execution) => self.executions.remove(&(due, execution)),
+            None => self.others.remove(&(due, timer)),
         };
     }
 
-    pub(super) fn contains(&self, (due, timer): &(Millis, Timer)) -> bool {
-        match OfExecution::of(*timer) {
-            Some(execution) => self.executions.contains(&(*due, execution)),
-            None => self.others.contains(&(*due, *timer)),
-        }
+    /// Whether there is this one of an execution.
+    pub(super) fn contains(&self, timer: &(Millis, OfExecution)) -> bool {
+        self.executions.contains(timer)
     }
 
     /// What is due first.
@@ -78,7 +110,7 @@ pub(super) fn tick(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
     while let Some((due, timer)) = state.timers.first()
         && due <= now
     {
-        state.timers.remove(&(due, timer));
+        state.timers.remove((due, timer));
         match timer {
             Timer::Straggler(id) => straggler(state, id, now),
             Timer::Lease(id) => lease_over(state, id, now, effects),
@@ -96,7 +128,7 @@ pub(super) fn tick(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
 
 /// Asks one more host; the straggler goes on.
 fn straggler(state: &mut State, id: AssignmentId, now: Millis) {
-    let Some(open) = state.open.get_mut(&id) else { return };
+    let Some(open) = state.open.get_mut(id) else { return };
     let elapsed = now.saturating_sub(open.since);
     let average = state.jobs.get(&open.job).and_then(Job::task_ms);
     // A host that was given the job's first work and never answers must not hold it up to the end of its lease: until
@@ -104,12 +136,12 @@ fn straggler(state: &mut State, id: AssignmentId, now: Millis) {
     let patience = average.map_or(elapsed * 2, |average| average.saturating_mul(state.config.hedge_factor));
     let due = open.since.saturating_add(patience.max(state.config.hedge_ms_min));
     if due > now && due < open.lease_until {
-        open.timer = (due, Timer::Straggler(id));
+        open.timer = (due, OfExecution::straggler(id));
         state.timers.insert(open.timer);
         return;
     }
     open.straggling = true;
-    open.timer = (open.lease_until, Timer::Lease(id));
+    open.timer = (open.lease_until, OfExecution::lease(id));
     state.timers.insert(open.timer);
     let (job, key) = (open.job, open.shard);
     if let Some(shard) = state.jobs.get_mut(&job).and_then(|job| job.shard_mut(key)) {
@@ -119,7 +151,7 @@ fn straggler(state: &mut State, id: AssignmentId, now: Millis) {
 }
 
 fn lease_over(state: &mut State, id: AssignmentId, now: Millis, effects: &mut Vec<Effect>) {
-    let Some(node) = state.open.get(&id).map(|open| open.node) else { return };
+    let Some(node) = state.open.get(id).map(|open| open.node) else { return };
     effects.push(Effect::Revoke { node, assignment: id });
     settle::fault(state, node, id, Fault::new("lease", "the host let the assignment's lease end"), now, effects);
 }
@@ -149,10 +181,10 @@ pub(super) fn restarted(state: &mut State, now: Millis, effects: &mut Vec<Effect
         standing::sort(state, node);
         state.timers.insert((grace, Timer::Lost(node)));
     }
-    for (id, open) in &mut state.open {
-        state.timers.remove(&open.timer);
+    for (id, open) in state.open.iter_mut() {
+        state.timers.remove(open.timer);
         open.lease_until = open.lease_until.max(grace);
-        open.timer = (open.lease_until, Timer::Lease(*id));
+        open.timer = (open.lease_until, OfExecution::lease(id));
         state.timers.insert(open.timer);
     }
     trial::restarted(state, effects);

@@ -54,7 +54,7 @@ impl Trial {
 
 /// Whether the shard waits for what comes of a trial.
 pub(super) fn is_under_way(shard: &Shard) -> bool {
-    shard.trial.as_ref().is_some_and(Trial::is_under_way)
+    shard.trial.as_deref().is_some_and(Trial::is_under_way)
 }
 
 /// Begins a trial, if the shard's results are of that kind and there has been none.
@@ -70,7 +70,7 @@ pub(super) fn begin(state: &mut State, id: JobId, key: ShardKey, effects: &mut V
     }
     effects.push(effect);
     if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
-        shard.trial = Some(Trial::Parting(assignments));
+        shard.trial = Some(Box::new(Trial::Parting(assignments)));
     }
 }
 
@@ -97,7 +97,7 @@ fn part(job: JobId, info: ShardInfo, shard: &Shard, assignments: [AssignmentId; 
 fn cast_of(shard: &Shard, id: AssignmentId) -> Option<(&Attested, &Cast)> {
     shard.casts.iter().find_map(|cast| match cast {
         Cast::Receipt { receipt, .. } if cast.assignment() == Some(id) => Some((receipt, cast)),
-        Cast::Receipt { .. } | Cast::Summary { .. } => None,
+        Cast::Receipt { .. } | Cast::Summary(_) => None,
     })
 }
 
@@ -125,7 +125,7 @@ pub(super) fn parted(
     let key = ShardKey { stage: info.stage, index: info.index };
     let job = state.jobs.get_mut(&id).filter(|job| !job.phase.is_ended());
     let Some(shard) = job.and_then(|job| job.shard_mut(key)) else { return };
-    let Some(Trial::Parting(sides)) = &shard.trial else { return };
+    let Some(Trial::Parting(sides)) = shard.trial.as_deref() else { return };
     let of_these = |parting: &Parting| {
         let nonces = [&parting.first, &parting.second].map(|side| Some(AssignmentId(peek(side)?.nonce)));
         nonces == sides.map(Some)
@@ -133,12 +133,12 @@ pub(super) fn parted(
     if parting.as_ref().is_some_and(|parting| !of_these(parting)) {
         return;
     }
-    match parting {
+    shard.trial = Some(Box::new(match parting {
         // The first segment starts from the task alone.
-        Some(parting) if parting.start.is_none() => shard.trial = Some(Trial::Refereeing(parting, None)),
-        Some(parting) => shard.trial = Some(Trial::Asking(parting, Vec::new())),
-        None => shard.trial = Some(Trial::Failed),
-    }
+        Some(parting) if parting.start.is_none() => Trial::Refereeing(parting, None),
+        Some(parting) => Trial::Asking(parting, Vec::new()),
+        None => Trial::Failed,
+    }));
     go_on(state, id, key, None, now, effects);
 }
 
@@ -153,7 +153,7 @@ fn go_on(
 ) {
     let Some(job) = state.jobs.get(&id) else { return };
     let Some(shard) = job.shard(key) else { return };
-    let next = match &shard.trial {
+    let next = match shard.trial.as_deref() {
         Some(Trial::Asking(parting, asked)) => {
             let sides = [&parting.first, &parting.second].into_iter().filter_map(|side| Some(peek(side)?.node));
             let is_there =
@@ -180,7 +180,7 @@ fn go_on(
 /// Nothing comes of the trial.
 fn fail(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
     if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
-        shard.trial = Some(Trial::Failed);
+        shard.trial = Some(Box::new(Trial::Failed));
     }
     settle::judge(state, id, key, now, effects);
 }
@@ -189,7 +189,7 @@ fn fail(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut 
 pub(super) fn faulted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<Effect>) {
     let (id, key) = (open.job, open.shard);
     let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) else { return };
-    match &mut shard.trial {
+    match shard.trial.as_deref_mut() {
         Some(Trial::Asking(_, asked)) => {
             asked.push(open.node);
             go_on(state, id, key, None, now, effects);
@@ -208,7 +208,7 @@ pub(super) fn found(
     now: Millis,
     effects: &mut Vec<Effect>,
 ) {
-    let is_ordered = state.open.get(&assignment).is_some_and(|open| open.node == node && open.until.is_some());
+    let is_ordered = state.open.get(assignment).is_some_and(|open| open.node == node && open.until.is_some());
     effects.push(Effect::Acknowledge { node, assignment });
     if !is_ordered {
         return;
@@ -219,7 +219,7 @@ pub(super) fn found(
     let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) else { return };
     // What was given is kept for the job, whatever it is, and goes with it.
     shard.evidence.extend(found.checkpoint.map(|checkpoint| checkpoint.snapshot));
-    match shard.trial.take() {
+    match shard.trial.take().map(|trial| *trial) {
         Some(Trial::Asking(parting, mut asked)) => {
             let state_of = |root: StateRoot| found.checkpoint.filter(|_| parting.start == Some(root));
             let given = match found.end {
@@ -227,10 +227,10 @@ pub(super) fn found(
                 End::Task(_) => None,
             };
             if let Some(checkpoint) = given {
-                shard.trial = Some(Trial::Refereeing(parting, Some(checkpoint.snapshot)));
+                shard.trial = Some(Box::new(Trial::Refereeing(parting, Some(checkpoint.snapshot))));
             } else {
                 asked.push(node);
-                shard.trial = Some(Trial::Asking(parting, asked));
+                shard.trial = Some(Box::new(Trial::Asking(parting, asked)));
             }
             go_on(state, id, key, given, now, effects);
         }
@@ -240,7 +240,7 @@ pub(super) fn found(
             let dispute = parting.dispute(snapshot, found.end);
             conclude(state, id, key, dispute, now, effects);
         }
-        other => shard.trial = other,
+        other => shard.trial = other.map(Box::new),
     }
 }
 
@@ -260,7 +260,7 @@ fn conclude(state: &mut State, id: JobId, key: ShardKey, dispute: Dispute, now: 
     shard.probers.retain(|operator| *operator != wrong.operator);
     // Another dispute of the shard may be settled in the same way; where there is a third, a referee runs all of it and ends it.
     shard.refuted = shard.refuted.saturating_add(1);
-    shard.trial = (shard.refuted > 1).then_some(Trial::Failed);
+    shard.trial = (shard.refuted > 1).then(|| Box::new(Trial::Failed));
     // Liars are not to use up the attempts of a shard.
     shard.attempts = shard.attempts.saturating_sub(1);
     money::release(state, id, AssignmentId(wrong.nonce), now);
@@ -310,7 +310,7 @@ pub(super) fn abandon(state: &mut State, id: JobId, key: ShardKey, now: Millis, 
     }
     let probes: Vec<AssignmentId> = shard.probes.iter().map(|(assignment, _)| *assignment).collect();
     for assignment in probes {
-        if state.open.get(&assignment).is_some_and(|open| open.until.is_some())
+        if state.open.get(assignment).is_some_and(|open| open.until.is_some())
             && let Some(open) = settle::drop_open(state, assignment, now)
         {
             effects.push(Effect::Revoke { node: open.node, assignment });
@@ -322,8 +322,8 @@ pub(super) fn abandon(state: &mut State, id: JobId, key: ShardKey, now: Millis, 
 pub(super) fn restarted(state: &State, effects: &mut Vec<Effect>) {
     for (id, job) in state.jobs.iter().filter(|(_, job)| !job.phase.is_ended()) {
         for (key, shard) in job.shards() {
-            if let Some(Trial::Parting(assignments)) = shard.trial {
-                effects.extend(part(*id, job.info(key), shard, assignments));
+            if let Some(Trial::Parting(assignments)) = shard.trial.as_deref() {
+                effects.extend(part(*id, job.info(key), shard, *assignments));
             }
         }
     }
@@ -337,7 +337,7 @@ fn peek(side: &Side) -> Option<Receipt> {
 /// What a trial of the shard is about, for people.
 pub(super) fn shown(shard: &Shard) -> Option<String> {
     let of = |parting: &Parting| parting.segment;
-    Some(match shard.trial.as_ref()? {
+    Some(match shard.trial.as_deref()? {
         Trial::Parting(_) => "two results differ: where they part is looked for".to_owned(),
         Trial::Asking(parting, _) => {
             format!("two results part in segment {}: the state before it is asked for", of(parting))

@@ -288,22 +288,22 @@ impl State {
     /// The job of an execution that the host has under way; none if it has no such execution, and then nothing that it says
     /// about it changes anything.
     pub fn open_job(&self, node: NodeId, id: AssignmentId) -> Option<JobId> {
-        self.open.get(&id).filter(|open| open.node == node).map(|open| open.job)
+        self.open.get(id).filter(|open| open.node == node).map(|open| open.job)
     }
 
     /// Whether a host that keeps a state of this execution, after so much fuel, has kept none that is farther.
     pub fn wants_checkpoint(&self, node: NodeId, id: AssignmentId, fuel_used: u64) -> bool {
-        self.open.get(&id).is_some_and(|open| open.node == node && checkpoint::is_farther(open, fuel_used))
+        self.open.get(id).is_some_and(|open| open.node == node && checkpoint::is_farther(open, fuel_used))
     }
 
     /// The job of an order to find a state, if the host has such an order.
     pub fn finds_state(&self, node: NodeId, id: AssignmentId) -> Option<JobId> {
-        self.open.get(&id).filter(|open| open.node == node && open.until.is_some()).map(|open| open.job)
+        self.open.get(id).filter(|open| open.node == node && open.until.is_some()).map(|open| open.job)
     }
 
     /// What an execution under way is for, as things are now.
     pub fn purpose(&self, id: AssignmentId) -> Option<Purpose> {
-        let open = self.open.get(&id)?;
+        let open = self.open.get(id)?;
         let job = self.jobs.get(&open.job)?;
         let shard = job.shard(open.shard)?;
         let given = shard.open.len() + shard.casts.len();
@@ -447,7 +447,7 @@ fn shard_view(state: &State, id: JobId, job: &Job, key: ShardKey, shard: &Shard)
         checkpoint: None,
     });
     let open = shard.open.iter().filter_map(|(assignment, operator)| {
-        let open = state.open.get(assignment)?;
+        let open = state.open.get(*assignment)?;
         let pay = state.ledger.held(id, *assignment).map(|worst| Pay::Held { worst });
         let device = (!job.spec.models.is_empty()).then(|| device(state, open.node, open.engine)).flatten();
         let checkpoint = open.kept.as_ref().map(|kept| kept.checkpoint);
@@ -459,7 +459,7 @@ fn shard_view(state: &State, id: JobId, job: &Job, key: ShardKey, shard: &Shard)
         accepted: truth.is_some(),
         attempts: shard.attempts,
         faults: shard.faults,
-        last_fault: shard.last_fault.clone(),
+        last_fault: shard.last_fault.as_deref().cloned(),
         executions: cast.chain(open).collect(),
         resumed: shard.resumed,
         checkpoint: checkpoint::left(shard).map(|kept| kept.checkpoint),
@@ -488,6 +488,6 @@ fn host_view(state: &State, node: NodeId, host: &Host) -> HostView {
         subnet: host.subnet.to_string(),
         engines: host.offer.engines.clone(),
         record: host.record,
-        suspended: host.suspended.clone(),
+        suspended: host.suspended.as_deref().cloned(),
     }
 }

@@ -17,18 +17,20 @@ fn config() -> Config {
 fn shard(quorum: u8, signed: &[(u8, char)], newcomers: &[u8]) -> Shard {
     let slice = Slice { blob: None, start: 0, end: 1 };
     let planned = PlannedShard { slice, input: BlobHash::of(b"") };
-    let cast = |(operator, says): &(u8, char)| Cast::Summary {
-        node: NodeId([*operator; 32]),
-        operator: OperatorId([*operator; 32]),
-        engine: ENGINE,
-        commitment: commitment(*says),
-        inferred: false,
+    let cast = |(operator, says): &(u8, char)| {
+        Cast::Summary(Box::new(Summary {
+            node: NodeId([*operator; 32]),
+            operator: OperatorId([*operator; 32]),
+            engine: ENGINE,
+            commitment: commitment(*says),
+            inferred: false,
+        }))
     };
     Shard {
         engine: Some(ENGINE),
         quorum,
         casts: signed.iter().map(cast).collect(),
-        probers: newcomers.iter().map(|operator| OperatorId([*operator; 32])).collect(),
+        probers: newcomers.iter().map(|operator| OperatorId([*operator; 32])).collect::<Vec<_>>().into(),
         ..Shard::new(planned, TaskId([1; 32]), 1)
     }
 }

@@ -1,0 +1,72 @@
+//! Values by the names of hosts or operators.
+//!
+//! Every event looks for some among ten thousand others that are not looked at meanwhile. A search through an ordered map is a walk
+//! through places in memory that nobody has looked at for as long; a hash leads to one. They are in no order until they are written,
+//! which is as an ordered map.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasherDefault, Hash, Hasher},
+    ops::{Deref, DerefMut},
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Names are keys, as good as random: their first bytes are the hash. Nothing is decided by the order that follows from it.
+#[derive(Debug, Default)]
+pub(crate) struct Head(u64);
+
+impl Hasher for Head {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(head) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*head);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Such values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named<K: Hash + Eq, V>(HashMap<K, V, BuildHasherDefault<Head>>);
+
+impl<K: Hash + Eq, V> Default for Named<K, V> {
+    fn default() -> Self {
+        Self(HashMap::default())
+    }
+}
+
+impl<K: Hash + Eq, V> Deref for Named<K, V> {
+    type Target = HashMap<K, V, BuildHasherDefault<Head>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<K: Hash + Eq, V> DerefMut for Named<K, V> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl<K: Hash + Ord, V> Named<K, V> {
+    /// In the order of their names.
+    pub(crate) fn in_order(&self) -> BTreeMap<&K, &V> {
+        self.0.iter().collect()
+    }
+}
+
+impl<K: Hash + Ord + Serialize, V: Serialize> Serialize for Named<K, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.in_order().serialize(serializer)
+    }
+}
+
+impl<'de, K: Hash + Ord + Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for Named<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(BTreeMap::deserialize(deserializer)?.into_iter().collect()))
+    }
+}
