@@ -6,6 +6,7 @@
 //! `roster`: where they are found.
 
 mod roster;
+mod seen;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -23,7 +24,7 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::roster::Roster;
+use self::{roster::Roster, seen::Seen};
 use crate::{
     engines::EngineAsk,
     flow::{AssignmentId, Millis, Offer},
@@ -123,6 +124,12 @@ impl Host {
         self.warm.insert(at, module);
     }
 
+    /// Where it is seen, if it may audit.
+    fn seen(&self) -> Option<Subnet> {
+        let may_audit = self.connected && self.suspended.is_none() && self.trusted != Classes::default();
+        may_audit.then_some(self.subnet)
+    }
+
     fn has_room(&self, ahead_ms: u64) -> bool {
         self.connected && self.suspended.is_none() && self.in_flight() < self.window(ahead_ms)
     }
@@ -178,9 +185,9 @@ pub struct Fleet {
     engines: BTreeMap<EngineFingerprint, BTreeMap<OperatorId, u32>>,
     /// What connected, unsuspended hosts ask, and how many of them each.
     asks: BTreeMap<PriceTable, u32>,
-    /// Where connected, unsuspended hosts are seen.
+    /// Where those are seen that may audit.
     #[serde(default)]
-    subnets: BTreeMap<Subnet, BTreeSet<NodeId>>,
+    seen: Seen,
     suspended: BTreeMap<OperatorId, Suspension>,
     /// Where the next search for a host starts.
     cursor: Option<NodeId>,
@@ -270,10 +277,10 @@ impl Fleet {
         suiting.map(|engine| self.operators(engine.fingerprint)).max().unwrap_or(0)
     }
 
-    /// Connected, unsuspended hosts that are seen elsewhere.
+    /// Connected hosts that are seen elsewhere and whose results may be accepted alone in some class, where there are enough of them
+    /// to audit what is done here.
     pub fn elsewhere(&self, than: Subnet) -> impl Iterator<Item = (NodeId, &Host)> {
-        let nodes = self.subnets.iter().filter(move |(subnet, _)| **subnet != than).flat_map(|(_, nodes)| nodes);
-        nodes.filter_map(|node| Some((*node, self.get(*node)?)))
+        self.seen.elsewhere(than).filter_map(|node| Some((node, self.get(node)?)))
     }
 
     /// A host joins, or comes back with a new offer.
@@ -379,12 +386,17 @@ impl Fleet {
     /// In these classes the results of a host's operator may be accepted alone.
     pub fn trust(&mut self, node: NodeId, classes: Classes) {
         let Some(host) = self.hosts.get_mut(node).filter(|host| host.trusted != classes) else { return };
-        let is_roomy = host.is_roomy;
+        let (is_roomy, before) = (host.is_roomy, host.seen());
         for class in std::mem::replace(&mut host.trusted, classes).iter() {
             self.room_trusted.entry(class).or_default().remove(&node);
         }
         for class in host.trusted.iter().filter(|_| is_roomy) {
             self.room_trusted.entry(class).or_default().insert(node);
+        }
+        match (before, host.seen()) {
+            (None, Some(subnet)) => self.seen.insert(node, subnet),
+            (Some(subnet), None) => self.seen.remove(node, subnet),
+            (None, None) | (Some(_), Some(_)) => {}
         }
     }
 
@@ -417,8 +429,7 @@ impl Fleet {
         if let Some((engines, operator)) = self.counts(node) {
             let prices = self.get(node).map(|host| host.offer.prices.clone()).unwrap_or_default();
             *self.asks.entry(prices).or_default() += 1;
-            let subnet = self.get(node).map(|host| host.subnet).unwrap_or_default();
-            self.subnets.entry(subnet).or_default().insert(node);
+            self.get(node).and_then(Host::seen).into_iter().for_each(|subnet| self.seen.insert(node, subnet));
             for engine in engines {
                 *self.engines.entry(engine).or_default().entry(operator).or_default() += 1;
             }
@@ -436,13 +447,7 @@ impl Fleet {
                 self.asks.remove(prices);
             }
         }
-        let subnet = self.get(node).map(|host| host.subnet).unwrap_or_default();
-        if let Some(nodes) = self.subnets.get_mut(&subnet) {
-            nodes.remove(&node);
-            if nodes.is_empty() {
-                self.subnets.remove(&subnet);
-            }
-        }
+        self.get(node).and_then(Host::seen).into_iter().for_each(|subnet| self.seen.remove(node, subnet));
         for engine in engines {
             let Some(operators) = self.engines.get_mut(&engine) else { continue };
             if let Some(hosts) = operators.get_mut(&operator) {
@@ -491,12 +496,12 @@ impl Fleet {
     }
 
     /// Whether hosts are kept where they are seen.
-    pub fn subnets_are_kept(&self) -> bool {
-        let mut subnets: BTreeMap<Subnet, BTreeSet<NodeId>> = BTreeMap::new();
-        for (node, host) in self.hosts().filter(|(_, host)| host.connected && host.suspended.is_none()) {
-            subnets.entry(host.subnet).or_default().insert(node);
+    pub fn seen_is_kept(&self) -> bool {
+        let mut seen = Seen::default();
+        for (node, host) in self.hosts() {
+            host.seen().into_iter().for_each(|subnet| seen.insert(node, subnet));
         }
-        subnets == self.subnets
+        seen == self.seen
     }
 
     /// Whether the sets of hosts with room are those that follow from the hosts.

@@ -531,6 +531,7 @@ mod tests {
         for (node, subnet) in (1..).zip(subnets) {
             let (id, operator) = (NodeId([node; 32]), OperatorId([node; 32]));
             fleet.up(id, operator, cert(node, node), offer(ENGINE), subnet, 0);
+            fleet.trust(id, Classes::only(Class::Exact));
         }
         let (start, apart) = (NodeId([1; 32]), Some(subnets[0]));
         let (operators, quorum) = (&[OperatorId([1; 32])], 1);
@@ -542,7 +543,7 @@ mod tests {
         let vouched = Config { vouched: [OperatorId([2; 32])].into(), ..Config::default() };
         assert_eq!(pick(&need, &fleet, &vouched).map(|(node, _)| node), Some(NodeId([2; 32])), "the owner's own may");
         fleet.down(NodeId([3; 32]), 0);
-        assert_eq!((picked(&need, &fleet), fleet.subnets_are_kept()), (Some(2), true));
+        assert_eq!((picked(&need, &fleet), fleet.seen_is_kept()), (Some(2), true));
     }
 
     #[test]

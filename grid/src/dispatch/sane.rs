@@ -111,7 +111,7 @@ impl State {
             let trusted = self.reputation.classes(host.operator);
             holds("hosts are trusted as their operators are", &(node, &host.trusted), &(node, &trusted))?;
         }
-        holds("hosts are kept where they are seen", &self.fleet.subnets_are_kept(), &true)?;
+        holds("hosts are kept where they are seen", &self.fleet.seen_is_kept(), &true)?;
         holds("what hosts ask is counted", &self.fleet.asks_are_counted(), &true)?;
         holds("hosts with room are known", &self.fleet.misplaced(), &None)
     }
