@@ -258,6 +258,8 @@ impl Shard {
     /// one has voted, agrees or disagrees with.
     fn votes(&self, config: &Config) -> Few<Vote> {
         let mut votes = self.results(config);
+        // What was refuted in a trial is wrong, whoever signs it.
+        votes.retain(|vote| !self.lies.iter().any(|lie| lie.commitment() == vote.commitment));
         if !self.probers.is_empty() && !votes.iter().any(|vote| vote.referee) {
             votes.retain(|vote| !self.probers.contains(&vote.operator));
         }

@@ -188,6 +188,10 @@ pub(super) fn judge(state: &mut State, id: JobId, key: ShardKey, now: Millis, ef
     let Some(job) = state.jobs.get(&id) else { return };
     let Some(shard) = job.shard(key) else { return };
     match shard.verdict(&state.config) {
+        // What a trial is about to say of one of them is waited for: its end judges again.
+        Verdict::Accepted(_) | Verdict::Inconclusive if trial::is_awaited(shard, &state.config) => {
+            requeue(state, id, key, now);
+        }
         Verdict::Accepted(_) => accept(state, id, key, now, effects),
         verdict @ Verdict::Inconclusive => {
             let votes = shard.casts.len();

@@ -10,6 +10,7 @@
 //! - **Where it begins**: class `exact`, two results that both name their states, neither of a referee, and a referee is there.
 //! - **Withholding gains nothing**: a side that does not give the state, or gives another one than it signed, is not asked again.
 //!   Where neither does, or no side is right, a referee runs all of the task, as for a task without steps.
+//! - **Its end is waited for**: what comes in meanwhile is kept, and nothing is accepted before it, but what a referee has voted on.
 //! - **Nothing of a trial is paid**, and no order of it counts as an execution.
 //! - **Who lies together** is convicted of that, though they be refuted one after the other: what was refuted is remembered with the shard.
 
@@ -29,6 +30,7 @@ use super::{
     settle,
 };
 use crate::{
+    config::Config,
     flow::{AssignmentId, Attested, Checkpoint, Found, Millis, Until},
     place,
 };
@@ -55,6 +57,12 @@ impl Trial {
 /// Whether the shard waits for what comes of a trial.
 pub(super) fn is_under_way(shard: &Shard) -> bool {
     shard.trial.as_deref().is_some_and(Trial::is_under_way)
+}
+
+/// Whether nothing is accepted of the shard meanwhile: a referee's vote does not wait, but others may be those of liars who outnumber the
+/// one that the trial would show to be right.
+pub(super) fn is_awaited(shard: &Shard, config: &Config) -> bool {
+    is_under_way(shard) && !shard.casts.iter().any(|cast| config.vouched.contains(&cast.operator()))
 }
 
 /// Begins a trial, if the shard's results are of that kind and there has been none.

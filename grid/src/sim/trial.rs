@@ -7,7 +7,8 @@
 //! own keys, as they were sent: no other receipt of a run is signed. So the record of a trial is one that anybody could check, and each that
 //! is kept is checked.
 //!
-//! What has to hold: whoever a trial convicts has signed what is false, its record holds, and nothing of a trial is paid.
+//! What has to hold: whoever a trial convicts has signed what is false, its record holds, no lie is accepted while a trial is about it,
+//! and nothing of a trial is paid.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +28,7 @@ use super::{
     hosts::{Given, Stage},
     slab::Ticket,
     stepped::Trials,
-    work::Answer,
+    work::{self, Answer},
     world::{Happening, World},
 };
 use crate::{
@@ -207,11 +208,23 @@ impl World<'_> {
     }
 
     /// A shard has its result.
-    pub(super) fn overtaken(&mut self, job: JobId, shard: u32) {
-        let which = self.jobs.number(job).map(|number| (number, shard));
-        if which.is_some_and(|which| self.court.under_way.remove(&which).is_some()) {
-            self.trials().overtaken += 1;
+    pub(super) fn overtaken(&mut self, job: JobId, shard: u32) -> Result<(), Broken> {
+        let Some(number) = self.jobs.number(job) else { return Ok(()) };
+        if self.court.under_way.remove(&(number, shard)).is_none() {
+            return Ok(());
         }
+        self.trials().overtaken += 1;
+        let output = self
+            .state
+            .job(job)
+            .and_then(|job| job.work(registry::job::Stage::Map, shard))
+            .and_then(|(_, output)| output);
+        let is_steady = self.jobs.get(number).is_some_and(|work| !work.is_unsteady);
+        if is_steady && output.is_some_and(|output| work::answered(output) != Answer::TRUTH) {
+            let detail = format!("job {number}, shard {shard}");
+            return Err(self.broken("no lie is accepted while a trial is about it", detail));
+        }
+        Ok(())
     }
 
     /// Nothing more of a job goes to trial.

@@ -344,7 +344,7 @@ impl<'a> World<'a> {
                 }
                 Effect::Acknowledge { node, assignment } => self.drop_assignment(self.names.host(node), assignment),
                 Effect::Keep { job, shard, accused: None, record: Record::Accepted(record) } => {
-                    self.overtaken(job, shard.index);
+                    self.overtaken(job, shard.index)?;
                     self.accepted(job, shard.index, &record)?
                 }
                 Effect::Keep { job, shard, accused: Some(node), record } => {

@@ -307,3 +307,35 @@ fn colluders_that_are_refuted_one_after_the_other_lose_their_stakes_as_those_do_
     }
     assert!(together > 0 && alone > 0, "{together} together, {alone} alone");
 }
+
+#[test]
+fn a_majority_of_colluders_does_not_overtake_the_trial_that_is_about_its_lie() {
+    let conducts = [Conduct::Honest, Conduct::Honest, Conduct::Honest, Conduct::Colluder, Conduct::Colluder];
+    let mut world = grid(2, &conducts, 1);
+    for referee in 0..2 {
+        let node = world.hosts[referee].node();
+        world.feed(Event::HostDown { node });
+    }
+    let job = world.submit(b"a\n", |spec| spec.policy = Policy::Quorum(2));
+    // Those that have it take their time, and the third is asked too.
+    while !world.hosts[2..].iter().all(|host| host.inbox.len() == 1) {
+        world.now = world.state.next_timer().unwrap();
+        assert!(world.now < 80_000, "before their leases end");
+        world.feed(Event::Tick);
+    }
+    (0..2).for_each(|referee| world.join(referee));
+    (2..5).for_each(|stranger| world.answer(stranger));
+    assert_eq!((world.parts.len(), world.accepted.len()), (1, 0), "two of three say the same, and the trial is on");
+    // A referee that was to run the whole task cannot.
+    for referee in 0..2 {
+        while let Some(order) = world.hosts[referee].inbox.pop_front() {
+            let (node, fault) = (world.hosts[referee].node(), Fault::new("deadline", "too slow"));
+            world.feed(Event::Faulted { node, assignment: order.id, fault });
+        }
+    }
+    world.run();
+    assert!(is_right(&world, job));
+    assert!(is_suspended(&world, 3) && is_suspended(&world, 4) && !is_suspended(&world, 2));
+    assert_eq!(disputes(&world).len(), 2);
+    world.check_replay();
+}
