@@ -7,7 +7,7 @@
 //! - `t`: the worth of its work that was checked and held, [`Standing`](crate::reputation::Standing): what was paid for it, or would
 //!   have been at the least of the prices of those that signed it. Below `t0` it is a newcomer and decides nothing by itself; above, the second term falls as its record grows, so that who comes back under a new name
 //!   has bought little with the old one.
-//! - `S`: what it can lose, `v`: what this task is worth, `mu`: a margin. With the third term a lie does not pay, since
+//! - `S`: what it loses even if it lied alone and keeps its stake, `v`: what this task is worth, `mu`: a margin. With the third term a lie does not pay, since
 //!   `S d >= (1 - d) v` for `d = q (1 - f^m)`, the chance that one lie is caught.
 //! - `f`: the share of colluding work that is reckoned with, `m`: auditors of an audit. An auditor of them confirms the lie.
 //! - `q_min` holds for everybody, always.
@@ -43,7 +43,8 @@ pub struct AuditConfig {
     pub margin_ppm: u32,
     /// `m`: further operators that an audit asks.
     pub auditors: u8,
-    /// Part of `S` that no ledger knows of: what being expelled costs an operator, in micro-credits.
+    /// Part of `S` that no ledger knows of: what being expelled costs an operator besides what it has earned, since it had to work for its
+    /// standing; in micro-credits.
     pub stake_micro: u64,
     /// Distinct operators that have to agree where none has standing.
     pub newcomers_quorum: u8,

@@ -23,7 +23,7 @@
 //! - **Settlement.** A payment lies in the operator's earned account until the audit window is over, longer where its shard
 //!   is contested. Those of a job that are due at about the same time are one posting: there are as many payments as
 //!   executions. Stake that is withdrawn lies unbonding for at least as long. Both, with the stake, are what the operator
-//!   can lose ([`Ledger::at_risk`]), which is S in the formula for the audit rate.
+//!   can lose ([`Ledger::at_risk`]). What of that it loses even if it lied alone ([`Ledger::unsettled`]) counts in the audit rate.
 //! - **Expulsion** follows a [`Conviction`]: a record in class `exact` whose signatures were checked. Unsettled payments go
 //!   back whole to those who paid them, since nobody pays for the work of a liar, and the operator is paid no more. It keeps its
 //!   stake: one wrong result of one operator may be broken hardware, and a fault is not fraud.

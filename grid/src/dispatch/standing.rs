@@ -111,7 +111,7 @@ pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
         (u64::MAX, u64::MAX)
     } else {
         let standing = state.reputation.standing(operator, class);
-        let at_risk = config.stake_micro.saturating_add(state.ledger.at_risk(operator).micro());
+        let at_risk = config.stake_micro.saturating_add(state.ledger.unsettled(operator).micro());
         (standing.checked_micro(now, config.half_life_ms), at_risk)
     };
     // What a lie about it gains is what it is worth.

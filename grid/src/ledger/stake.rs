@@ -134,6 +134,13 @@ impl Ledger {
         self.books.at_risk(operator).into_iter().fold(Credits::ZERO, |sum, part| sum.plus(part).unwrap_or(Credits::MAX))
     }
 
+    /// What of that it loses in any case when it is convicted: what it has earned and is not settled. Who signs alone what is wrong keeps
+    /// its stake.
+    pub fn unsettled(&self, operator: OperatorId) -> Credits {
+        let [.., earned] = self.books.at_risk(operator);
+        earned
+    }
+
     /// Takes from a convicted operator what it has earned and is not settled: it is paid no more and may not stake again.
     /// Its orders keep their holds until they are released. Says how much went back.
     ///

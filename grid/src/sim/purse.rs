@@ -19,7 +19,6 @@ use serde::Serialize;
 
 use super::{Options, check::Broken, world::World};
 use crate::{
-    audit::AuditConfig,
     dispatch::Event,
     flow::{Millis, Payer},
     ledger::{Account, Cause, Entry, Holder, Invoice, Posting, Standing},
@@ -72,12 +71,6 @@ pub(super) struct Till {
 pub(super) fn prices(options: &Options) -> PriceTable {
     let giga_fuel_micro = if options.stake_tasks > 0 { MICRO_PER_CREDIT } else { 0 };
     PriceTable { giga_fuel_micro, ..PriceTable::default() }
-}
-
-/// The machine's own parameters: where stakes are in the ledger, nothing else is at risk.
-pub(super) fn audit(options: &Options) -> AuditConfig {
-    let audit = options.config.audit;
-    if options.stake_tasks > 0 { AuditConfig { stake_micro: 0, ..audit } } else { audit }
 }
 
 /// How many credits a task costs.

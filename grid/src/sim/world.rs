@@ -13,7 +13,7 @@ use super::{
     check::Broken,
     hosts::{Given, Host},
     names::{Kind, Names},
-    purse::{self, Till},
+    purse::Till,
     random::Random,
     report::Tally,
     slab::{Slab, Ticket},
@@ -210,9 +210,7 @@ impl<'a> World<'a> {
             }
         }
         let vouched = (0..options.vouched).map(|number| self.operators[number as usize].id).collect();
-        let audit = purse::audit(options);
-        let config =
-            Config { vouched, audit, finished_jobs_max: 64, finished_shards_max: 20_000, ..options.config.clone() };
+        let config = Config { vouched, finished_jobs_max: 64, finished_shards_max: 20_000, ..options.config.clone() };
         self.state = State::with_standings(config, standings);
     }
 
