@@ -17,7 +17,7 @@
 //! - `settle`: receipts and faults come in.
 //! - `trial`: two results differ, and a referee runs the segment in which they part.
 //! - `history`: what that does to an operator's standing is said, with its evidence.
-//! - `standing`: audits are drawn, newcomers show what they are worth, who is caught loses what stood on its word alone.
+//! - `standing`: audits are drawn, newcomers show what they are worth, who is caught loses what stood on its word alone (`unchecked`).
 //! - `timers`: leases, stragglers, back-offs, deadlines, lost hosts.
 //! - `view`: what may be asked of the machine.
 //! - `sane`: what holds of it at every time.
@@ -35,6 +35,7 @@ mod standing;
 mod tests;
 mod timers;
 mod trial;
+mod unchecked;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
