@@ -17,7 +17,7 @@
 //! - `settle`: receipts and faults come in.
 //! - `trial`: two results differ, and a referee runs the segment in which they part.
 //! - `history`: what that does to an operator's standing is said, with its evidence.
-//! - `standing`: audits are drawn, newcomers show what they are worth, who is caught loses what stood on its word alone.
+//! - `standing`: audits are drawn, newcomers show what they are worth, who is caught loses what stood on its word alone (`unchecked`).
 //! - `timers`: leases, stragglers, back-offs, deadlines, lost hosts.
 //! - `unsteady`: modules of which nobody reproduced a result.
 //! - `view`: what may be asked of the machine.
@@ -36,6 +36,7 @@ mod standing;
 mod tests;
 mod timers;
 mod trial;
+mod unchecked;
 mod unsteady;
 mod view;
 

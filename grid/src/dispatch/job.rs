@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     checkpoint::Kept,
     trial::{self, Trial},
+    unchecked::Unchecked,
 };
 use crate::{
     config::Config,
@@ -409,7 +410,7 @@ pub struct Job {
     #[serde(default)]
     disputed: BTreeSet<ShardKey>,
     /// Accepted results, until the job ends, that one operator alone stands for, whatever newcomers have repeated of them.
-    pub(super) unchecked: BTreeSet<(OperatorId, ShardKey)>,
+    pub(super) unchecked: Unchecked,
 }
 
 impl Job {
@@ -435,7 +436,7 @@ impl Job {
             fresh: (0..count).map(|index| ShardKey { stage: Stage::Map, index }).collect(),
             partial: BTreeSet::new(),
             disputed: BTreeSet::new(),
-            unchecked: BTreeSet::new(),
+            unchecked: Unchecked::default(),
         }
     }
 
@@ -536,12 +537,6 @@ impl Job {
     /// shards are finished rather than begun.
     pub(super) fn queued(&self, max: usize) -> impl Iterator<Item = ShardKey> {
         [&self.disputed, &self.partial, &self.fresh].into_iter().flat_map(move |queue| queue.iter().take(max)).copied()
-    }
-
-    /// The results that this operator alone stands for.
-    pub(super) fn unchecked_of(&self, operator: OperatorId) -> impl Iterator<Item = ShardKey> {
-        let first = (operator, ShardKey { stage: Stage::Map, index: 0 });
-        self.unchecked.range(first..).take_while(move |(other, _)| *other == operator).map(|(_, key)| *key)
     }
 
     /// Whether the shard is queued since its results differ.

@@ -64,7 +64,7 @@ impl State {
             let mut unchecked: BTreeSet<(OperatorId, ShardKey)> = BTreeSet::new();
             let open = job.shards().filter(|_| !job.phase.is_ended());
             unchecked.extend(open.filter_map(|(key, shard)| Some((shard.sole_supporter()?, key))));
-            holds("results that one operator stands for are known", &job.unchecked, &unchecked)?;
+            holds("results that one operator stands for are known", &job.unchecked.iter().collect(), &unchecked)?;
         }
         for (id, job) in self.jobs.iter().filter(|(_, job)| !job.phase.is_ended()) {
             let accepted = job.shards().filter(|(key, shard)| key.stage == Stage::Map && shard.accepted.is_some());

@@ -137,7 +137,7 @@ pub(super) fn accepted(state: &mut State, id: JobId, key: ShardKey, now: Millis,
     let alone = shard.sole_supporter();
     let witnesses = if shard.sole_witness().is_some() { BTreeSet::new() } else { shard.witnesses() };
     if let (Some(operator), Some(job)) = (alone, state.jobs.get_mut(&id)) {
-        job.unchecked.insert((operator, key));
+        job.unchecked.insert(operator, key);
     }
     witnesses.into_iter().for_each(|operator| confirm(state, (id, key), operator, now, effects));
     if class == Class::Exact && key.stage == Stage::Map {
@@ -319,7 +319,7 @@ fn withdraw(state: &mut State, id: JobId, key: ShardKey, effects: &mut Vec<Effec
         effects.push(Effect::Notify { job: id, notice: Notice::Withdrawn { shard } });
     }
     if let Some(operator) = alone {
-        job.unchecked.remove(&(operator, key));
+        job.unchecked.remove(operator, key);
     }
 }
 
@@ -328,7 +328,7 @@ pub(super) fn void(state: &mut State, operator: OperatorId, now: Millis, effects
     state.reputation.forget(operator);
     state.qualification.disputes.remove(&operator);
     sort_all_of(state, operator);
-    let alone = state.jobs.iter().flat_map(|(id, job)| job.unchecked_of(operator).map(|key| (*id, key)));
+    let alone = state.jobs.iter().flat_map(|(id, job)| job.unchecked.of(operator).map(|key| (*id, key)));
     let alone: Vec<(JobId, ShardKey)> = alone.collect();
     for (id, key) in alone {
         let is_mapping = state.jobs.get(&id).is_some_and(|job| job.phase == Phase::Mapping);

@@ -16,7 +16,10 @@ use super::{
     Options, purse,
     random::{Random, mix},
 };
-use crate::flow::{Millis, Plan, PlannedShard, Slice};
+use crate::{
+    few::Few,
+    flow::{Millis, Plan, PlannedShard, Slice},
+};
 
 /// What a host signs in the end about a task; 0 is the truth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +61,7 @@ pub(super) struct Task {
     /// What was signed first, for who copies.
     pub(super) leaked: Option<Answer>,
     /// Who signed what, by operator, as far as it reached the coordinator.
-    pub(super) votes: Vec<(u32, Answer)>,
+    pub(super) votes: Few<(u32, Answer)>,
     /// When it was first given to a host.
     pub(super) ordered_ms: Option<Millis>,
     /// What stands, and since when.
@@ -115,7 +118,7 @@ pub(super) fn submit(
         ring_lies: false,
         ring_is_honest: false,
         leaked: None,
-        votes: Vec::new(),
+        votes: Few::default(),
         ordered_ms: None,
         stands: None,
     });

@@ -48,7 +48,7 @@ fn is_right(world: &World, job: JobId) -> bool {
 
 /// Who stands alone for a result, once for each.
 fn unchecked(state: &State) -> impl Iterator<Item = OperatorId> {
-    state.jobs.values().flat_map(|job| &job.unchecked).map(|(operator, _)| *operator)
+    state.jobs.values().flat_map(|job| job.unchecked.iter()).map(|(operator, _)| operator)
 }
 
 /// Goes on after all jobs have ended, until there is nothing left to do.
