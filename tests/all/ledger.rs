@@ -200,6 +200,8 @@ async fn what_nobody_reproduced_is_shown_with_its_receipts_and_paid_by_a_bill_th
     let id = job.to_string();
     let nodes: Vec<HostAnswer> = cluster.client.get("/v1/nodes").await.unwrap();
     assert!(nodes.iter().all(|node| node.suspended.is_none()), "nobody is accused");
+    let metrics = cluster.client.text("/metrics").await.unwrap();
+    assert!(metrics.contains("quorate_records_total{kind=\"inconclusive\"} 1"), "{metrics}");
 
     let [bill, receipts, log] = ["bill.json", "receipts", "job.log"].map(|name| scratch.path().join(name));
     let [bill, receipts, log] = [&bill, &receipts, &log].map(|path| path.to_str().unwrap());

@@ -17,7 +17,7 @@ use super::{
     Metrics, SECONDS,
     family::{BlobMetrics, OTHER, Words, counter, gauge, level},
     register,
-    words::{ACCEPTANCES, DEVICES, EVENTS, FAULTS, METHODS, OUTCOMES, PHASES, ROUTES, STATUSES},
+    words::{ACCEPTANCES, DEVICES, EVENTS, FAULTS, METHODS, OUTCOMES, PHASES, RECORDS, ROUTES, STATUSES},
 };
 
 /// Upper bounds of the events in one commit.
@@ -123,7 +123,7 @@ impl CoordinatorMetrics {
             ),
             fuel: counter(of, "quorate_receipts_fuel_total", "Fuel that receipts claim, each execution for itself."),
             faults: words("quorate_faults_total", "Executions that gave no result.", "fault", FAULTS),
-            records: words("quorate_records_total", "Records kept.", "kind", &["accepted", "evidence"]),
+            records: words("quorate_records_total", "Records kept.", "kind", RECORDS),
             task_seconds: register(of, Histogram::with_opts(task_seconds)),
             shard_executions: register(of, Histogram::with_opts(executions)),
             jobs_open: gauge(of, "quorate_jobs_open", "Jobs that have not ended."),

@@ -44,6 +44,9 @@ pub(super) const EVENTS: &[&str] = &[
     "host_down",
     "receipt",
     "faulted",
+    "checkpoint",
+    "parted",
+    "found",
     "concatenated",
     "broken",
     "cancelled",
@@ -51,6 +54,8 @@ pub(super) const EVENTS: &[&str] = &[
     "histories_begin",
     "tick",
 ];
+/// Kinds of records, see `registry::receipt::Record`.
+pub(super) const RECORDS: &[&str] = &["accepted", "evidence", "dispute", "inconclusive"];
 pub(super) const OUTCOMES: &[&str] = &["ok", "exit", "trap", "fuel_out", "memory_out", "output_out"];
 /// Words of faults: those of `sandbox::HostFault`, of the compiler, of the dispatch, and of the worker.
 pub(super) const FAULTS: &[&str] = &[
@@ -83,6 +88,11 @@ pub(super) const FAULTS: &[&str] = &[
     "compiler_failed",
     "evicted",
     "input_hash",
+    "snapshot",
+    "state_missing",
+    "record_missing",
+    "record_wrong",
+    "evicted",
     "no_input",
     "output_limit",
     "output_missing",
