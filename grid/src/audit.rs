@@ -57,6 +57,7 @@ pub struct AuditConfig {
     /// Time in which standing halves.
     pub half_life_ms: u64,
     /// What a result is worth that nobody pays for, in micro-credits: for standing, and as what a lie about it gains.
+    #[serde(skip_serializing_if = "registry::reputation::is_usual")]
     pub free_task_micro: u64,
 }
 

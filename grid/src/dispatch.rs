@@ -116,7 +116,7 @@ pub enum Event {
         /// What it offers.
         offer: Offer,
         /// Where its connection comes from.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Subnet::is_relayed")]
         subnet: Subnet,
         /// Assignments that it still works on or has results of.
         holding: Vec<AssignmentId>,
@@ -380,7 +380,7 @@ pub struct State {
     assignments: u64,
     ledger: Ledger,
     /// Modules of which nobody reproduced a result.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
     unsteady: Marks,
     /// Whether changes of standings are said: see [`Event::HistoriesBegin`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -30,6 +30,29 @@ impl<T> Few<T> {
         };
     }
 
+    /// Puts an item before the one that is there.
+    pub(crate) fn insert(&mut self, at: usize, item: T) {
+        match self {
+            Self::More(items) => items.insert(at.min(items.len()), item),
+            Self::None => *self = Self::One(item),
+            Self::One(_) => {
+                self.push(item);
+                if at == 0 {
+                    self.reverse();
+                }
+            }
+        }
+    }
+
+    /// Takes the item that is there away.
+    pub(crate) fn remove(&mut self, at: usize) {
+        match self {
+            Self::More(items) if at < items.len() => _ = items.remove(at),
+            Self::One(_) if at == 0 => *self = Self::None,
+            Self::None | Self::One(_) | Self::More(_) => {}
+        }
+    }
+
     /// Keeps the items of which this holds.
     pub(crate) fn retain(&mut self, mut holds: impl FnMut(&T) -> bool) {
         match self {

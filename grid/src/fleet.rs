@@ -73,7 +73,7 @@ pub struct Host {
     /// What it offers, which many others may offer too.
     pub offer: Arc<Offer>,
     /// Where it is seen.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Subnet::is_relayed")]
     pub subnet: Subnet,
     /// Whether it is connected.
     pub connected: bool,
@@ -125,9 +125,9 @@ impl Host {
     }
 
     /// Where it is seen, if it may audit.
-    fn seen(&self) -> Option<Subnet> {
+    fn seen(&self) -> Option<(OperatorId, Subnet)> {
         let may_audit = self.connected && self.suspended.is_none() && self.trusted != Classes::default();
-        may_audit.then_some(self.subnet)
+        may_audit.then_some((self.operator, self.subnet))
     }
 
     fn has_room(&self, ahead_ms: u64) -> bool {
@@ -186,7 +186,7 @@ pub struct Fleet {
     /// What connected, unsuspended hosts ask, and how many of them each.
     asks: BTreeMap<PriceTable, u32>,
     /// Where those are seen that may audit.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Seen::is_empty")]
     seen: Seen,
     suspended: BTreeMap<OperatorId, Suspension>,
     /// Where the next search for a host starts.
@@ -394,8 +394,8 @@ impl Fleet {
             self.room_trusted.entry(class).or_default().insert(node);
         }
         match (before, host.seen()) {
-            (None, Some(subnet)) => self.seen.insert(node, subnet),
-            (Some(subnet), None) => self.seen.remove(node, subnet),
+            (None, Some((operator, subnet))) => self.seen.insert(node, operator, subnet),
+            (Some((operator, subnet)), None) => self.seen.remove(node, operator, subnet),
             (None, None) | (Some(_), Some(_)) => {}
         }
     }
@@ -429,7 +429,7 @@ impl Fleet {
         if let Some((engines, operator)) = self.counts(node) {
             let prices = self.get(node).map(|host| host.offer.prices.clone()).unwrap_or_default();
             *self.asks.entry(prices).or_default() += 1;
-            self.get(node).and_then(Host::seen).into_iter().for_each(|subnet| self.seen.insert(node, subnet));
+            self.see(node);
             for engine in engines {
                 *self.engines.entry(engine).or_default().entry(operator).or_default() += 1;
             }
@@ -447,7 +447,7 @@ impl Fleet {
                 self.asks.remove(prices);
             }
         }
-        self.get(node).and_then(Host::seen).into_iter().for_each(|subnet| self.seen.remove(node, subnet));
+        self.unsee(node);
         for engine in engines {
             let Some(operators) = self.engines.get_mut(&engine) else { continue };
             if let Some(hosts) = operators.get_mut(&operator) {
@@ -459,6 +459,18 @@ impl Fleet {
             if operators.is_empty() {
                 self.engines.remove(&engine);
             }
+        }
+    }
+
+    fn see(&mut self, node: NodeId) {
+        if let Some((operator, subnet)) = self.get(node).and_then(Host::seen) {
+            self.seen.insert(node, operator, subnet);
+        }
+    }
+
+    fn unsee(&mut self, node: NodeId) {
+        if let Some((operator, subnet)) = self.get(node).and_then(Host::seen) {
+            self.seen.remove(node, operator, subnet);
         }
     }
 
@@ -499,7 +511,7 @@ impl Fleet {
     pub fn seen_is_kept(&self) -> bool {
         let mut seen = Seen::default();
         for (node, host) in self.hosts() {
-            host.seen().into_iter().for_each(|subnet| seen.insert(node, subnet));
+            host.seen().into_iter().for_each(|(operator, subnet)| seen.insert(node, operator, subnet));
         }
         seen == self.seen
     }

@@ -6,31 +6,56 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    hash::{BuildHasherDefault, Hash, Hasher},
+    hash::{BuildHasher, Hash, Hasher, RandomState},
     ops::{Deref, DerefMut},
+    sync::OnceLock,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Names are keys, as good as random: their first bytes are the hash. Nothing is decided by the order that follows from it.
-#[derive(Debug, Default)]
-pub(crate) struct Head(u64);
+/// Names are keys, as good as random unless somebody has chosen them: their first bytes are the hash, mixed with a number that nobody
+/// knows. It is another one in each process, and nothing is decided by the order that follows from it.
+#[derive(Debug)]
+pub(crate) struct Head {
+    seed: u64,
+    hash: u64,
+}
 
 impl Hasher for Head {
     fn write(&mut self, bytes: &[u8]) {
         if let Some(head) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*head);
+            let product = u128::from(u64::from_le_bytes(*head) ^ self.seed) * u128::from(self.seed | 1);
+            self.hash = (product >> 64) as u64 ^ product as u64;
         }
     }
 
     fn finish(&self) -> u64 {
-        self.0
+        self.hash
+    }
+}
+
+/// Makes hashes with the number of this process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seed(u64);
+
+impl Default for Seed {
+    fn default() -> Self {
+        static SEED: OnceLock<u64> = OnceLock::new();
+        Self(*SEED.get_or_init(|| RandomState::new().hash_one(0)))
+    }
+}
+
+impl BuildHasher for Seed {
+    type Hasher = Head;
+
+    fn build_hasher(&self) -> Head {
+        Head { seed: self.0, hash: 0 }
     }
 }
 
 /// Such values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Named<K: Hash + Eq, V>(HashMap<K, V, BuildHasherDefault<Head>>);
+pub(crate) struct Named<K: Hash + Eq, V>(HashMap<K, V, Seed>);
 
 impl<K: Hash + Eq, V> Default for Named<K, V> {
     fn default() -> Self {
@@ -39,7 +64,7 @@ impl<K: Hash + Eq, V> Default for Named<K, V> {
 }
 
 impl<K: Hash + Eq, V> Deref for Named<K, V> {
-    type Target = HashMap<K, V, BuildHasherDefault<Head>>;
+    type Target = HashMap<K, V, Seed>;
 
     fn deref(&self) -> &Self::Target {
         &self.0

@@ -9,7 +9,7 @@ use registry::{
     job::{Class, Limits},
     price::PriceTable,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     config::Config,
@@ -50,7 +50,7 @@ pub struct Need<'a> {
 }
 
 /// Who is to audit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Auditor {
     /// The search starts after this node, as it was drawn.
     pub start: NodeId,
@@ -526,7 +526,7 @@ mod tests {
     #[test]
     fn an_auditor_elsewhere_is_waited_for_and_nobody_waits_for_one_that_is_not_there() {
         let limits = Limits::default();
-        let subnets = [7, 7, 8].map(|site| Subnet::V4([203, 0, site]));
+        let subnets = [7, 7, 8, 8].map(|site| Subnet::V4([203, 0, site]));
         let mut fleet = Fleet::new(50);
         for (node, subnet) in (1..).zip(subnets) {
             let (id, operator) = (NodeId([node; 32]), OperatorId([node; 32]));
@@ -539,11 +539,12 @@ mod tests {
         assert_eq!(picked(&need, &fleet), Some(3));
         assert_eq!(reason(&need, &fleet, 2), Some(Reason::SameSubnet { subnet: subnets[0] }));
         fleet.take(NodeId([3; 32]), AssignmentId(1));
+        fleet.take(NodeId([4; 32]), AssignmentId(2));
         assert_eq!(picked(&need, &fleet), None);
         let vouched = Config { vouched: [OperatorId([2; 32])].into(), ..Config::default() };
         assert_eq!(pick(&need, &fleet, &vouched).map(|(node, _)| node), Some(NodeId([2; 32])), "the owner's own may");
         fleet.down(NodeId([3; 32]), 0);
-        assert_eq!((picked(&need, &fleet), fleet.seen_is_kept()), (Some(2), true));
+        assert_eq!((picked(&need, &fleet), fleet.seen_is_kept()), (Some(2), true), "one operator of three is too few");
     }
 
     #[test]

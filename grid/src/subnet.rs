@@ -21,6 +21,13 @@ pub enum Subnet {
     V6([u8; 6]),
 }
 
+impl Subnet {
+    /// Whether it says nothing of where a host is.
+    pub fn is_relayed(&self) -> bool {
+        *self == Self::Relayed
+    }
+}
+
 impl From<IpAddr> for Subnet {
     fn from(addr: IpAddr) -> Self {
         match addr.to_canonical() {

@@ -43,7 +43,8 @@ const fn free_task_micro() -> u64 {
     FREE_TASK_MICRO
 }
 
-fn is_usual(free_task_micro: &u64) -> bool {
+/// Whether the grid's owner says nothing else of what a result is worth that nobody pays for.
+pub fn is_usual(free_task_micro: &u64) -> bool {
     *free_task_micro == FREE_TASK_MICRO
 }
 

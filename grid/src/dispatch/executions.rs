@@ -12,7 +12,10 @@ use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{checkpoint::Kept, job::ShardKey, timers::OfExecution};
-use crate::flow::{AssignmentId, Millis, Until};
+use crate::{
+    flow::{AssignmentId, Millis, Until},
+    subnet::Subnet,
+};
 
 /// One execution that is under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,9 @@ pub(super) struct Open {
     pub(super) lease_until: Millis,
     /// Its entry among the timers.
     pub(super) timer: (Millis, OfExecution),
+    /// Where the host was seen then.
+    #[serde(default, skip_serializing_if = "Subnet::is_relayed")]
+    pub(super) subnet: Subnet,
     /// It takes so long that another host is asked too.
     pub(super) straggling: bool,
     /// It repeats a result that stands, to show what its operator is worth.

@@ -25,6 +25,7 @@ use crate::{
     fleet::Host,
     flow::{AssignmentId, Attested, Fault, Millis, Part, Plan, PlannedShard, Slice, Verdict, Vote},
     place::{self, Among, Auditor, Need, Reason},
+    subnet::Subnet,
     verify,
 };
 
@@ -101,6 +102,13 @@ pub(super) struct Summary {
     pub(super) commitment: Commitment,
     /// Whether it ran models.
     pub(super) inferred: bool,
+    /// What it asked, in micro-credits.
+    #[serde(default, skip_serializing_if = "is_free")]
+    pub(super) price_micro: u64,
+}
+
+fn is_free(price_micro: &u64) -> bool {
+    *price_micro == 0
 }
 
 impl Cast {
@@ -141,6 +149,13 @@ impl Cast {
         }
     }
 
+    pub(super) fn price_micro(&self) -> u64 {
+        match self {
+            Self::Receipt { receipt, .. } => receipt.receipt().price_micro,
+            Self::Summary(summary) => summary.price_micro,
+        }
+    }
+
     pub(super) fn commitment(&self) -> Commitment {
         match self {
             Self::Receipt { receipt, .. } => receipt.commitment(),
@@ -163,9 +178,12 @@ pub(super) struct Shard {
     /// What was drawn for its first receipt, where results are audited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) drawn: Option<Drawn>,
-    /// Who is to audit its first result.
+    /// Where the search for its auditor starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) auditor: Option<Box<Auditor>>,
+    pub(super) auditor: Option<Box<NodeId>>,
+    /// Where its auditor is not to be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) apart: Option<Subnet>,
     /// Executions under way by newcomers that repeat its accepted result.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub(super) probes: Seldom<(AssignmentId, OperatorId)>,
@@ -216,6 +234,7 @@ impl Shard {
             asked: quorum,
             drawn: None,
             auditor: None,
+            apart: None,
             probes: Seldom::default(),
             probers: Seldom::default(),
             attempts: 0,
@@ -296,10 +315,7 @@ impl Shard {
     /// What those ask whose receipts agree with the accepted result, in micro-credits.
     pub(super) fn agreed_prices(&self) -> impl Iterator<Item = u64> {
         let truth = self.accepted.as_ref().map(|(commitment, _)| *commitment);
-        self.casts.iter().filter_map(move |cast| match cast {
-            Cast::Receipt { receipt, .. } if Some(cast.commitment()) == truth => Some(receipt.receipt().price_micro),
-            Cast::Receipt { .. } | Cast::Summary { .. } => None,
-        })
+        self.casts.iter().filter(move |cast| Some(cast.commitment()) == truth).map(Cast::price_micro)
     }
 
     /// Operators that stand for the accepted result.
@@ -360,6 +376,7 @@ impl Shard {
                 engine: cast.engine(),
                 commitment: cast.commitment(),
                 inferred: cast.inferred(),
+                price_micro: cast.price_micro(),
             }));
         }
     }
@@ -367,6 +384,7 @@ impl Shard {
     /// Nothing of it is known any more: it is run as if for the first time.
     pub(super) fn restart(&mut self, quorum: u8) {
         (self.accepted, self.engine, self.drawn, self.auditor) = (None, None, None, None);
+        self.apart = None;
         (self.kept, self.trial) = (None, None);
         self.quorum = quorum;
         self.casts.clear();
@@ -499,7 +517,7 @@ impl Job {
             faulted: &shard.faulted,
             among: Among::All,
             budget: Credits::ZERO,
-            auditor: shard.auditor.as_deref().copied(),
+            auditor: shard.auditor.as_deref().map(|start| Auditor { start: *start, apart: shard.apart }),
         }
     }
 

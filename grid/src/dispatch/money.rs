@@ -88,7 +88,9 @@ pub(super) fn judged(state: &mut State, id: JobId, key: ShardKey, verdict: Verdi
         if !ledger.is_held(id, assignment) {
             continue;
         }
-        let paid = Payable::of(verdict, receipt, output).is_ok_and(|payable| ledger.pay(&payable, now).is_ok());
+        let is_refuted = shard.lies.iter().any(|lie| lie.commitment() == receipt.commitment());
+        let paid =
+            !is_refuted && Payable::of(verdict, receipt, output).is_ok_and(|payable| ledger.pay(&payable, now).is_ok());
         if !paid {
             let _no_hold = ledger.release(id, assignment, now);
         }

@@ -149,7 +149,7 @@ pub(super) fn order(
     now: Millis,
     effects: &mut Vec<Effect>,
 ) {
-    let Some(operator) = state.fleet.get(node).map(|host| host.operator) else { return };
+    let Some((operator, subnet)) = state.fleet.get(node).map(|host| (host.operator, host.subnet)) else { return };
     let (until, from, kept) = match piece {
         Piece::Work => {
             let kept = checkpoint::inherit(state, (id, key), operator, engine);
@@ -203,6 +203,7 @@ pub(super) fn order(
         since: now,
         lease_until,
         timer,
+        subnet,
         straggling: false,
         probe,
         until,

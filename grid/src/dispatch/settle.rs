@@ -125,7 +125,7 @@ pub(super) fn receipt(
         return;
     }
     shard.casts.push(cast);
-    standing::draw(state, open.job, open.shard, now);
+    standing::draw(state, &open, now);
     // Accepting a shard closed its other executions, so this one's shard is still undecided.
     judge(state, open.job, open.shard, now, effects);
 }
@@ -327,7 +327,8 @@ pub(super) fn compare(
     history::refuted(state, (id, key), &receipt, right.as_ref(), now, effects);
     if let Some(truth) = &right {
         let mut lie = Lie { receipt: &receipt, truth, auditor, is_shared };
-        lie.is_shared |= trial::was_told_before(state, (id, key), &lie, now);
+        let shard = state.jobs.get(&id).and_then(|job| job.shard(key));
+        lie.is_shared |= shard.is_some_and(|shard| trial::was_told_before(shard, &receipt));
         money::convict(state, &lie, now);
     }
     expel(state, (id, info), receipt.receipt(), now, effects);

@@ -33,7 +33,7 @@ use crate::{
     engines::EngineAsk,
     fleet,
     flow::{Millis, Verdict},
-    place::{self, Among, Auditor, Need},
+    place::{self, Among, Need},
 };
 
 /// How newcomers come to standing.
@@ -99,7 +99,8 @@ fn sort_all_of(state: &mut State, operator: OperatorId) {
 }
 
 /// Draws whether the shard's first result is audited.
-pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
+pub(super) fn draw(state: &mut State, open: &Open, now: Millis) {
+    let (id, key) = (open.job, open.shard);
     let Some(job) = state.jobs.get_mut(&id).filter(|job| job.audits()) else { return };
     let (class, secret) = (job.spec.class, job.secret);
     let Some(shard) = job.shard_mut(key).filter(|shard| shard.quorum == 1 && shard.drawn.is_none()) else { return };
@@ -117,15 +118,16 @@ pub(super) fn draw(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
     // What a lie about it gains is what it is worth.
     let gain = config.rules().value_micro(receipt.receipt().price_micro);
     let rate_ppm = rate_ppm(config, checked, at_risk, gain);
-    let (receipt, node) = (receipt.id(), receipt.receipt().node);
+    let receipt = receipt.id();
     let drawn = audit::draw(&secret, receipt, id);
     shard.drawn = Some(Drawn { receipt, rate_ppm });
     if drawn.audits(rate_ppm) {
         // Who has it already was not drawn: a host could hold its answer back until an accomplice is asked in its place.
         let before = u8::try_from(shard.open.len()).unwrap_or(u8::MAX);
         shard.quorum = config.auditors.saturating_add(1).saturating_add(before);
-        let seen = state.fleet.get(node).map(|host| host.subnet);
-        shard.auditor = Some(Box::new(Auditor { start: drawn.auditor(), apart: seen.filter(|_| !is_vouched) }));
+        shard.auditor = Some(Box::new(drawn.auditor()));
+        // Where it was when it was asked: it could go elsewhere until it answers, to be audited by others.
+        shard.apart = (!is_vouched).then_some(open.subnet);
     }
 }
 

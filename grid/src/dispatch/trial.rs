@@ -12,7 +12,8 @@
 //!   Where neither does, or no side is right, a referee runs all of the task, as for a task without steps.
 //! - **Its end is waited for**: what comes in meanwhile is kept, and nothing is accepted before it, but what a referee has voted on.
 //! - **Nothing of a trial is paid**, and no order of it counts as an execution.
-//! - **Who lies together** is convicted of that, though they be refuted one after the other: what was refuted is remembered with the shard.
+//! - **Who lies together** is convicted of that, though they be refuted one after the other: what was refuted is remembered with the shard, and
+//!   nobody who was refuted before loses more by what is signed afterwards.
 
 use registry::{
     dispute::{Dispute, End, Parting, Side},
@@ -264,6 +265,12 @@ fn conclude(state: &mut State, id: JobId, key: ShardKey, dispute: Dispute, now: 
     let Some(shard) = job.shard_mut(key) else { return };
     let attested = |of: &Receipt| cast_of(shard, AssignmentId(of.nonce)).map(|(receipt, _)| receipt.clone());
     let (truth, lie) = (attested(&right), attested(&wrong));
+    // Who has signed the same by now did not know that it would be refuted.
+    let told_by_others = lie.as_ref().is_some_and(|lie| {
+        let casts =
+            shard.casts.iter().any(|cast| cast.commitment() == lie.commitment() && cast.operator() != wrong.operator);
+        casts || was_told_before(shard, lie)
+    });
     shard.casts.retain(|cast| cast.assignment() != Some(AssignmentId(wrong.nonce)));
     shard.probers.retain(|operator| *operator != wrong.operator);
     // Another dispute of the shard may be settled in the same way; where there is a third, a referee runs all of it and ends it.
@@ -279,9 +286,7 @@ fn conclude(state: &mut State, id: JobId, key: ShardKey, dispute: Dispute, now: 
     if let (Some(truth), Some(lie)) = (truth, lie) {
         history::refuted(state, (id, key), &lie, Some(&truth), now, effects);
         let auditor = audits.then_some(right.operator);
-        let mut told = money::Lie { receipt: &lie, truth: &truth, auditor, is_shared: false };
-        told.is_shared = was_told_before(state, (id, key), &told, now);
-        money::convict(state, &told, now);
+        money::convict(state, &money::Lie { receipt: &lie, truth: &truth, auditor, is_shared: told_by_others }, now);
         if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
             shard.lies.push(lie);
         }
@@ -290,24 +295,12 @@ fn conclude(state: &mut State, id: JobId, key: ShardKey, dispute: Dispute, now: 
     settle::judge(state, id, key, now, effects);
 }
 
-/// Whether another operator was refuted for the same in a trial of the shard: then neither has erred alone, and that one is convicted of
-/// it too.
-pub(super) fn was_told_before(
-    state: &mut State,
-    (id, key): (JobId, ShardKey),
-    lie: &money::Lie<'_>,
-    now: Millis,
-) -> bool {
-    let Some(shard) = state.jobs.get(&id).and_then(|job| job.shard(key)) else { return false };
-    let is_same = |other: &&Attested| {
-        other.commitment() == lie.receipt.commitment() && other.receipt().operator != lie.receipt.receipt().operator
-    };
-    let before: Vec<Attested> = shard.lies.iter().filter(is_same).cloned().collect();
-    for receipt in &before {
-        let money::Lie { truth, auditor, .. } = *lie;
-        money::convict(state, &money::Lie { receipt, truth, auditor, is_shared: true }, now);
-    }
-    !before.is_empty()
+/// Whether another operator was refuted for the same in a trial of the shard before. That one is convicted of nothing more: what it signed
+/// is known since, and anybody could sign the same to have it lose its stake.
+pub(super) fn was_told_before(shard: &Shard, lie: &Attested) -> bool {
+    let is_same =
+        |other: &Attested| other.commitment() == lie.commitment() && other.receipt().operator != lie.receipt().operator;
+    shard.lies.iter().any(is_same)
 }
 
 /// The shard has its result, or its job is over: nothing of a trial is wanted any more.

@@ -16,15 +16,17 @@ pub(super) struct Unchecked(Named<OperatorId, Few<ShardKey>>);
 impl Unchecked {
     pub(super) fn insert(&mut self, operator: OperatorId, key: ShardKey) {
         let keys = self.0.entry(operator).or_default();
-        if !keys.contains(&key) {
-            keys.push(key);
-            keys.sort_unstable();
+        // They come nearly in order, and a job may have a million.
+        if let Err(at) = keys.binary_search(&key) {
+            keys.insert(at, key);
         }
     }
 
     pub(super) fn remove(&mut self, operator: OperatorId, key: ShardKey) {
         if let Some(keys) = self.0.get_mut(&operator) {
-            keys.retain(|other| *other != key);
+            if let Ok(at) = keys.binary_search(&key) {
+                keys.remove(at);
+            }
             if keys.is_empty() {
                 self.0.remove(&operator);
             }

@@ -48,6 +48,10 @@ impl fmt::Display for Unsteady {
 pub(super) struct Marks(BTreeMap<ModuleHash, Unsteady>);
 
 impl Marks {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn get(&self, module: ModuleHash) -> Option<Unsteady> {
         self.0.get(&module).copied()
     }

@@ -4,7 +4,7 @@
 //! has to be in a record that holds, its usage has to be what the receipt says, its prices those that are named, and the sum the total.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -118,6 +118,7 @@ struct Paid {
 /// The receipts of every record that holds, in these directories; what tasks read and wrote is left aside.
 fn receipts(dirs: &[PathBuf]) -> Result<BTreeMap<ReceiptId, Paid>, CliError> {
     let (mut receipts, mut waiting, mut files) = (BTreeMap::new(), dirs.to_vec(), 0);
+    let mut accused = BTreeSet::new();
     while let Some(path) = waiting.pop() {
         let failed = |source| CliError::File { path: path.clone(), source };
         if path.is_dir() {
@@ -139,7 +140,10 @@ fn receipts(dirs: &[PathBuf]) -> Result<BTreeMap<ReceiptId, Paid>, CliError> {
         let Ok(record) = Record::from_bytes(&std::fs::read(&path).map_err(failed)?) else { continue };
         let refused = |error| CliError::Failed(format!("record {}: {error}", path.display()));
         receipts.extend(paid(&record).map_err(refused)?);
+        accused.extend(record.accused().map(Witness::open).transpose().map_err(refused)?.map(|receipt| receipt.id()));
     }
+    // What is refuted is paid by nobody, whatever other records it is in.
+    receipts.retain(|name, _| !accused.contains(name));
     Ok(receipts)
 }
 

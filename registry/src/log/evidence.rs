@@ -145,7 +145,9 @@ impl Receipts {
             return Err(EvidenceError::OtherOperator { receipt, expected: operator, found: own.operator });
         }
         if let Cause::Confirmed { worth_micro: named, rules, .. } = *cause {
-            let (price_micro, most) = (own.price_micro, rules.worth_micro([own.price_micro]));
+            // Histories that are older than prices count each result as one that nobody pays for.
+            let most = rules.worth_micro([own.price_micro]).max(rules.free_task_micro);
+            let price_micro = own.price_micro;
             if named > most {
                 return Err(EvidenceError::Worth { receipt, price_micro, named, most });
             }

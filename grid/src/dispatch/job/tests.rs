@@ -24,6 +24,7 @@ fn shard(quorum: u8, signed: &[(u8, char)], newcomers: &[u8]) -> Shard {
             engine: ENGINE,
             commitment: commitment(*says),
             inferred: false,
+            price_micro: 0,
         }))
     };
     Shard {

@@ -290,7 +290,7 @@ fn staked(strangers: [Conduct; 3], seed: u64) -> ([bool; 3], Vec<ShardInfo>) {
 }
 
 #[test]
-fn colluders_that_are_refuted_one_after_the_other_lose_their_stakes_as_those_do_that_are_caught_together() {
+fn who_signs_what_another_was_refuted_for_has_not_erred_alone() {
     let (mut together, mut alone) = (0, 0);
     for seed in 0..60 {
         let (slashed, shards) = staked([Conduct::Honest, Conduct::Colluder, Conduct::Colluder], seed);
@@ -298,7 +298,8 @@ fn colluders_that_are_refuted_one_after_the_other_lose_their_stakes_as_those_do_
         if let [first, second] = shards[..]
             && first == second
         {
-            assert_eq!(slashed, [false, true, true], "seed {seed}");
+            // The first of them only where the second had signed by then: what it signed is known afterwards.
+            assert!(!slashed[0] && (slashed[1] || slashed[2]), "seed {seed}: {slashed:?}");
             together += 1;
         }
         let (slashed, shards) = staked([Conduct::Honest, Conduct::Honest, Conduct::Colluder], seed);
