@@ -385,19 +385,19 @@ impl Fleet {
 
     /// In these classes the results of a host's operator may be accepted alone.
     pub fn trust(&mut self, node: NodeId, classes: Classes) {
-        let Some(host) = self.hosts.get_mut(node).filter(|host| host.trusted != classes) else { return };
-        let (is_roomy, before) = (host.is_roomy, host.seen());
+        if self.get(node).is_none_or(|host| host.trusted == classes) {
+            return;
+        }
+        self.unsee(node);
+        let Some(host) = self.hosts.get_mut(node) else { return };
+        let is_roomy = host.is_roomy;
         for class in std::mem::replace(&mut host.trusted, classes).iter() {
             self.room_trusted.entry(class).or_default().remove(&node);
         }
         for class in host.trusted.iter().filter(|_| is_roomy) {
             self.room_trusted.entry(class).or_default().insert(node);
         }
-        match (before, host.seen()) {
-            (None, Some((operator, subnet))) => self.seen.insert(node, operator, subnet),
-            (Some((operator, subnet)), None) => self.seen.remove(node, operator, subnet),
-            (None, None) | (Some(_), Some(_)) => {}
-        }
+        self.see(node);
     }
 
     /// Whether an operator was caught.
@@ -516,37 +516,30 @@ impl Fleet {
         seen == self.seen
     }
 
-    /// Whether the sets of hosts with room are those that follow from the hosts.
-    fn is_sorted(&self) -> bool {
-        let roomy = || self.hosts().filter(|(_, host)| host.has_room(self.ahead_ms));
-        let is = |set: Option<&BTreeSet<NodeId>>, suits: &dyn Fn(&Host) -> bool| {
-            let kept = set.into_iter().flatten().copied();
-            kept.eq(roomy().filter(|(_, host)| suits(host)).map(|(node, _)| node))
-        };
-        let classes = [Class::Exact, Class::Homogeneous, Class::Tolerant];
-        self.hosts().all(|(_, host)| host.is_roomy == host.has_room(self.ahead_ms))
-            && is(Some(&self.room), &|_| true)
-            && is(Some(&self.room_gpu), &|host| host.offer.engines.has(DeviceKind::Gpu))
-            && classes.into_iter().all(|class| is(self.room_trusted.get(&class), &|host| host.trusted.contains(class)))
-    }
-
     /// The first host whose room is not as it is kept, if any.
     pub fn misplaced(&self) -> Option<NodeId> {
-        let kept = |node: NodeId, host: &Host, class: Class| {
-            let room = self.room_trusted.get(&class).is_some_and(|room| room.contains(&node));
-            room == (self.room.contains(&node) && host.trusted.contains(class))
+        let roomy = || self.hosts().filter(|(_, host)| host.has_room(self.ahead_ms));
+        let wrong = |kept: Option<&BTreeSet<NodeId>>, suits: &dyn Fn(&Host) -> bool| {
+            let derived = roomy().filter(|(_, host)| suits(host)).map(|(node, _)| node);
+            first_difference(kept.into_iter().flatten().copied(), derived)
         };
         let classes = [Class::Exact, Class::Homogeneous, Class::Tolerant];
-        if self.is_sorted() {
-            return None;
+        let of_class = |class| wrong(self.room_trusted.get(&class), &|host| host.trusted.contains(class));
+        let unlike = self.hosts().find(|(_, host)| host.is_roomy != host.has_room(self.ahead_ms));
+        let unlike = unlike.map(|(node, _)| node).or_else(|| wrong(Some(&self.room), &|_| true));
+        unlike
+            .or_else(|| wrong(Some(&self.room_gpu), &|host| host.offer.engines.has(DeviceKind::Gpu)))
+            .or_else(|| classes.into_iter().find_map(of_class))
+    }
+}
+
+/// The first node that only one of them has; both are in order.
+fn first_difference(mut one: impl Iterator<Item = NodeId>, mut other: impl Iterator<Item = NodeId>) -> Option<NodeId> {
+    loop {
+        let (one, other) = (one.next(), other.next());
+        if one != other {
+            return one.into_iter().chain(other).min();
         }
-        let is_kept = |(node, host): &(NodeId, &Host)| {
-            let has_room = host.has_room(self.ahead_ms);
-            host.is_roomy == has_room
-                && self.room.contains(node) == has_room
-                && self.room_gpu.contains(node) == (has_room && host.offer.engines.has(DeviceKind::Gpu))
-                && classes.into_iter().all(|class| kept(*node, host, class))
-        };
-        self.hosts().find(|host| !is_kept(host)).map(|(node, _)| node)
+        one?;
     }
 }

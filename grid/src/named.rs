@@ -1,4 +1,4 @@
-//! Values by the names of hosts or operators.
+//! Values by the names of hosts or operators, or by the numbers of orders.
 //!
 //! Every event looks for some among ten thousand others that are not looked at meanwhile. A search through an ordered map is a walk
 //! through places in memory that nobody has looked at for as long; a hash leads to one. They are in no order until they are written,
@@ -13,8 +13,8 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Names are keys, as good as random unless somebody has chosen them: their first bytes are the hash, mixed with a number that nobody
-/// knows. It is another one in each process, and nothing is decided by the order that follows from it.
+/// Names are keys, as good as random unless somebody has chosen them, and orders are counted: the first bytes are the hash, mixed with a
+/// number that nobody knows. It is another one in each process, and nothing is decided by the order that follows from it.
 #[derive(Debug)]
 pub(crate) struct Head {
     seed: u64,

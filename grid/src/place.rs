@@ -54,8 +54,8 @@ pub struct Need<'a> {
 pub struct Auditor {
     /// The search starts after this node, as it was drawn.
     pub start: NodeId,
-    /// Where the host is seen whose result is audited. An auditor is seen elsewhere, unless the grid's owner answers for one of the two
-    /// or nobody is elsewhere.
+    /// Where the host was seen whose result is audited. An auditor is seen elsewhere, unless the grid's owner answers for one of the
+    /// two or too few are elsewhere: see [`Fleet::elsewhere`].
     pub apart: Option<Subnet>,
 }
 

@@ -3,17 +3,15 @@
 //! Tens of thousands come and go all the time, and nothing is said of them in their order but in snapshots and where somebody is
 //! caught: so a hash finds them, and who walks them in order sorts them first.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    hash::{BuildHasherDefault, Hasher},
-};
+use std::collections::BTreeMap;
 
 use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::{checkpoint::Kept, job::ShardKey, timers::OfExecution};
 use crate::{
     flow::{AssignmentId, Millis, Until},
+    named::Named,
     subnet::Subnet,
 };
 
@@ -50,30 +48,10 @@ pub(super) struct Open {
     pub(super) from_fuel: Option<u64>,
 }
 
-/// Numbers that follow each other are far from each other when multiplied by this: 2^64 by the golden ratio.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// The numbers are the machine's own: nobody chooses them.
-#[derive(Debug, Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(SPREAD);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 /// All of them. They are written as an ordered map.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Executions(HashMap<AssignmentId, Open, BuildHasherDefault<Spread>>);
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Executions(Named<AssignmentId, Open>);
 
 impl Executions {
     pub(super) fn len(&self) -> usize {
@@ -106,8 +84,8 @@ impl Executions {
     }
 
     /// In the order in which they were given out.
-    pub(super) fn in_order(&self) -> BTreeMap<AssignmentId, &Open> {
-        self.0.iter().map(|(id, open)| (*id, open)).collect()
+    pub(super) fn in_order(&self) -> BTreeMap<&AssignmentId, &Open> {
+        self.0.in_order()
     }
 
     /// Those of an operator's hosts, in that order.
@@ -115,18 +93,5 @@ impl Executions {
         let mut of: Vec<_> = self.0.iter().filter(|(_, open)| open.operator == operator).map(|(id, _)| *id).collect();
         of.sort_unstable();
         of
-    }
-}
-
-impl Serialize for Executions {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.in_order().serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Executions {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let executions = BTreeMap::<AssignmentId, Open>::deserialize(deserializer)?;
-        Ok(Self(executions.into_iter().collect()))
     }
 }

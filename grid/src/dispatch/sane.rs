@@ -41,7 +41,7 @@ impl State {
     fn check_open(&self) -> Result<(), Insane> {
         let mut held: BTreeMap<NodeId, Vec<AssignmentId>> = BTreeMap::new();
         for (id, open) in self.open.in_order() {
-            held.entry(open.node).or_default().push(id);
+            held.entry(open.node).or_default().push(*id);
             holds("an open execution has its timer", &self.timers.contains(&open.timer), &true)?;
             // What is repeated may be of a job that is over, and even forgotten.
             let Some(job) = self.jobs.get(&open.job) else {
@@ -49,7 +49,7 @@ impl State {
                 continue;
             };
             let list = job.shard(open.shard).map(|shard| if open.probe { &shard.probes[..] } else { &shard.open[..] });
-            let known = list.is_some_and(|list| list.contains(&(id, open.operator)));
+            let known = list.is_some_and(|list| list.contains(&(*id, open.operator)));
             holds("an open execution is its shard's", &known, &true)?;
         }
         for (node, host) in self.fleet.hosts() {
