@@ -10,7 +10,7 @@
 //! after a back-off. A job ends when all its shards are accepted, when one of them has used up its attempts or cannot be
 //! agreed on, at its deadline, or when it is cancelled: so it always ends.
 //!
-//! - `job`: a job and its shards. `executions`: those of them that are under way.
+//! - `job`: a job and its shards. `executions`: what of them is under way. `cast`: what came of it.
 //! - `checkpoint`: what was kept of executions that came to nothing.
 //! - `schedule`: queued shards meet hosts with room.
 //! - `money`: what that means for the ledger.
@@ -23,6 +23,7 @@
 //! - `view`: what may be asked of the machine.
 //! - `sane`: what holds of it at every time.
 
+mod cast;
 mod checkpoint;
 mod executions;
 mod history;

@@ -10,10 +10,7 @@ use registry::{
     reputation::{Availability, CLASSES, Cause, Change, Standing, Work},
 };
 
-use super::{
-    Effect, State,
-    job::{Cast, ShardKey},
-};
+use super::{Effect, State, cast::Cast, job::ShardKey};
 use crate::{
     fleet::Suspension,
     flow::{Attested, Millis},
@@ -88,12 +85,8 @@ pub(super) fn confirmed(
     let Some(job) = state.jobs.get(&id).filter(|_| state.histories) else { return };
     let Some(shard) = job.shard(key) else { return };
     let truth = shard.accepted.as_ref().map(|(commitment, _)| *commitment);
-    let receipt = shard.casts.iter().find_map(|cast| match cast {
-        Cast::Receipt { receipt, .. } if cast.operator() == operator && Some(cast.commitment()) == truth => {
-            Some(receipt.id())
-        }
-        Cast::Receipt { .. } | Cast::Summary(_) => None,
-    });
+    let own = shard.casts.iter().filter(|cast| cast.operator() == operator && Some(cast.commitment()) == truth);
+    let receipt = own.filter_map(Cast::receipt).map(Attested::id).next();
     let (class, work) = (job.spec.class, Work { job: id, shard: job.info(key), task: shard.task });
     let (rules, after) = (state.config.audit.rules(), state.reputation.standing(operator, class));
     say(operator, now, Cause::Confirmed { class, work, receipt, worth_micro, rules, after }, effects);

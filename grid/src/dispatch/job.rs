@@ -1,19 +1,18 @@
 //! A job and its shards, as the machine keeps them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use registry::{
     audit::{Drawn, Secret},
     credits::Credits,
     id::{BlobHash, Commitment, EngineFingerprint, NodeId, OperatorId, SecretHash, TaskId},
     job::{JobSpec, Policy, ShardInfo, Stage, task_id},
-    membership::NodeCert,
     receipt::Output,
-    sign::Signed,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
+    cast::Cast,
     checkpoint::Kept,
     trial::{self, Trial},
     unchecked::Unchecked,
@@ -75,91 +74,6 @@ impl Phase {
             Self::Done => "done",
             Self::Failed { .. } => "failed",
             Self::Cancelled => "cancelled",
-        }
-    }
-}
-
-/// What came of one execution.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Cast {
-    /// A receipt, until the job ends.
-    Receipt {
-        receipt: Attested,
-        output: Output,
-        /// The operator's word for the host, as it was then: a host may come back under another operator.
-        cert: Arc<Signed<NodeCert>>,
-    },
-    /// What is left of one.
-    Summary(Box<Summary>),
-}
-
-/// What `why` shows of a receipt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Summary {
-    pub(super) node: NodeId,
-    pub(super) operator: OperatorId,
-    pub(super) engine: EngineFingerprint,
-    pub(super) commitment: Commitment,
-    /// Whether it ran models.
-    pub(super) inferred: bool,
-    /// What it asked, in micro-credits.
-    #[serde(default, skip_serializing_if = "is_free")]
-    pub(super) price_micro: u64,
-}
-
-fn is_free(price_micro: &u64) -> bool {
-    *price_micro == 0
-}
-
-impl Cast {
-    pub(super) fn node(&self) -> NodeId {
-        match self {
-            Self::Receipt { receipt, .. } => receipt.receipt().node,
-            Self::Summary(summary) => summary.node,
-        }
-    }
-
-    pub(super) fn operator(&self) -> OperatorId {
-        match self {
-            Self::Receipt { receipt, .. } => receipt.receipt().operator,
-            Self::Summary(summary) => summary.operator,
-        }
-    }
-
-    pub(super) fn engine(&self) -> EngineFingerprint {
-        match self {
-            Self::Receipt { receipt, .. } => receipt.receipt().execution.engine,
-            Self::Summary(summary) => summary.engine,
-        }
-    }
-
-    /// The order that it answers, as long as that is known.
-    pub(super) fn assignment(&self) -> Option<AssignmentId> {
-        match self {
-            Self::Receipt { receipt, .. } => Some(AssignmentId(receipt.receipt().nonce)),
-            Self::Summary(_) => None,
-        }
-    }
-
-    /// Whether it ran models.
-    pub(super) fn inferred(&self) -> bool {
-        match self {
-            Self::Receipt { receipt, .. } => receipt.receipt().execution.nn_root.is_some(),
-            Self::Summary(summary) => summary.inferred,
-        }
-    }
-
-    pub(super) fn price_micro(&self) -> u64 {
-        match self {
-            Self::Receipt { receipt, .. } => receipt.receipt().price_micro,
-            Self::Summary(summary) => summary.price_micro,
-        }
-    }
-
-    pub(super) fn commitment(&self) -> Commitment {
-        match self {
-            Self::Receipt { receipt, .. } => receipt.commitment(),
-            Self::Summary(summary) => summary.commitment,
         }
     }
 }
@@ -264,6 +178,11 @@ impl Shard {
         }
     }
 
+    /// Whether a trial has refuted whoever signed this.
+    pub(super) fn is_refuted(&self, commitment: Commitment) -> bool {
+        self.lies.iter().any(|lie| lie.commitment() == commitment)
+    }
+
     /// Every comparable result, by whomever.
     fn results(&self, config: &Config) -> Few<Vote> {
         let comparable = self.casts.iter().filter(|cast| Some(cast.engine()) == self.engine);
@@ -279,7 +198,7 @@ impl Shard {
     fn votes(&self, config: &Config) -> Few<Vote> {
         let mut votes = self.results(config);
         // What was refuted in a trial is wrong, whoever signs it.
-        votes.retain(|vote| !self.lies.iter().any(|lie| lie.commitment() == vote.commitment));
+        votes.retain(|vote| !self.is_refuted(vote.commitment));
         if !self.probers.is_empty() && !votes.iter().any(|vote| vote.referee) {
             votes.retain(|vote| !self.probers.contains(&vote.operator));
         }
@@ -369,16 +288,7 @@ impl Shard {
 
     /// Forgets its receipts but for what `why` shows of them.
     pub(super) fn summarise(&mut self) {
-        for cast in self.casts.iter_mut().filter(|cast| matches!(cast, Cast::Receipt { .. })) {
-            *cast = Cast::Summary(Box::new(Summary {
-                node: cast.node(),
-                operator: cast.operator(),
-                engine: cast.engine(),
-                commitment: cast.commitment(),
-                inferred: cast.inferred(),
-                price_micro: cast.price_micro(),
-            }));
-        }
+        self.casts.iter_mut().for_each(Cast::summarise);
     }
 
     /// Nothing of it is known any more: it is run as if for the first time.

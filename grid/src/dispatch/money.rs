@@ -15,7 +15,8 @@ use registry::{
 
 use super::{
     Effect, State,
-    job::{Cast, Shard, ShardKey},
+    cast::Cast,
+    job::{Shard, ShardKey},
 };
 use crate::{
     config::Config,
@@ -88,9 +89,8 @@ pub(super) fn judged(state: &mut State, id: JobId, key: ShardKey, verdict: Verdi
         if !ledger.is_held(id, assignment) {
             continue;
         }
-        let is_refuted = shard.lies.iter().any(|lie| lie.commitment() == receipt.commitment());
-        let paid =
-            !is_refuted && Payable::of(verdict, receipt, output).is_ok_and(|payable| ledger.pay(&payable, now).is_ok());
+        let paid = !shard.is_refuted(receipt.commitment())
+            && Payable::of(verdict, receipt, output).is_ok_and(|payable| ledger.pay(&payable, now).is_ok());
         if !paid {
             let _no_hold = ledger.release(id, assignment, now);
         }

@@ -7,10 +7,7 @@ use registry::{
     job::{Class, Stage},
 };
 
-use super::{
-    State,
-    job::{Cast, ShardKey},
-};
+use super::{State, cast::Cast, job::ShardKey};
 use crate::flow::AssignmentId;
 
 /// A rule that a state breaks: a defect of the machine.

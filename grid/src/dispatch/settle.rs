@@ -10,8 +10,10 @@ use registry::{
 };
 
 use super::{
-    Effect, Notice, Open, Phase, State, Timer, checkpoint, end, history,
-    job::{Cast, Job, Shard, ShardKey},
+    Effect, Notice, Open, Phase, State, Timer,
+    cast::Cast,
+    checkpoint, end, history,
+    job::{Job, Shard, ShardKey},
     money::{self, Lie},
     standing, trial,
 };
@@ -299,7 +301,7 @@ pub(super) fn compare(
         state.fleet.record(node, |record| record.confirmed += 1);
         return;
     }
-    let Cast::Receipt { receipt, .. } = cast else { return };
+    let Some(receipt) = cast.receipt() else { return };
     if job.spec.class != Class::Exact || Some(receipt.receipt().execution.engine) != shard.engine {
         return;
     }
@@ -315,10 +317,7 @@ pub(super) fn compare(
     let is_shared =
         !referees.is_empty() && shard.casts.iter().any(|cast| cast.commitment() == says && cast.operator() != operator);
     let Some(accused) = witness(cast) else { return };
-    let right = shard.casts.iter().find_map(|cast| match cast {
-        Cast::Receipt { receipt, .. } if cast.commitment() == *truth => Some(receipt.clone()),
-        Cast::Receipt { .. } | Cast::Summary(_) => None,
-    });
+    let right = shard.casts.iter().filter(|cast| cast.commitment() == *truth).find_map(Cast::receipt).cloned();
     // Where nothing is audited nobody was asked to look: a quorum noticed by itself.
     let auditor = right.as_ref().filter(|_| job.audits()).map(|right| right.receipt().operator);
     let evidence = Evidence { accepted: accepted_record(job, key), accused };

@@ -21,8 +21,10 @@ use registry::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Effect, Notice, Open, Phase, State, history,
-    job::{Cast, Shard, ShardKey},
+    Effect, Notice, Open, Phase, State,
+    cast::Cast,
+    history,
+    job::{Shard, ShardKey},
     money,
     schedule::{self, Piece, Placed},
     settle,
@@ -104,7 +106,7 @@ pub(super) fn draw(state: &mut State, open: &Open, now: Millis) {
     let Some(job) = state.jobs.get_mut(&id).filter(|job| job.audits()) else { return };
     let (class, secret) = (job.spec.class, job.secret);
     let Some(shard) = job.shard_mut(key).filter(|shard| shard.quorum == 1 && shard.drawn.is_none()) else { return };
-    let Some(Cast::Receipt { receipt, .. }) = shard.casts.last() else { return };
+    let Some(receipt) = shard.casts.last().and_then(Cast::receipt) else { return };
     let (config, operator) = (&state.config.audit, receipt.receipt().operator);
     let is_vouched = state.config.vouched.contains(&operator);
     // The owner answers for it with all that the grid is.

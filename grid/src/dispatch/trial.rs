@@ -24,8 +24,10 @@ use registry::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Effect, Notice, Open, State, history,
-    job::{Cast, Job, Shard, ShardKey},
+    Effect, Notice, Open, State,
+    cast::Cast,
+    history,
+    job::{Job, Shard, ShardKey},
     money,
     schedule::{self, Piece},
     settle,
@@ -104,10 +106,8 @@ fn part(job: JobId, info: ShardInfo, shard: &Shard, assignments: [AssignmentId; 
 
 /// The receipt that answers an order.
 fn cast_of(shard: &Shard, id: AssignmentId) -> Option<(&Attested, &Cast)> {
-    shard.casts.iter().find_map(|cast| match cast {
-        Cast::Receipt { receipt, .. } if cast.assignment() == Some(id) => Some((receipt, cast)),
-        Cast::Receipt { .. } | Cast::Summary(_) => None,
-    })
+    let cast = shard.casts.iter().find(|cast| cast.assignment() == Some(id))?;
+    Some((cast.receipt()?, cast))
 }
 
 /// The least busy host that referees and has the shard's engine.

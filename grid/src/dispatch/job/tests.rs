@@ -1,6 +1,7 @@
 //! Whose receipts count for a shard.
 
 use super::*;
+use crate::dispatch::cast::Summary;
 
 const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
 

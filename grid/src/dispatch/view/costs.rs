@@ -12,7 +12,7 @@ use registry::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::job::{Cast, ShardKey},
+    super::{cast::Cast, job::ShardKey},
     Job, State,
 };
 use crate::{
