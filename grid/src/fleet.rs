@@ -3,10 +3,15 @@
 //! A host that disconnects stays here: its work moves after a grace, its history does not. The set of hosts with room is
 //! kept as it changes, so that placing a task never walks the whole fleet.
 //!
-//! `roster`: where they are found.
+//! - `roster`: where they are found.
+//! - `room`: which of them could take an assignment (`places`), and whose they are (`urn`).
+//! - `seen`: where those are that may audit.
 
+mod places;
+mod room;
 mod roster;
 mod seen;
+mod urn;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -24,7 +29,7 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::{roster::Roster, seen::Seen};
+use self::{room::Room, roster::Roster, seen::Seen};
 use crate::{
     engines::EngineAsk,
     flow::{AssignmentId, Millis, Offer},
@@ -130,6 +135,10 @@ impl Host {
         may_audit.then_some((self.operator, self.subnet))
     }
 
+    fn has_gpu(&self) -> bool {
+        self.offer.engines.has(DeviceKind::Gpu)
+    }
+
     fn has_room(&self, ahead_ms: u64) -> bool {
         self.connected && self.suspended.is_none() && self.in_flight() < self.window(ahead_ms)
     }
@@ -175,12 +184,7 @@ pub struct Fleet {
     alike: Alike,
     of_operator: BTreeMap<OperatorId, BTreeSet<NodeId>>,
     /// Hosts that could take an assignment now.
-    room: BTreeSet<NodeId>,
-    /// Those of them that have a GPU: few among many, and to be found all the same.
-    room_gpu: BTreeSet<NodeId>,
-    /// Those whose operators' results may be accepted alone, by class: few among many newcomers, perhaps.
-    #[serde(default)]
-    room_trusted: BTreeMap<Class, BTreeSet<NodeId>>,
+    room: Room,
     /// Connected, unsuspended hosts by operator, by engine.
     engines: BTreeMap<EngineFingerprint, BTreeMap<OperatorId, u32>>,
     /// What connected, unsuspended hosts ask, and how many of them each.
@@ -189,8 +193,8 @@ pub struct Fleet {
     #[serde(default, skip_serializing_if = "Seen::is_empty")]
     seen: Seen,
     suspended: BTreeMap<OperatorId, Suspension>,
-    /// Where the next search for a host starts.
-    cursor: Option<NodeId>,
+    /// Where the next search for a host starts: after this place.
+    cursor: Option<usize>,
     ahead_ms: u64,
 }
 
@@ -205,14 +209,14 @@ impl Fleet {
         self.hosts.get(node)
     }
 
-    /// Every host that ever joined.
+    /// Every host that ever joined, in the order in which they did.
     pub fn hosts(&self) -> impl Iterator<Item = (NodeId, &Host)> {
         self.hosts.iter()
     }
 
     /// Whether any host could take an assignment.
     pub fn has_room(&self) -> bool {
-        !self.room.is_empty()
+        self.room.len() > 0
     }
 
     /// How many hosts could take an assignment.
@@ -232,29 +236,35 @@ impl Fleet {
     }
 
     /// Hosts with room that may have such a device, of operators that are trusted in the class where one is given. `max` at most,
-    /// starting after `start`, or after the one that was [`Fleet::take`]n last.
+    /// starting where the lot says, or after the one that was [`Fleet::take`]n last.
     pub fn with_room(
         &self,
         device: DeviceAsk,
         trusted: Option<Class>,
-        start: Option<NodeId>,
+        lot: Option<NodeId>,
         max: usize,
     ) -> impl Iterator<Item = (NodeId, &Host)> {
-        const NOBODY: &BTreeSet<NodeId> = &BTreeSet::new();
-        let room = match (device, trusted) {
-            (DeviceAsk::Gpu, _) => &self.room_gpu,
-            (_, Some(class)) => self.room_trusted.get(&class).unwrap_or(NOBODY),
-            (_, None) => &self.room,
-        };
-        let around = after(room, start.or(self.cursor)).take(max);
-        around.filter_map(|node| Some((node, self.get(node)?)))
+        let start = lot.map(|NodeId(lot)| urn::numbers(lot)(self.hosts.len())).or(self.cursor);
+        self.room.of(device, trusted).after(start).take(max).filter_map(|place| self.hosts.at(place))
+    }
+
+    /// Hosts with room of operators that are trusted in the class, in an order in which each of the operators is as likely to be the
+    /// first as any other. `max` at most.
+    pub fn drawn(&self, device: DeviceAsk, class: Class, lot: NodeId, max: usize) -> impl Iterator<Item = (NodeId, &Host)> {
+        let operators = self.room.drawn(device, class, lot);
+        let nodes = operators.filter_map(|operator| self.of_operator.get(&operator));
+        // Of one with very many the search begins anywhere, and is not long.
+        let nodes = nodes.flat_map(move |nodes| after(nodes, Some(lot)).take(max));
+        let hosts = nodes.filter_map(|node| Some((node, self.get(node)?)));
+        let has_device = move |host: &Host| device != DeviceAsk::Gpu || host.has_gpu();
+        hosts.filter(move |(_, host)| host.is_roomy && host.trusted.contains(class) && has_device(host)).take(max)
     }
 
     /// None of the next `max` hosts with room was of use: the next search starts behind them. Says whether there are others.
     pub fn pass_over(&mut self, max: usize) -> bool {
         let others = self.room.len() > max;
         if others {
-            self.cursor = after(&self.room, self.cursor).take(max).last();
+            self.cursor = self.room.of(DeviceAsk::Any, None).after(self.cursor).take(max).last();
         }
         others
     }
@@ -339,7 +349,7 @@ impl Fleet {
 
     /// A host was given an assignment.
     pub fn take(&mut self, node: NodeId, assignment: AssignmentId) {
-        self.cursor = Some(node);
+        self.cursor = self.hosts.place(node);
         if let Some(host) = self.hosts.get_mut(node) {
             host.assignments.push(assignment);
             host.record.assigned += 1;
@@ -389,14 +399,11 @@ impl Fleet {
             return;
         }
         self.unsee(node);
-        let Some(host) = self.hosts.get_mut(node) else { return };
-        let is_roomy = host.is_roomy;
-        for class in std::mem::replace(&mut host.trusted, classes).iter() {
-            self.room_trusted.entry(class).or_default().remove(&node);
+        self.leave(node);
+        if let Some(host) = self.hosts.get_mut(node) {
+            host.trusted = classes;
         }
-        for class in host.trusted.iter().filter(|_| is_roomy) {
-            self.room_trusted.entry(class).or_default().insert(node);
-        }
+        self.refresh(node);
         self.see(node);
     }
 
@@ -438,6 +445,7 @@ impl Fleet {
     }
 
     fn uncount(&mut self, node: NodeId) {
+        self.leave(node);
         let Some((engines, operator)) = self.counts(node) else { return };
         if let Some(prices) = self.hosts.get(node).map(|host| &host.offer.prices)
             && let Some(hosts) = self.asks.get_mut(prices)
@@ -474,27 +482,26 @@ impl Fleet {
         }
     }
 
+    /// It is with those that have room, if it has any.
     fn refresh(&mut self, node: NodeId) {
-        let Some(host) = self.hosts.get_mut(node) else { return };
-        let has_room = host.has_room(self.ahead_ms);
-        let changed = std::mem::replace(&mut host.is_roomy, has_room) != has_room;
-        if changed && has_room {
-            self.room.insert(node);
-        } else if changed {
-            self.room.remove(&node);
+        let place = self.hosts.place(node);
+        let has_room = |(_, host): (NodeId, &Host)| host.has_room(self.ahead_ms);
+        if let Some((place, has_room)) = place.and_then(|place| Some((place, self.hosts.at(place).map(has_room)?))) {
+            self.put(place, has_room);
         }
-        if host.offer.engines.has(DeviceKind::Gpu) && has_room {
-            self.room_gpu.insert(node);
-        } else if !self.room_gpu.is_empty() {
-            self.room_gpu.remove(&node);
+    }
+
+    /// It is not with those that have room, until it is looked at anew: what it is found by there changes.
+    fn leave(&mut self, node: NodeId) {
+        if let Some(place) = self.hosts.place(node) {
+            self.put(place, false);
         }
-        for class in host.trusted.iter().filter(|_| changed) {
-            let room = self.room_trusted.entry(class).or_default();
-            if has_room {
-                room.insert(node)
-            } else {
-                room.remove(&node)
-            };
+    }
+
+    fn put(&mut self, place: usize, has_room: bool) {
+        if let Some(host) = self.hosts.at_mut(place).filter(|host| host.is_roomy != has_room) {
+            host.is_roomy = has_room;
+            self.room.change(place, host, has_room);
         }
     }
 
@@ -509,37 +516,13 @@ impl Fleet {
 
     /// Whether hosts are kept where they are seen.
     pub fn seen_is_kept(&self) -> bool {
-        let mut seen = Seen::default();
-        for (node, host) in self.hosts() {
-            host.seen().into_iter().for_each(|(operator, subnet)| seen.insert(node, operator, subnet));
-        }
-        seen == self.seen
+        self.seen.is_of(self.hosts().filter_map(|(node, host)| Some((node, host.seen()?))))
     }
 
-    /// The first host whose room is not as it is kept, if any.
-    pub fn misplaced(&self) -> Option<NodeId> {
-        let roomy = || self.hosts().filter(|(_, host)| host.has_room(self.ahead_ms));
-        let wrong = |kept: Option<&BTreeSet<NodeId>>, suits: &dyn Fn(&Host) -> bool| {
-            let derived = roomy().filter(|(_, host)| suits(host)).map(|(node, _)| node);
-            first_difference(kept.into_iter().flatten().copied(), derived)
-        };
-        let classes = [Class::Exact, Class::Homogeneous, Class::Tolerant];
-        let of_class = |class| wrong(self.room_trusted.get(&class), &|host| host.trusted.contains(class));
-        let unlike = self.hosts().find(|(_, host)| host.is_roomy != host.has_room(self.ahead_ms));
-        let unlike = unlike.map(|(node, _)| node).or_else(|| wrong(Some(&self.room), &|_| true));
-        unlike
-            .or_else(|| wrong(Some(&self.room_gpu), &|host| host.offer.engines.has(DeviceKind::Gpu)))
-            .or_else(|| classes.into_iter().find_map(of_class))
-    }
-}
-
-/// The first node that only one of them has; both are in order.
-fn first_difference(mut one: impl Iterator<Item = NodeId>, mut other: impl Iterator<Item = NodeId>) -> Option<NodeId> {
-    loop {
-        let (one, other) = (one.next(), other.next());
-        if one != other {
-            return one.into_iter().chain(other).min();
-        }
-        one?;
+    /// Whether hosts with room are kept as they are.
+    pub fn room_is_kept(&self) -> bool {
+        let is_known = self.hosts().all(|(_, host)| host.is_roomy == host.has_room(self.ahead_ms));
+        let places = self.hosts().zip(0..).map(|((_, host), place)| (place, host));
+        is_known && self.room.is_of(places.filter(|(_, host)| host.is_roomy))
     }
 }

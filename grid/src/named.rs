@@ -77,6 +77,12 @@ impl<K: Hash + Eq, V> DerefMut for Named<K, V> {
     }
 }
 
+impl<K: Hash + Eq, V> FromIterator<(K, V)> for Named<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
 impl<K: Hash + Ord, V> Named<K, V> {
     /// In the order of their names.
     pub(crate) fn in_order(&self) -> BTreeMap<&K, &V> {
@@ -92,6 +98,6 @@ impl<K: Hash + Ord + Serialize, V: Serialize> Serialize for Named<K, V> {
 
 impl<'de, K: Hash + Ord + Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for Named<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(BTreeMap::deserialize(deserializer)?.into_iter().collect()))
+        Ok(BTreeMap::deserialize(deserializer)?.into_iter().collect())
     }
 }

@@ -44,16 +44,17 @@ pub struct Need<'a> {
     pub among: Among<'a>,
     /// What its next execution may cost.
     pub budget: Credits,
-    /// Of an audit: where the search for its auditor starts, and where that is not to be. Otherwise the search starts after the host
-    /// that was given work last.
+    /// Of an audit: what was drawn for its auditor, and where that is not to be. Otherwise the search starts after the host that was
+    /// given work last.
     pub auditor: Option<Auditor>,
 }
 
 /// Who is to audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Auditor {
-    /// The search starts after this node, as it was drawn.
-    pub start: NodeId,
+    /// What was drawn: the order in which operators are asked, each as likely to be the first as any other, and where the search
+    /// starts among an operator's hosts.
+    pub lot: NodeId,
     /// Where the host was seen whose result is audited. An auditor is seen elsewhere, unless the grid's owner answers for one of the
     /// two or too few are elsewhere: see [`Fleet::elsewhere`].
     pub apart: Option<Subnet>,
@@ -200,8 +201,8 @@ impl Need<'_> {
 pub struct Score(pub i64);
 
 impl Score {
-    /// An idle host that has the module and never failed: none is better.
-    pub const MAX: Self = Self(150);
+    /// Of a host that has the module and never failed, and is idle by half: any other is hardly better.
+    pub const ENOUGH: Self = Self(100);
 }
 
 /// How a host would run a shard.
@@ -336,14 +337,14 @@ fn score(need: &Need<'_>, node: NodeId, host: &Host, window: u32) -> Score {
     Score(free + warm - failed_it - unreliable)
 }
 
-/// The best of the hosts with room, if any may run the shard, and its engine. Where the search starts somewhere, the first that may:
-/// an auditor is who was drawn, and not who looks best.
+/// The best of the hosts with room, if any may run the shard, and its engine. For an audit the first that may: an auditor is who was
+/// drawn, and not who looks best.
 pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, EngineFingerprint)> {
     if is_too_dear(need, fleet) {
         return None;
     }
     let (need, max) = (&need.settled(fleet, config), config.candidates_max);
-    let start = need.auditor.map(|auditor| auditor.start);
+    let lot = need.auditor.map(|auditor| auditor.lot);
     match need.among {
         // Few, and anywhere.
         Among::Referees(operators) | Among::Heirs(operators) => {
@@ -351,9 +352,11 @@ pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, 
             best(need, hosts.filter(|(node, _)| fleet.is_roomy(*node)).take(max), fleet, config)
         }
         Among::Qualified => {
-            best(need, fleet.with_room(need.ask.device, Some(need.ask.class), start, max), fleet, config)
+            let (device, class) = (need.ask.device, need.ask.class);
+            let drawn = lot.and_then(|lot| best(need, fleet.drawn(device, class, lot, max), fleet, config));
+            drawn.or_else(|| best(need, fleet.with_room(device, Some(class), lot, max), fleet, config))
         }
-        Among::All => best(need, fleet.with_room(need.ask.device, None, start, max), fleet, config),
+        Among::All => best(need, fleet.with_room(need.ask.device, None, lot, max), fleet, config),
     }
 }
 
@@ -364,13 +367,13 @@ fn best<'a>(
     config: &Config,
 ) -> Option<(NodeId, EngineFingerprint)> {
     let choice = if need.auditor.is_some() { 1 } else { CHOICE };
-    let fits = hosts.filter_map(|(node, host)| Some((consider(need, node, host, fleet, config).ok()?, node)));
+    let fits = hosts.filter_map(|(node, host)| Some((consider(need, node, host, fleet, config).ok()?, node, host)));
     let mut best: Option<(Fit, NodeId)> = None;
-    for (fit, node) in fits.take(choice) {
+    for (fit, node, host) in fits.take(choice) {
         if best.is_none_or(|(highest, _)| fit.score > highest.score) {
             best = Some((fit, node));
         }
-        if fit.score == Score::MAX {
+        if fit.score >= Score::ENOUGH && host.is_warm(need.module) {
             break;
         }
     }
@@ -389,6 +392,7 @@ mod properties;
 #[cfg(test)]
 mod tests {
     use registry::{
+        canon,
         membership::NodeCert,
         price::PriceTable,
         sign::{SecretKey, Signed},
@@ -518,9 +522,26 @@ mod tests {
             fleet.record(NodeId([node; 32]), |record| (record.assigned, record.faults) = (10, 5));
         }
         assert_eq!(picked(&need(&limits), &fleet), Some(3));
-        let auditor = Auditor { start: NodeId([1; 32]), apart: None };
+        let auditor = Auditor { lot: NodeId([1; 32]), apart: None };
         let drawn = Need { auditor: Some(auditor), ..need(&limits) };
         assert_eq!(picked(&drawn, &fleet), Some(2));
+    }
+
+    #[test]
+    fn an_operator_audits_no_more_often_for_having_more_hosts() {
+        let limits = Limits::default();
+        let hosts: Vec<(u8, u8)> = (0..196).map(|node| (node, 0)).chain((0..4).map(|more| (196 + more, 1 + more))).collect();
+        let mut fleet = fleet(&hosts);
+        hosts.iter().for_each(|(node, _)| fleet.trust(NodeId([*node; 32]), Classes::only(Class::Exact)));
+        let mut audits = [0; 5];
+        for number in 0..1_000u32 {
+            let auditor = Auditor { lot: NodeId(canon::hash("test", &number)), apart: None };
+            let need = Need { auditor: Some(auditor), among: Among::Qualified, quorum: 1, ..need(&limits) };
+            let auditor = pick(&need, &fleet, &Config::default()).and_then(|(node, _)| fleet.get(node));
+            audits[usize::from(auditor.unwrap().operator.0[0])] += 1;
+        }
+        assert!(audits.iter().all(|times| (120..280).contains(times)), "{audits:?}");
+        assert!(fleet.room_is_kept());
     }
 
     #[test]
@@ -533,9 +554,9 @@ mod tests {
             fleet.up(id, operator, cert(node, node), offer(ENGINE), subnet, 0);
             fleet.trust(id, Classes::only(Class::Exact));
         }
-        let (start, apart) = (NodeId([1; 32]), Some(subnets[0]));
+        let (lot, apart) = (NodeId([1; 32]), Some(subnets[0]));
         let (operators, quorum) = (&[OperatorId([1; 32])], 1);
-        let need = Need { auditor: Some(Auditor { start, apart }), operators, quorum, ..need(&limits) };
+        let need = Need { auditor: Some(Auditor { lot, apart }), operators, quorum, ..need(&limits) };
         assert_eq!(picked(&need, &fleet), Some(3));
         assert_eq!(reason(&need, &fleet, 2), Some(Reason::SameSubnet { subnet: subnets[0] }));
         fleet.take(NodeId([3; 32]), AssignmentId(1));
@@ -562,7 +583,7 @@ mod tests {
         fleet.take(NodeId([150; 32]), AssignmentId(1));
         assert_eq!((picked(&referees, &fleet), picked(&qualified, &fleet)), (None, None));
         fleet.release(NodeId([150; 32]), AssignmentId(1));
-        assert_eq!((picked(&qualified, &fleet), fleet.misplaced()), (Some(150), None));
+        assert_eq!((picked(&qualified, &fleet), fleet.room_is_kept()), (Some(150), true));
     }
 
     #[test]

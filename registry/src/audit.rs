@@ -93,7 +93,7 @@ impl Draw {
         (u128::from(drawn) * u128::from(PPM)) >> 64 < u128::from(rate_ppm)
     }
 
-    /// Where among all machines the search for an auditor starts.
+    /// What its auditor is drawn with, in the form of a machine's name.
     pub fn auditor(self) -> NodeId {
         NodeId(canon::hash("quorate/auditor/1", &self.0))
     }

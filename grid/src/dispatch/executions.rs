@@ -3,8 +3,6 @@
 //! Tens of thousands come and go all the time, and nothing is said of them in their order but in snapshots and where somebody is
 //! caught: so a hash finds them, and who walks them in order sorts them first.
 
-use std::collections::BTreeMap;
-
 use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
 use serde::{Deserialize, Serialize};
 
@@ -83,12 +81,12 @@ impl Executions {
         self.0.iter_mut().map(|(id, open)| (*id, open))
     }
 
-    /// In the order in which they were given out.
-    pub(super) fn in_order(&self) -> BTreeMap<&AssignmentId, &Open> {
-        self.0.in_order()
+    /// In no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (AssignmentId, &Open)> {
+        self.0.iter().map(|(id, open)| (*id, open))
     }
 
-    /// Those of an operator's hosts, in that order.
+    /// Those of an operator's hosts, in the order in which they were given out.
     pub(super) fn of(&self, operator: OperatorId) -> Vec<AssignmentId> {
         let mut of: Vec<_> = self.0.iter().filter(|(_, open)| open.operator == operator).map(|(id, _)| *id).collect();
         of.sort_unstable();

@@ -92,7 +92,7 @@ pub(super) struct Shard {
     /// What was drawn for its first receipt, where results are audited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) drawn: Option<Drawn>,
-    /// Where the search for its auditor starts.
+    /// What was drawn for its auditor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) auditor: Option<Box<NodeId>>,
     /// Where its auditor is not to be seen.
@@ -427,7 +427,7 @@ impl Job {
             faulted: &shard.faulted,
             among: Among::All,
             budget: Credits::ZERO,
-            auditor: shard.auditor.as_deref().map(|start| Auditor { start: *start, apart: shard.apart }),
+            auditor: shard.auditor.as_deref().map(|lot| Auditor { lot: *lot, apart: shard.apart }),
         }
     }
 

@@ -1,14 +1,10 @@
 //! What holds of a state at every time, derived anew from its parts: for simulations and tests, since it walks all of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use registry::{
-    id::{NodeId, OperatorId},
-    job::{Class, Stage},
-};
+use registry::job::{Class, Stage};
 
-use super::{State, cast::Cast, job::ShardKey};
-use crate::flow::AssignmentId;
+use super::{State, cast::Cast};
 
 /// A rule that a state breaks: a defect of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,32 +32,38 @@ impl State {
 
     /// Executions under way: of connected halves that agree, and each with its timer.
     fn check_open(&self) -> Result<(), Insane> {
-        let mut held: BTreeMap<NodeId, Vec<AssignmentId>> = BTreeMap::new();
-        for (id, open) in self.open.in_order() {
-            held.entry(open.node).or_default().push(*id);
+        for (id, open) in self.open.iter() {
             holds("an open execution has its timer", &self.timers.contains(&open.timer), &true)?;
+            let host = self.fleet.get(open.node);
+            let has_it = host.is_some_and(|host| host.assignments.binary_search(&id).is_ok());
+            holds("an open execution is its host's", &(id, has_it), &(id, true))?;
             // What is repeated may be of a job that is over, and even forgotten.
             let Some(job) = self.jobs.get(&open.job) else {
                 holds("an open execution is of a job that is remembered, or repeats a result", &open.probe, &true)?;
                 continue;
             };
             let list = job.shard(open.shard).map(|shard| if open.probe { &shard.probes[..] } else { &shard.open[..] });
-            let known = list.is_some_and(|list| list.contains(&(*id, open.operator)));
+            let known = list.is_some_and(|list| list.contains(&(id, open.operator)));
             holds("an open execution is its shard's", &known, &true)?;
         }
+        let mut held = 0;
         for (node, host) in self.fleet.hosts() {
-            let open = held.remove(&node).unwrap_or_default();
-            holds("hosts have the executions that are open", &(node, &host.assignments), &(node, &open))?;
+            held += host.assignments.len();
+            let in_order = host.assignments.is_sorted_by(|one, other| one < other);
+            holds("hosts have their executions in the order in which they were given", &(node, in_order), &(node, true))?;
         }
-        holds("open executions are of hosts that are known", &held, &BTreeMap::new())
+        holds("hosts have the executions that are open", &held, &self.open.len())
     }
 
     fn check_shards(&self) -> Result<(), Insane> {
         for job in self.jobs.values() {
-            let mut unchecked: BTreeSet<(OperatorId, ShardKey)> = BTreeSet::new();
             let open = job.shards().filter(|_| !job.phase.is_ended());
-            unchecked.extend(open.filter_map(|(key, shard)| Some((shard.sole_supporter()?, key))));
-            holds("results that one operator stands for are known", &job.unchecked.iter().collect(), &unchecked)?;
+            let mut alone = 0;
+            for (operator, key) in open.filter_map(|(key, shard)| Some((shard.sole_supporter()?, key))) {
+                alone += 1;
+                holds("what one operator stands for is known", &(key, job.unchecked.contains(operator, key)), &(key, true))?;
+            }
+            holds("results that one operator stands for are counted", &job.unchecked.len(), &alone)?;
         }
         for (id, job) in self.jobs.iter().filter(|(_, job)| !job.phase.is_ended()) {
             let accepted = job.shards().filter(|(key, shard)| key.stage == Stage::Map && shard.accepted.is_some());
@@ -110,7 +112,7 @@ impl State {
         }
         holds("hosts are kept where they are seen", &self.fleet.seen_is_kept(), &true)?;
         holds("what hosts ask is counted", &self.fleet.asks_are_counted(), &true)?;
-        holds("hosts with room are known", &self.fleet.misplaced(), &None)
+        holds("hosts with room are known", &self.fleet.room_is_kept(), &true)
     }
 }
 

@@ -37,6 +37,14 @@ impl Unchecked {
         *self = Self::default();
     }
 
+    pub(super) fn contains(&self, operator: OperatorId, key: ShardKey) -> bool {
+        self.0.get(&operator).is_some_and(|keys| keys.binary_search(&key).is_ok())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.values().map(|keys| keys.len()).sum()
+    }
+
     /// Those that this operator stands for, in order.
     pub(super) fn of(&self, operator: OperatorId) -> impl Iterator<Item = ShardKey> {
         self.0.get(&operator).into_iter().flatten().copied()

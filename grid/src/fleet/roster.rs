@@ -1,64 +1,79 @@
-//! Hosts by their names: one is found at once, all are walked in order.
-
-use std::collections::BTreeSet;
+//! Hosts by their names, and by the places in which they joined: one is found at once, and all are walked as they lie.
 
 use registry::id::NodeId;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::Host;
 use crate::named::Named;
 
-/// Every host that ever joined. It is written as an ordered map.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Every host that ever joined. It is written as a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<(NodeId, Host)>", into = "Vec<(NodeId, Host)>")]
 pub(super) struct Roster {
-    hosts: Named<NodeId, Box<Host>>,
-    order: BTreeSet<NodeId>,
+    /// As they joined.
+    hosts: Vec<(NodeId, Host)>,
+    places: Named<NodeId, usize>,
 }
 
 impl Roster {
+    /// Where the host is, from when it joins on.
+    pub(super) fn place(&self, node: NodeId) -> Option<usize> {
+        self.places.get(&node).copied()
+    }
+
+    pub(super) fn at(&self, place: usize) -> Option<(NodeId, &Host)> {
+        self.hosts.get(place).map(|(node, host)| (*node, host))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
     pub(super) fn get(&self, node: NodeId) -> Option<&Host> {
-        self.hosts.get(&node).map(Box::as_ref)
+        self.at(self.place(node)?).map(|(_, host)| host)
     }
 
     pub(super) fn get_mut(&mut self, node: NodeId) -> Option<&mut Host> {
-        self.hosts.get_mut(&node).map(Box::as_mut)
+        self.at_mut(self.place(node)?)
     }
 
+    pub(super) fn at_mut(&mut self, place: usize) -> Option<&mut Host> {
+        self.hosts.get_mut(place).map(|(_, host)| host)
+    }
+
+    /// A host that was never here joins.
     pub(super) fn insert(&mut self, node: NodeId, host: Host) {
-        self.hosts.insert(node, Box::new(host));
-        self.order.insert(node);
+        self.places.insert(node, self.hosts.len());
+        self.hosts.push((node, host));
     }
 
-    /// In the order of their names.
+    /// As they joined.
     pub(super) fn iter(&self) -> impl Iterator<Item = (NodeId, &Host)> {
-        self.order.iter().filter_map(|node| Some((*node, self.get(*node)?)))
+        self.hosts.iter().map(|(node, host)| (*node, host))
     }
 }
 
-impl Serialize for Roster {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.hosts.serialize(serializer)
+impl From<Vec<(NodeId, Host)>> for Roster {
+    fn from(hosts: Vec<(NodeId, Host)>) -> Self {
+        Self { places: hosts.iter().zip(0..).map(|((node, _), place)| (*node, place)).collect(), hosts }
     }
 }
 
-impl<'de> Deserialize<'de> for Roster {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let hosts = Named::<NodeId, Box<Host>>::deserialize(deserializer)?;
-        Ok(Self { order: hosts.keys().copied().collect(), hosts })
+impl From<Roster> for Vec<(NodeId, Host)> {
+    fn from(roster: Roster) -> Self {
+        roster.hosts
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use registry::{canon, id::EngineFingerprint, id::OperatorId, price::PriceTable, sign::Signed};
 
     use super::*;
     use crate::{engines::Engines, fleet::Fleet, flow::Offer, subnet::Subnet};
 
     #[test]
-    fn hosts_are_walked_in_the_order_of_their_names_and_written_as_a_map_of_them() {
+    fn hosts_are_found_by_name_and_walked_and_written_as_they_joined() {
         let engines = Engines::plain(EngineFingerprint([9; 32]), EngineFingerprint([8; 32]));
         let offer = Offer { slots: 1, queue_max: 0, memory_bytes_max: 1, engines, prices: PriceTable::default() };
         let mut fleet = Fleet::new(50);
@@ -66,11 +81,10 @@ mod tests {
             fleet.up(NodeId([name; 32]), OperatorId([name; 32]), Signed::nothing(), offer.clone(), Subnet::Relayed, 0);
         }
         let names: Vec<u8> = fleet.hosts.iter().map(|(node, _)| node.0[0]).collect();
-        assert_eq!(names, [1, 7, 30, 200]);
-        let map: BTreeMap<NodeId, &Host> = fleet.hosts.iter().collect();
+        assert_eq!(names, [7, 1, 200, 30]);
         let bytes = canon::encode(&fleet.hosts);
-        assert_eq!(bytes, canon::encode(&map));
-        assert!(fleet.get(NodeId([30; 32])).is_some() && fleet.get(NodeId([31; 32])).is_none());
-        assert_eq!(canon::decode::<Roster>(&bytes, usize::MAX).map(|read| read.order.len()).unwrap_or(0), 4);
+        let read: Roster = canon::decode(&bytes, usize::MAX).unwrap();
+        assert_eq!((&read, read.at(2).map(|(node, _)| node)), (&fleet.hosts, Some(NodeId([200; 32]))));
+        assert!(read.get(NodeId([30; 32])).is_some() && read.get(NodeId([31; 32])).is_none());
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use registry::id::{NodeId, OperatorId};
 use serde::{Deserialize, Serialize};
 
-use crate::subnet::Subnet;
+use crate::{named::Named, subnet::Subnet};
 
 /// Such hosts, by subnet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,21 @@ impl Seen {
                 self.operators.remove(&operator);
             }
         }
+    }
+
+    /// Whether these are all that are here.
+    pub(super) fn is_of(&self, mut hosts: impl Iterator<Item = (NodeId, (OperatorId, Subnet))>) -> bool {
+        let nodes = |subnet, operator| self.subnets.get(&subnet).and_then(|operators| operators.get(&operator));
+        let mut found = 0;
+        let are_here = hosts.all(|(node, (operator, subnet))| {
+            found += 1;
+            nodes(subnet, operator).is_some_and(|nodes| nodes.contains(&node))
+        });
+        let mut operators: Named<OperatorId, u32> = Named::default();
+        self.subnets.values().flat_map(BTreeMap::keys).for_each(|name| *operators.entry(*name).or_default() += 1);
+        let kept: usize = self.subnets.values().flat_map(BTreeMap::values).map(BTreeSet::len).sum();
+        let are_counted = self.operators.iter().all(|(operator, subnets)| operators.get(operator) == Some(subnets));
+        are_here && kept == found && are_counted && operators.len() == self.operators.len()
     }
 
     /// Those in other subnets; none where fewer than half of the operators are there alone: a few could not keep up with the audits of

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use registry::{
-    id::{BlobHash, EngineFingerprint, JobId, NodeId, TaskId},
+    id::{BlobHash, EngineFingerprint, NodeId, TaskId},
     job::{Class, ShardInfo},
     price::PriceTable,
     receipt::{Execution, Outcome, Receipt},
@@ -138,10 +138,7 @@ pub(super) struct Given {
     pub(super) id: AssignmentId,
     pub(super) host: u32,
     pub(super) number: u32,
-    pub(super) job: JobId,
     pub(super) shard: ShardInfo,
-    task: TaskId,
-    engine: EngineFingerprint,
     /// The state that it is gone on from, and the answer that this leads to.
     pub(super) from: Option<(u32, Answer)>,
     /// The state to stop at, of which nothing is signed.
@@ -174,13 +171,13 @@ impl World<'_> {
         self.resumed(assignment);
         let Some(task) = self.jobs.task_mut(number, assignment.shard.index) else { return Ok(()) };
         task.ordered_ms.get_or_insert(now);
-        let ordered = self.state.job(assignment.job);
-        let task = ordered.and_then(|job| job.task(assignment.shard.stage, assignment.shard.index));
-        let Some(task) = task.filter(|_| self.hosts[host as usize].is_online) else { return Ok(()) };
-        let Assignment { id, job, shard, engine, until, .. } = *assignment;
+        if !self.hosts[host as usize].is_online {
+            return Ok(());
+        }
+        let Assignment { id, shard, until, .. } = *assignment;
         let from = assignment.from.map(|from| (from.index, course::carried(&from)));
         let (stage, next, began_ms, task_us) = (Stage::Sent, Stage::Failed, now, 0);
-        let given = Given { id, host, number, job, shard, task, engine, from, until, stage, next, began_ms, task_us };
+        let given = Given { id, host, number, shard, from, until, stage, next, began_ms, task_us };
         let ticket = self.given.insert(given);
         self.hosts[host as usize].holds.push(ticket);
         let when = now + self.delay();
@@ -385,10 +382,10 @@ impl World<'_> {
         let (number, shard) = (given.number, given.shard.index);
         let states = self.course(number, shard, answer).states();
         let execution = Execution {
-            task: given.task,
+            task: self.task_of(given).unwrap_or(TaskId([0; 32])),
             module: work::module(),
             class: Class::Exact,
-            engine: given.engine,
+            engine: self.hosts[given.host as usize].engine,
             outcome: Outcome::Ok,
             fuel_used: self.fuel(given),
             output: work::output(number, shard, answer).hash(),
@@ -396,6 +393,11 @@ impl World<'_> {
             segment_root: states.root(),
         };
         (execution, states)
+    }
+
+    /// The task, as long as its job is remembered.
+    fn task_of(&self, given: &Given) -> Option<TaskId> {
+        self.state.job(self.jobs.id(given.number))?.task(given.shard.stage, given.shard.index)
     }
 
     /// Fuel that its task takes.
@@ -412,7 +414,7 @@ impl World<'_> {
         let host = &self.hosts[given.host as usize];
         let (execution, states) = self.execution(given, answer);
         let operator = self.operators[host.operator as usize].id;
-        let (job, shard, node, nonce) = (given.job, given.shard, host.node, given.id.0);
+        let (job, shard, node, nonce) = (self.jobs.id(given.number), given.shard, host.node, given.id.0);
         let (device, nn_record) = (None, None);
         let price_micro = purse::prices(self.options).giga_fuel_micro * purse::worth(self.options, self.is_dear(given));
         let segment_record = execution.segment_root.map(|_| BlobHash::of(&states.to_bytes()));

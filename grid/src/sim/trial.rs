@@ -154,7 +154,7 @@ impl World<'_> {
     /// What a host found reaches the coordinator.
     pub(super) fn found(&mut self, ticket: Ticket, answer: Answer, is_forged: bool) -> Result<(), Broken> {
         let Some(given) = self.given.get(ticket) else { return Ok(()) };
-        let &Given { host, number, shard, id, job, until: Some(until), .. } = given else { return Ok(()) };
+        let &Given { host, number, shard, id, until: Some(until), .. } = given else { return Ok(()) };
         let run = u64::from(given.segments(self.options.steps));
         let (node, course) = (self.hosts[host as usize].node, self.course(number, shard.index, answer));
         let ending = Ending::from(&self.execution(given, answer).0);
@@ -169,7 +169,7 @@ impl World<'_> {
             trials.segments_refereed += run;
         }
         self.tally.note(7, id.0);
-        self.check_unpaid(job, id)?;
+        self.check_unpaid(self.jobs.id(number), id)?;
         let found = Found { end, checkpoint: until.keeps.then_some(checkpoint) };
         let which = (number, shard.index);
         let trial = |world: &Self| world.court.under_way.get(&which).map(|sides| sides.trial);

@@ -183,6 +183,11 @@ impl Jobs {
         self.numbers.get(&id).copied()
     }
 
+    /// Its name; nobody's where it is forgotten.
+    pub(super) fn id(&self, number: u32) -> JobId {
+        self.works.get(&number).map_or(JobId([0; 32]), |work| work.id)
+    }
+
     pub(super) fn get(&self, number: u32) -> Option<&Work> {
         self.works.get(&number)
     }
