@@ -250,7 +250,13 @@ impl Fleet {
 
     /// Hosts with room of operators that are trusted in the class, in an order in which each of the operators is as likely to be the
     /// first as any other. `max` at most.
-    pub fn drawn(&self, device: DeviceAsk, class: Class, lot: NodeId, max: usize) -> impl Iterator<Item = (NodeId, &Host)> {
+    pub fn drawn(
+        &self,
+        device: DeviceAsk,
+        class: Class,
+        lot: NodeId,
+        max: usize,
+    ) -> impl Iterator<Item = (NodeId, &Host)> {
         let operators = self.room.drawn(device, class, lot);
         let nodes = operators.filter_map(|operator| self.of_operator.get(&operator));
         // Of one with very many the search begins anywhere, and is not long.

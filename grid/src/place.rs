@@ -530,7 +530,8 @@ mod tests {
     #[test]
     fn an_operator_audits_no_more_often_for_having_more_hosts() {
         let limits = Limits::default();
-        let hosts: Vec<(u8, u8)> = (0..196).map(|node| (node, 0)).chain((0..4).map(|more| (196 + more, 1 + more))).collect();
+        let hosts: Vec<(u8, u8)> =
+            (0..196).map(|node| (node, 0)).chain((0..4).map(|more| (196 + more, 1 + more))).collect();
         let mut fleet = fleet(&hosts);
         hosts.iter().for_each(|(node, _)| fleet.trust(NodeId([*node; 32]), Classes::only(Class::Exact)));
         let mut audits = [0; 5];

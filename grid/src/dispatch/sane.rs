@@ -50,7 +50,11 @@ impl State {
         for (node, host) in self.fleet.hosts() {
             held += host.assignments.len();
             let in_order = host.assignments.is_sorted_by(|one, other| one < other);
-            holds("hosts have their executions in the order in which they were given", &(node, in_order), &(node, true))?;
+            holds(
+                "hosts have their executions in the order in which they were given",
+                &(node, in_order),
+                &(node, true),
+            )?;
         }
         holds("hosts have the executions that are open", &held, &self.open.len())
     }
@@ -61,7 +65,11 @@ impl State {
             let mut alone = 0;
             for (operator, key) in open.filter_map(|(key, shard)| Some((shard.sole_supporter()?, key))) {
                 alone += 1;
-                holds("what one operator stands for is known", &(key, job.unchecked.contains(operator, key)), &(key, true))?;
+                holds(
+                    "what one operator stands for is known",
+                    &(key, job.unchecked.contains(operator, key)),
+                    &(key, true),
+                )?;
             }
             holds("results that one operator stands for are counted", &job.unchecked.len(), &alone)?;
         }

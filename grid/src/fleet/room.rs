@@ -67,7 +67,12 @@ impl Room {
     }
 
     /// Operators that are trusted in the class and may have such a device, as they are drawn.
-    pub(super) fn drawn(&self, device: DeviceAsk, class: Class, NodeId(lot): NodeId) -> impl Iterator<Item = OperatorId> {
+    pub(super) fn drawn(
+        &self,
+        device: DeviceAsk,
+        class: Class,
+        NodeId(lot): NodeId,
+    ) -> impl Iterator<Item = OperatorId> {
         let urn = self.trusted(class).map(|trusted| match device {
             DeviceAsk::Gpu => &trusted.operators_gpu,
             DeviceAsk::Any | DeviceAsk::Cpu => &trusted.operators,

@@ -63,6 +63,18 @@ pub enum AuditError {
         /// How many there are.
         count: u32,
     },
+    /// A shard has no result, since nobody reproduced one.
+    #[error(
+        "shard {index} of {count} has no result to audit: {receipts} receipts differ, and the job failed as inconclusive"
+    )]
+    Inconclusive {
+        /// Which, from 0.
+        index: u32,
+        /// How many there are.
+        count: u32,
+        /// Receipts of it.
+        receipts: usize,
+    },
     /// A result stands on one operator's word, and nothing was drawn for it.
     #[error("shard {}: its result stands on one operator's word, and nothing was drawn for it", shard.index)]
     Undrawn {
@@ -98,7 +110,7 @@ pub fn check(job: JobId, committed: SecretHash, secret: &Secret, records: &[Reco
     }
     let mut results: BTreeMap<ShardInfo, (usize, &Accepted)> = BTreeMap::new();
     let mut receipts: BTreeMap<ShardInfo, BTreeSet<ReceiptId>> = BTreeMap::new();
-    let mut accused = BTreeSet::new();
+    let (mut accused, mut inconclusive) = (BTreeSet::new(), BTreeMap::new());
     for (index, record) in records.iter().enumerate() {
         let failed = |source| AuditError::Record { index, source };
         let checked = record.check().map_err(failed)?;
@@ -106,14 +118,16 @@ pub fn check(job: JobId, committed: SecretHash, secret: &Secret, records: &[Reco
             return Err(AuditError::Job { index, job: checked.job });
         }
         accused.extend(checked.accused.map(|(node, _)| node));
-        if let Record::Accepted(accepted) = record {
-            results.insert(checked.shard, (checked.operators.len(), accepted));
+        match record {
+            Record::Accepted(accepted) => _ = results.insert(checked.shard, (checked.operators.len(), accepted)),
+            Record::Inconclusive(record) => _ = inconclusive.insert(checked.shard, record.witnesses.len()),
+            Record::Evidence(_) | Record::Dispute(_) => {}
         }
         for receipt in record.witnesses().map(Witness::open) {
             receipts.entry(checked.shard).or_default().insert(receipt.map_err(failed)?.id());
         }
     }
-    complete(&results)?;
+    complete(&results, &inconclusive)?;
     let mut audited = Audited { accused: accused.len(), ..Audited::default() };
     for (shard, (operators, accepted)) in results {
         let known = receipts.remove(&shard).unwrap_or_default();
@@ -123,10 +137,16 @@ pub fn check(job: JobId, committed: SecretHash, secret: &Secret, records: &[Reco
 }
 
 /// Whether each shard of the map has a result.
-fn complete(results: &BTreeMap<ShardInfo, (usize, &Accepted)>) -> Result<(), AuditError> {
-    let map: BTreeSet<u32> =
-        results.keys().filter(|shard| shard.stage == Stage::Map).map(|shard| shard.index).collect();
-    let count = results.keys().filter(|shard| shard.stage == Stage::Map).map(|shard| shard.count).max().unwrap_or(1);
+fn complete(
+    results: &BTreeMap<ShardInfo, (usize, &Accepted)>,
+    inconclusive: &BTreeMap<ShardInfo, usize>,
+) -> Result<(), AuditError> {
+    if let Some((shard, receipts)) = inconclusive.iter().find(|(shard, _)| !results.contains_key(shard)) {
+        return Err(AuditError::Inconclusive { index: shard.index, count: shard.count, receipts: *receipts });
+    }
+    let of_map = || results.keys().filter(|shard| shard.stage == Stage::Map);
+    let map: BTreeSet<u32> = of_map().map(|shard| shard.index).collect();
+    let count = of_map().map(|shard| shard.count).max().unwrap_or(1);
     match (0..count).find(|index| !map.contains(index)) {
         Some(index) => Err(AuditError::Missing { index, count }),
         None => Ok(()),
@@ -175,7 +195,7 @@ mod tests {
         id::{BlobHash, EngineFingerprint, ModuleHash, NodeId, OperatorId, TaskId},
         job::Class,
         membership::NodeCert,
-        receipt::{Evidence, Execution, Outcome, Receipt},
+        receipt::{Evidence, Execution, Inconclusive, Outcome, Receipt},
         sign::{SecretKey, Signed},
     };
 
@@ -253,6 +273,18 @@ mod tests {
         assert!(other.to_string().starts_with("record 0 is about job"));
         let other = check(JOB, Secret::from_bytes([1; 32]).hash(), &SECRET, &[]).unwrap_err();
         assert!(other.to_string().contains("not the one that was committed to"));
+    }
+
+    #[test]
+    fn a_job_of_which_nobody_reproduced_a_shard_is_told_as_that() {
+        let one = Record::Accepted(accepted(Some(0), vec![witness(1, 0, 1)]));
+        let witnesses = vec![witness(1, 1, 1), witness(2, 1, 2), witness(3, 1, 3)];
+        let none = Record::Inconclusive(Inconclusive { quorum: 2, witnesses, outputs: Vec::new() });
+        let refused = check(JOB, SECRET.hash(), &SECRET, &[one, none]).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "shard 1 of 2 has no result to audit: 3 receipts differ, and the job failed as inconclusive"
+        );
     }
 
     #[test]
