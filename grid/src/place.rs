@@ -344,20 +344,24 @@ pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, 
         return None;
     }
     let (need, max) = (&need.settled(fleet, config), config.candidates_max);
+    let (device, class) = (need.ask.device, need.ask.class);
     let lot = need.auditor.map(|auditor| auditor.lot);
-    match need.among {
+    let trusted = match need.among {
         // Few, and anywhere.
         Among::Referees(operators) | Among::Heirs(operators) => {
             let hosts = operators.iter().flat_map(|operator| fleet.hosts_of(*operator));
-            best(need, hosts.filter(|(node, _)| fleet.is_roomy(*node)).take(max), fleet, config)
+            return best(need, hosts.filter(|(node, _)| fleet.is_roomy(*node)).take(max), fleet, config);
         }
-        Among::Qualified => {
-            let (device, class) = (need.ask.device, need.ask.class);
-            let drawn = lot.and_then(|lot| best(need, fleet.drawn(device, class, lot, max), fleet, config));
-            drawn.or_else(|| best(need, fleet.with_room(device, Some(class), lot, max), fleet, config))
-        }
-        Among::All => best(need, fleet.with_room(need.ask.device, None, lot, max), fleet, config),
-    }
+        Among::Qualified => Some(class),
+        Among::All => None,
+    };
+    let drawn = match (lot, trusted) {
+        (Some(lot), Some(class)) => best(need, fleet.drawn(device, class, lot, max), fleet, config),
+        (Some(_), None) => best(need, fleet.with_room(device, None, lot, max), fleet, config),
+        (None, _) => None,
+    };
+    // Where few suit, none of those that are drawn may: the search goes round then, until it has come by all of them.
+    drawn.or_else(|| best(need, fleet.with_room(device, trusted, None, max), fleet, config))
 }
 
 fn best<'a>(
@@ -543,6 +547,23 @@ mod tests {
         }
         assert!(audits.iter().all(|times| (120..280).contains(times)), "{audits:?}");
         assert!(fleet.room_is_kept());
+    }
+
+    #[test]
+    fn the_one_host_that_can_audit_is_found_among_any_number_that_cannot() {
+        let limits = Limits { memory_bytes_max: 4 << 30, ..Limits::default() };
+        let hosts: Vec<(u8, u8)> = (0..250).map(|node| (node, node)).collect();
+        let mut fleet = fleet(&hosts);
+        let (able, spacious) = (NodeId([200; 32]), Offer { memory_bytes_max: 8 << 30, ..offer(ENGINE) });
+        fleet.up(able, OperatorId([200; 32]), cert(200, 200), spacious, Subnet::Relayed, 0);
+        hosts.iter().for_each(|(node, _)| fleet.trust(NodeId([*node; 32]), Classes::only(Class::Exact)));
+        for (number, among) in (0..20u32).flat_map(|number| [(number, Among::Qualified), (number, Among::All)]) {
+            let auditor = Auditor { lot: NodeId(canon::hash("test", &number)), apart: None };
+            let need = Need { auditor: Some(auditor), among, quorum: 1, ..need(&limits) };
+            let max = Config::default().candidates_max;
+            let found = (0..=250 / max).any(|_| picked(&need, &fleet) == Some(200) || !fleet.pass_over(max));
+            assert!(found, "lot {number}, {among:?}");
+        }
     }
 
     #[test]
