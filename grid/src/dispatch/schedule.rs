@@ -188,10 +188,12 @@ pub(super) fn order(
         },
     });
     let lease_until = now + lease_ms;
-    let timer = if probe {
-        (lease_until, OfExecution::lease(assignment))
-    } else {
+    // Of a repetition and of a referee's segment nobody else is asked meanwhile.
+    let is_hedged = until.map_or(!probe, |until| until.keeps);
+    let timer = if is_hedged {
         (now + straggles_ms, OfExecution::straggler(assignment))
+    } else {
+        (lease_until, OfExecution::lease(assignment))
     };
     state.timers.insert(timer);
     let open = Open {

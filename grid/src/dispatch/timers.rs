@@ -112,7 +112,7 @@ pub(super) fn tick(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
     {
         state.timers.remove((due, timer));
         match timer {
-            Timer::Straggler(id) => straggler(state, id, now),
+            Timer::Straggler(id) => straggler(state, id, now, effects),
             Timer::Lease(id) => lease_over(state, id, now, effects),
             Timer::Retry(job, key) => retry(state, job, key, now),
             Timer::Deadline(job) => {
@@ -127,7 +127,7 @@ pub(super) fn tick(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
 }
 
 /// Asks one more host; the straggler goes on.
-fn straggler(state: &mut State, id: AssignmentId, now: Millis) {
+fn straggler(state: &mut State, id: AssignmentId, now: Millis, effects: &mut Vec<Effect>) {
     let Some(open) = state.open.get_mut(id) else { return };
     let elapsed = now.saturating_sub(open.since);
     let average = state.jobs.get(&open.job).and_then(Job::task_ms);
@@ -140,10 +140,14 @@ fn straggler(state: &mut State, id: AssignmentId, now: Millis) {
         state.timers.insert(open.timer);
         return;
     }
-    open.straggling = true;
+    open.straggling = !open.probe;
     open.timer = (open.lease_until, OfExecution::lease(id));
     state.timers.insert(open.timer);
-    let (job, key) = (open.job, open.shard);
+    let (job, key, node) = (open.job, open.shard, open.node);
+    if open.probe {
+        trial::straggles(state, job, key, node, now, effects);
+        return;
+    }
     if let Some(shard) = state.jobs.get_mut(&job).and_then(|job| job.shard_mut(key)) {
         shard.straggling += 1;
     }

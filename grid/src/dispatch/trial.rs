@@ -8,8 +8,9 @@
 //! still stands on whole executions alone. That the other side is right about a segment says nothing about the rest.
 //!
 //! - **Where it begins**: class `exact`, two results that both name their states, neither of a referee, and a referee is there.
-//! - **Withholding gains nothing**: a side that does not give the state, or gives another one than it signed, is not asked again.
-//!   Where neither does, or no side is right, a referee runs all of the task, as for a task without steps.
+//! - **Withholding gains nothing**: a side that does not give the state, or gives another one than it signed, is not asked again, and where
+//!   one takes unusually long the other is asked too. Where neither gives it, or no side is right, a referee runs all of the task, as
+//!   for a task without steps.
 //! - **Its end is waited for**: what comes in meanwhile is kept, and nothing is accepted before it, but what a referee has voted on.
 //! - **Nothing of a trial is paid**, and no order of it counts as an execution.
 //! - **Who lies together** is convicted of that, though they be refuted one after the other: what was refuted is remembered with the shard, and
@@ -34,6 +35,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    few::Few,
     flow::{AssignmentId, Attested, Checkpoint, Found, Millis, Until},
     place,
 };
@@ -43,7 +45,7 @@ use crate::{
 pub(super) enum Trial {
     /// The driver looks where these part.
     Parting([AssignmentId; 2]),
-    /// Sides are asked for the state before the segment, one after the other; those that were asked in vain.
+    /// Sides are asked for the state before the segment; those that were asked in vain, or take long.
     Asking(Box<Parting>, Vec<NodeId>),
     /// A referee runs the segment, from this blob on.
     Refereeing(Box<Parting>, Option<BlobHash>),
@@ -182,7 +184,41 @@ fn go_on(
         Some((node, until, engine)) => {
             schedule::order(state, id, (key, node, engine), Piece::Segment(until, from), now, effects);
         }
+        // One that takes long may still give it.
+        None if !orders(state, id, key).is_empty() => {}
         None => fail(state, id, key, now, effects),
+    }
+}
+
+/// What is ordered of the shard's trial and under way.
+fn orders(state: &State, id: JobId, key: ShardKey) -> Few<AssignmentId> {
+    let probes = state.jobs.get(&id).and_then(|job| job.shard(key)).map(|shard| &shard.probes[..]);
+    let probes = probes.into_iter().flatten().map(|(assignment, _)| *assignment);
+    probes.filter(|id| state.open.get(*id).is_some_and(|open| open.until.is_some())).collect()
+}
+
+/// Nothing that is ordered of the shard's trial is wanted any more.
+fn revoke(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
+    for &assignment in &orders(state, id, key) {
+        if let Some(open) = settle::drop_open(state, assignment, now) {
+            effects.push(Effect::Revoke { node: open.node, assignment });
+        }
+    }
+}
+
+/// A side takes unusually long to give the state: the other is asked too.
+pub(super) fn straggles(
+    state: &mut State,
+    id: JobId,
+    key: ShardKey,
+    node: NodeId,
+    now: Millis,
+    effects: &mut Vec<Effect>,
+) {
+    let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) else { return };
+    if let Some(Trial::Asking(_, asked)) = shard.trial.as_deref_mut() {
+        asked.push(node);
+        go_on(state, id, key, None, now, effects);
     }
 }
 
@@ -237,6 +273,7 @@ pub(super) fn found(
             };
             if let Some(checkpoint) = given {
                 shard.trial = Some(Box::new(Trial::Refereeing(parting, Some(checkpoint.snapshot))));
+                revoke(state, id, key, now, effects);
             } else {
                 asked.push(node);
                 shard.trial = Some(Box::new(Trial::Asking(parting, asked)));
@@ -309,14 +346,7 @@ pub(super) fn abandon(state: &mut State, id: JobId, key: ShardKey, now: Millis, 
     if shard.trial.take().is_none() {
         return;
     }
-    let probes: Vec<AssignmentId> = shard.probes.iter().map(|(assignment, _)| *assignment).collect();
-    for assignment in probes {
-        if state.open.get(assignment).is_some_and(|open| open.until.is_some())
-            && let Some(open) = settle::drop_open(state, assignment, now)
-        {
-            effects.push(Effect::Revoke { node: open.node, assignment });
-        }
-    }
+    revoke(state, id, key, now, effects);
 }
 
 /// The coordinator was away, and with it what its driver looked for.

@@ -141,6 +141,49 @@ fn a_side_that_withholds_the_state_gains_nothing() {
 }
 
 #[test]
+fn a_side_that_takes_long_is_not_waited_for_alone() {
+    with_strangers(STRANGERS, |mut world, job| {
+        let part = world.parts.pop_front().unwrap();
+        world.part(part);
+        let first = world.hosts.iter().position(|host| !host.inbox.is_empty()).unwrap();
+        let asked = world.hosts[first].inbox.pop_front().unwrap();
+        let began = world.now;
+        let is_idle = |world: &World| world.hosts.iter().all(|host| host.inbox.is_empty());
+        while is_idle(&world) {
+            world.now = world.state.next_timer().unwrap();
+            world.feed(Event::Tick);
+        }
+        assert!(world.now - began < asked.lease_ms / 2, "{} of {} ms", world.now - began, asked.lease_ms);
+        let second = world.hosts.iter().position(|host| !host.inbox.is_empty()).unwrap();
+        assert_eq!((second != first, world.hosts[second].inbox[0].until), (true, asked.until));
+        // Its own answer is as good as before; the other is not wanted any more.
+        world.hosts[first].inbox.push_back(asked);
+        world.answer(first);
+        let referee = world.hosts.iter().position(|host| !host.inbox.is_empty()).unwrap();
+        assert_eq!((referee < 2, world.hosts[second].inbox.len()), (true, 0));
+        world.run();
+        assert!(is_right(&world, job) && is_suspended(&world, 3));
+        assert_eq!(disputes(&world).len(), 1);
+        world.check_replay();
+    });
+    // Where neither answers, a referee runs all of it once their leases are over.
+    with_strangers(STRANGERS, |mut world, job| {
+        let part = world.parts.pop_front().unwrap();
+        world.part(part);
+        for _ in 0..2 {
+            while world.hosts.iter().all(|host| host.inbox.is_empty()) {
+                world.now = world.state.next_timer().unwrap();
+                world.feed(Event::Tick);
+            }
+            (2..4).for_each(|side| world.hosts[side].inbox.clear());
+        }
+        world.run();
+        assert!(is_right(&world, job) && is_suspended(&world, 3) && disputes(&world).is_empty());
+        world.check_replay();
+    });
+}
+
+#[test]
 fn where_no_side_is_right_or_nothing_can_be_told_a_referee_runs_all_of_it() {
     with_strangers([Conduct::Honest, Conduct::Honest, Conduct::Colluder, Conduct::Liar], |mut world, job| {
         world.run();
