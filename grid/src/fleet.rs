@@ -236,34 +236,34 @@ impl Fleet {
     }
 
     /// Hosts with room that may have such a device, of operators that are trusted in the class where one is given. `max` at most,
-    /// starting where the lot says, or after the one that was [`Fleet::take`]n last.
+    /// starting after the one that was [`Fleet::take`]n last.
     pub fn with_room(
         &self,
         device: DeviceAsk,
         trusted: Option<Class>,
-        lot: Option<NodeId>,
         max: usize,
     ) -> impl Iterator<Item = (NodeId, &Host)> {
-        let start = lot.map(|NodeId(lot)| urn::numbers(lot)(self.hosts.len())).or(self.cursor);
-        self.room.of(device, trusted).after(start).take(max).filter_map(|place| self.hosts.at(place))
+        self.room.of(device, trusted).after(self.cursor).take(max).filter_map(|place| self.hosts.at(place))
     }
 
-    /// Hosts with room of operators that are trusted in the class, in an order in which each of the operators is as likely to be the
-    /// first as any other. `max` at most.
+    /// The same in an order in which each of the operators is as likely to be the first as any other. `max` at most.
     pub fn drawn(
         &self,
         device: DeviceAsk,
-        class: Class,
+        trusted: Option<Class>,
         lot: NodeId,
         max: usize,
     ) -> impl Iterator<Item = (NodeId, &Host)> {
-        let operators = self.room.drawn(device, class, lot);
+        let operators = self.room.drawn(device, trusted, lot);
         let nodes = operators.filter_map(|operator| self.of_operator.get(&operator));
         // Of one with very many the search begins anywhere, and is not long.
         let nodes = nodes.flat_map(move |nodes| after(nodes, Some(lot)).take(max));
         let hosts = nodes.filter_map(|node| Some((node, self.get(node)?)));
-        let has_device = move |host: &Host| device != DeviceAsk::Gpu || host.has_gpu();
-        hosts.filter(move |(_, host)| host.is_roomy && host.trusted.contains(class) && has_device(host)).take(max)
+        let suits = move |host: &Host| {
+            let is_trusted = trusted.is_none_or(|class| host.trusted.contains(class));
+            host.is_roomy && is_trusted && (device != DeviceAsk::Gpu || host.has_gpu())
+        };
+        hosts.filter(move |(_, host)| suits(host)).take(max)
     }
 
     /// None of the next `max` hosts with room was of use: the next search starts behind them. Says whether there are others.

@@ -44,12 +44,12 @@ pub struct Need<'a> {
     pub among: Among<'a>,
     /// What its next execution may cost.
     pub budget: Credits,
-    /// Of an audit: what was drawn for its auditor, and where that is not to be. Otherwise the search starts after the host that was
-    /// given work last.
+    /// Of an audit, and where several have to agree of all but the first: what was drawn for who is next, and where that is not to be.
+    /// Otherwise the search starts after the host that was given work last.
     pub auditor: Option<Auditor>,
 }
 
-/// Who is to audit.
+/// Who is to audit, or to agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Auditor {
     /// What was drawn: the order in which operators are asked, each as likely to be the first as any other, and where the search
@@ -355,13 +355,9 @@ pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, 
         Among::Qualified => Some(class),
         Among::All => None,
     };
-    let drawn = match (lot, trusted) {
-        (Some(lot), Some(class)) => best(need, fleet.drawn(device, class, lot, max), fleet, config),
-        (Some(_), None) => best(need, fleet.with_room(device, None, lot, max), fleet, config),
-        (None, _) => None,
-    };
+    let drawn = lot.and_then(|lot| best(need, fleet.drawn(device, trusted, lot, max), fleet, config));
     // Where few suit, none of those that are drawn may: the search goes round then, until it has come by all of them.
-    drawn.or_else(|| best(need, fleet.with_room(device, trusted, None, max), fleet, config))
+    drawn.or_else(|| best(need, fleet.with_room(device, trusted, max), fleet, config))
 }
 
 fn best<'a>(
@@ -526,9 +522,11 @@ mod tests {
             fleet.record(NodeId([node; 32]), |record| (record.assigned, record.faults) = (10, 5));
         }
         assert_eq!(picked(&need(&limits), &fleet), Some(3));
-        let auditor = Auditor { lot: NodeId([1; 32]), apart: None };
-        let drawn = Need { auditor: Some(auditor), ..need(&limits) };
-        assert_eq!(picked(&drawn, &fleet), Some(2));
+        let drawn = |lot: u8| {
+            let auditor = Auditor { lot: NodeId([lot; 32]), apart: None };
+            picked(&Need { auditor: Some(auditor), ..need(&limits) }, &fleet)
+        };
+        assert_eq!((0..60).filter_map(drawn).collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3]));
     }
 
     #[test]
@@ -579,7 +577,7 @@ mod tests {
         let (lot, apart) = (NodeId([1; 32]), Some(subnets[0]));
         let (operators, quorum) = (&[OperatorId([1; 32])], 1);
         let need = Need { auditor: Some(Auditor { lot, apart }), operators, quorum, ..need(&limits) };
-        assert_eq!(picked(&need, &fleet), Some(3));
+        assert!(matches!(picked(&need, &fleet), Some(3 | 4)));
         assert_eq!(reason(&need, &fleet, 2), Some(Reason::SameSubnet { subnet: subnets[0] }));
         fleet.take(NodeId([3; 32]), AssignmentId(1));
         fleet.take(NodeId([4; 32]), AssignmentId(2));

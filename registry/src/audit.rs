@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     canon,
-    id::{JobId, NodeId, ReceiptId, SecretHash},
+    id::{JobId, NodeId, ReceiptId, SecretHash, TaskId},
 };
 
 pub use self::check::{AuditError, Audited, check};
@@ -83,6 +83,12 @@ pub struct Draw([u8; 32]);
 /// Draws for a receipt.
 pub fn draw(secret: &Secret, receipt: ReceiptId, job: JobId) -> Draw {
     Draw(canon::hash("quorate/draw/1", &(secret, receipt, job)))
+}
+
+/// What the next host of a task is drawn with whose results have to agree, after so many others, in the form of a machine's name. Who
+/// runs many hosts shall not know which of them are asked for the same.
+pub fn next_of_quorum(secret: &Secret, task: TaskId, others: usize) -> NodeId {
+    NodeId(canon::hash("quorate/quorum/1", &(secret, task, others as u64)))
 }
 
 impl Draw {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use registry::{
-    audit::{Drawn, Secret},
+    audit::{self, Drawn, Secret},
     credits::Credits,
     id::{BlobHash, Commitment, EngineFingerprint, NodeId, OperatorId, SecretHash, TaskId},
     job::{JobSpec, Policy, ShardInfo, Stage, task_id},
@@ -276,6 +276,7 @@ impl Shard {
             Verdict::Open { wanted } => {
                 (usize::from(wanted) + usize::from(self.straggling)).saturating_sub(self.open.len())
             }
+            Verdict::Accepted(_) if trial::is_awaited(self, config) => 1_usize.saturating_sub(self.open.len()),
             Verdict::Accepted(_) | Verdict::Inconclusive => 0,
         }
     }
@@ -429,6 +430,13 @@ impl Job {
             budget: Credits::ZERO,
             auditor: shard.auditor.as_deref().map(|lot| Auditor { lot: *lot, apart: shard.apart }),
         }
+    }
+
+    /// What is drawn for the next of several that have to agree on the shard, which these have had.
+    pub(super) fn next_of_quorum(&self, shard: &Shard, operators: &[OperatorId]) -> Option<Auditor> {
+        let is_next = shard.quorum > 1 && !operators.is_empty();
+        let lot = || audit::next_of_quorum(&self.secret, shard.task, operators.len());
+        is_next.then(|| Auditor { lot: lot(), apart: None })
     }
 
     /// Whether the host could run shards of the job, were it idle.

@@ -101,7 +101,8 @@ pub(super) fn need<'a>(
     } else {
         Among::All
     };
-    Need { among, ..need }
+    let next = || job.next_of_quorum(shard, operators).filter(|_| !matches!(among, Among::Referees(_)));
+    Need { among, auditor: need.auditor.or_else(next), ..need }
 }
 
 /// Orders the execution, if its job can pay for it.

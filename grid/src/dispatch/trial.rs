@@ -64,10 +64,18 @@ pub(super) fn is_under_way(shard: &Shard) -> bool {
     shard.trial.as_deref().is_some_and(Trial::is_under_way)
 }
 
-/// Whether nothing is accepted of the shard meanwhile: a referee's vote does not wait, but others may be those of liars who outnumber the
-/// one that the trial would show to be right.
+/// Whether nothing is accepted of the shard before more is known: a referee's vote does not wait, but others may be those of liars who
+/// outnumber the one that the trial, or a referee, would show to be right.
 pub(super) fn is_awaited(shard: &Shard, config: &Config) -> bool {
-    is_under_way(shard) && !shard.casts.iter().any(|cast| config.vouched.contains(&cast.operator()))
+    let is_refereed = shard.casts.iter().any(|cast| config.vouched.contains(&cast.operator()));
+    !is_refereed && (is_under_way(shard) || needs_referee(shard, config))
+}
+
+/// Whether a trial of the shard has told nothing and its results differ still: a referee is asked for all of it, as long as more may be
+/// asked at all.
+pub(super) fn needs_referee(shard: &Shard, config: &Config) -> bool {
+    let has_failed = shard.trial.as_deref().is_some_and(|trial| !trial.is_under_way());
+    has_failed && shard.casts.len() < usize::from(config.replicas_max) && shard.is_disputed(config)
 }
 
 /// Begins a trial, if the shard's results are of that kind and there has been none.

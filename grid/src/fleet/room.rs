@@ -13,84 +13,89 @@ use super::{Host, places::Places, urn::Urn};
 /// Such hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Room {
-    all: Places,
-    /// Those that have a GPU.
-    gpu: Places,
+    all: Group,
     /// Those whose operators' results may be accepted alone, in the order of the classes.
-    trusted: [Trusted; CLASSES.len()],
+    trusted: [Group; CLASSES.len()],
 }
 
-/// Those of one class.
+/// Some of them, and those of these that have a GPU.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Trusted {
-    hosts: Places,
+struct Group {
+    any: Hosts,
+    gpu: Hosts,
+}
+
+/// Hosts, and whose they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Hosts {
+    places: Places,
     operators: Urn,
-    /// Operators with a GPU among them.
-    operators_gpu: Urn,
+}
+
+impl Group {
+    fn change(&mut self, place: usize, host: &Host, has_room: bool) {
+        let both = [Some(&mut self.any), host.has_gpu().then_some(&mut self.gpu)];
+        for hosts in both.into_iter().flatten() {
+            hosts.places.set(place, has_room);
+            hosts.operators.count(host.operator, has_room);
+        }
+    }
 }
 
 impl Room {
     pub(super) fn len(&self) -> usize {
-        self.all.len()
+        self.all.any.places.len()
     }
 
     /// The host at this place has room from now on, or none.
     pub(super) fn change(&mut self, place: usize, host: &Host, has_room: bool) {
-        self.all.set(place, has_room);
-        let has_gpu = host.has_gpu();
-        if has_gpu {
-            self.gpu.set(place, has_room);
-        }
-        for (class, trusted) in CLASSES.into_iter().zip(&mut self.trusted) {
+        self.all.change(place, host, has_room);
+        for (class, group) in CLASSES.into_iter().zip(&mut self.trusted) {
             if host.trusted.contains(class) {
-                trusted.hosts.set(place, has_room);
-                trusted.operators.count(host.operator, has_room);
-                if has_gpu {
-                    trusted.operators_gpu.count(host.operator, has_room);
-                }
+                group.change(place, host, has_room);
             }
         }
     }
 
-    fn trusted(&self, class: Class) -> Option<&Trusted> {
-        CLASSES.into_iter().zip(&self.trusted).find(|(other, _)| *other == class).map(|(_, trusted)| trusted)
-    }
-
-    /// Places of those that may have such a device, of operators that are trusted in the class where one is given.
-    pub(super) fn of(&self, device: DeviceAsk, trusted: Option<Class>) -> &Places {
-        let trusted = trusted.and_then(|class| self.trusted(class));
-        match (device, trusted) {
-            (DeviceAsk::Gpu, _) => &self.gpu,
-            (_, Some(trusted)) => &trusted.hosts,
-            (_, None) => &self.all,
+    /// Those that may have such a device, of operators that are trusted in the class where one is given.
+    fn hosts(&self, device: DeviceAsk, trusted: Option<Class>) -> &Hosts {
+        let of_class = |class| CLASSES.into_iter().zip(&self.trusted).find(|(other, _)| *other == class);
+        let group = trusted.and_then(of_class).map_or(&self.all, |(_, group)| group);
+        match device {
+            DeviceAsk::Gpu => &group.gpu,
+            DeviceAsk::Any | DeviceAsk::Cpu => &group.any,
         }
     }
 
-    /// Operators that are trusted in the class and may have such a device, as they are drawn.
+    /// Their places.
+    pub(super) fn of(&self, device: DeviceAsk, trusted: Option<Class>) -> &Places {
+        &self.hosts(device, trusted).places
+    }
+
+    /// Their operators, as they are drawn.
     pub(super) fn drawn(
         &self,
         device: DeviceAsk,
-        class: Class,
+        trusted: Option<Class>,
         NodeId(lot): NodeId,
     ) -> impl Iterator<Item = OperatorId> {
-        let urn = self.trusted(class).map(|trusted| match device {
-            DeviceAsk::Gpu => &trusted.operators_gpu,
-            DeviceAsk::Any | DeviceAsk::Cpu => &trusted.operators,
-        });
-        urn.into_iter().flat_map(move |urn| urn.drawn(lot))
+        self.hosts(device, trusted).operators.drawn(lot)
     }
 
     /// Whether these, each of which has room, are all that are here, and are found by what they are looked for.
     pub(super) fn is_of<'a>(&self, hosts: impl Iterator<Item = (usize, &'a Host)>) -> bool {
         let mut derived = Self::default();
         hosts.for_each(|(place, host)| derived.change(place, host, true));
-        let are_same = |one: &Places, other: &Places| one.len() == other.len() && one.after(None).eq(other.after(None));
-        let are_alike = |(one, other): (&Trusted, &Trusted)| {
-            let urns = [(&one.operators, &other.operators), (&one.operators_gpu, &other.operators_gpu)];
-            are_same(&one.hosts, &other.hosts) && urns.iter().all(|(one, other)| one.in_order() == other.in_order())
+        let are_same = |one: &Hosts, other: &Hosts| {
+            one.places.after(None).eq(other.places.after(None))
+                && one.operators.in_order() == other.operators.in_order()
         };
-        are_same(&self.all, &derived.all)
-            && are_same(&self.gpu, &derived.gpu)
-            && self.trusted.iter().zip(&derived.trusted).all(are_alike)
+        let mut pairs = self.groups().zip(derived.groups());
+        self.len() == derived.len()
+            && pairs.all(|(one, other)| are_same(&one.any, &other.any) && are_same(&one.gpu, &other.gpu))
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        std::iter::once(&self.all).chain(&self.trusted)
     }
 }

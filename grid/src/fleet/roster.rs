@@ -25,10 +25,6 @@ impl Roster {
         self.hosts.get(place).map(|(node, host)| (*node, host))
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.hosts.len()
-    }
-
     pub(super) fn get(&self, node: NodeId) -> Option<&Host> {
         self.at(self.place(node)?).map(|(_, host)| host)
     }

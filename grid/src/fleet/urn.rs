@@ -66,7 +66,7 @@ impl Urn {
 }
 
 /// What a lot gives: numbers below what is asked for each time, or 0.
-pub(super) fn numbers(lot: [u8; 32]) -> impl FnMut(usize) -> usize {
+fn numbers(lot: [u8; 32]) -> impl FnMut(usize) -> usize {
     let mut bytes = blake3::Hasher::new().update(&lot).finalize_xof();
     move |bound| {
         let mut number = [0; 8];

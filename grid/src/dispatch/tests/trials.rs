@@ -324,7 +324,8 @@ fn staked(strangers: [Conduct; 3], seed: u64) -> ([bool; 3], Vec<ShardInfo>) {
     let mut world = money::grid(2, &[Conduct::Honest, Conduct::Honest, first, second, third], seed, 100_000, 10_000);
     world.steps = true;
     let operators = [2, 3, 4].map(|index| money::stake(&mut world, index, 10_000));
-    world.submit(b"a\nb\nc\nd\ne\nf\n", |spec| (spec.policy, spec.limits) = (Policy::Quorum(2), money::limits()));
+    let lines: String = (0..3).map(|line| format!("{line} of {seed}\n")).collect();
+    world.submit(lines.as_bytes(), |spec| (spec.policy, spec.limits) = (Policy::Quorum(2), money::limits()));
     world.run();
     let shard =
         |(_, dispute): &(NodeId, Box<registry::dispute::Dispute>)| dispute.first.witness.receipt.peek().unwrap().shard;
