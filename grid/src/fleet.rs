@@ -3,13 +3,13 @@
 //! A host that disconnects stays here: its work moves after a grace, its history does not. The set of hosts with room is
 //! kept as it changes, so that placing a task never walks the whole fleet.
 //!
-//! - `roster`: where they are found.
+//! - `listed`: how they are found.
 //! - `room`: which of them could take an assignment (`places`), and whose they are (`urn`).
 //! - `seen`: where those are that may audit.
 
+mod listed;
 mod places;
 mod room;
-mod roster;
 mod seen;
 mod urn;
 
@@ -29,7 +29,7 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::{room::Room, roster::Roster, seen::Seen};
+use self::{listed::Listed, room::Room, seen::Seen};
 use crate::{
     engines::EngineAsk,
     flow::{AssignmentId, Millis, Offer},
@@ -179,7 +179,8 @@ impl Eq for Alike {}
 /// All hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fleet {
-    hosts: Roster,
+    /// Every one that ever joined, as they did.
+    hosts: Listed<NodeId, Host>,
     #[serde(skip)]
     alike: Alike,
     of_operator: BTreeMap<OperatorId, BTreeSet<NodeId>>,
@@ -254,16 +255,12 @@ impl Fleet {
         lot: NodeId,
         max: usize,
     ) -> impl Iterator<Item = (NodeId, &Host)> {
-        let operators = self.room.drawn(device, trusted, lot);
+        let (room, operators) = (self.room.of(device, trusted), self.room.drawn(device, trusted, lot));
         let nodes = operators.filter_map(|operator| self.of_operator.get(&operator));
         // Of one with very many the search begins anywhere, and is not long.
         let nodes = nodes.flat_map(move |nodes| after(nodes, Some(lot)).take(max));
-        let hosts = nodes.filter_map(|node| Some((node, self.get(node)?)));
-        let suits = move |host: &Host| {
-            let is_trusted = trusted.is_none_or(|class| host.trusted.contains(class));
-            host.is_roomy && is_trusted && (device != DeviceAsk::Gpu || host.has_gpu())
-        };
-        hosts.filter(move |(_, host)| suits(host)).take(max)
+        let places = nodes.filter_map(|node| self.hosts.place(node)).filter(|place| room.contains(*place));
+        places.take(max).filter_map(|place| self.hosts.at(place))
     }
 
     /// None of the next `max` hosts with room was of use: the next search starts behind them. Says whether there are others.
@@ -338,7 +335,7 @@ impl Fleet {
                     suspended,
                     is_roomy: false,
                 };
-                self.hosts.insert(node, new);
+                self.hosts.push(node, new);
             }
         }
         self.count(node);
@@ -347,37 +344,32 @@ impl Fleet {
     /// A host's connection is gone.
     pub fn down(&mut self, node: NodeId, now: Millis) {
         self.uncount(node);
-        if let Some(host) = self.hosts.get_mut(node).filter(|host| host.connected) {
-            (host.connected, host.since_ms) = (false, now);
-        }
-        self.refresh(node);
+        self.change(node, |host| {
+            if host.connected {
+                (host.connected, host.since_ms) = (false, now);
+            }
+        });
     }
 
     /// A host was given an assignment.
     pub fn take(&mut self, node: NodeId, assignment: AssignmentId) {
-        self.cursor = self.hosts.place(node);
-        if let Some(host) = self.hosts.get_mut(node) {
+        self.cursor = self.change(node, |host| {
             host.assignments.push(assignment);
             host.record.assigned += 1;
-        }
-        self.refresh(node);
+        });
     }
 
     /// A host is rid of an assignment, whatever came of it.
     pub fn release(&mut self, node: NodeId, assignment: AssignmentId) {
-        if let Some(host) = self.hosts.get_mut(node) {
-            host.assignments.retain(|held| *held != assignment);
-        }
-        self.refresh(node);
+        self.change(node, |host| host.assignments.retain(|held| *held != assignment));
     }
 
     /// A host finished an execution of `module` in `task_us`, by its own word.
     pub fn finished(&mut self, node: NodeId, module: ModuleHash, task_us: u64) {
-        if let Some(host) = self.hosts.get_mut(node) {
+        self.change(node, |host| {
             host.task_us = (host.task_us * 7 + task_us.min(3_600_000_000)) / 8;
             host.warmed(module);
-        }
-        self.refresh(node);
+        });
     }
 
     /// Changes how a host did.
@@ -392,10 +384,7 @@ impl Fleet {
         self.suspended.entry(operator).or_insert_with(|| suspension.clone());
         for node in self.of_operator.get(&operator).cloned().unwrap_or_default() {
             self.uncount(node);
-            if let Some(host) = self.hosts.get_mut(node) {
-                host.suspended.get_or_insert_with(|| Box::new(suspension.clone()));
-            }
-            self.refresh(node);
+            self.change(node, |host| _ = host.suspended.get_or_insert_with(|| Box::new(suspension.clone())));
         }
     }
 
@@ -406,10 +395,7 @@ impl Fleet {
         }
         self.unsee(node);
         self.leave(node);
-        if let Some(host) = self.hosts.get_mut(node) {
-            host.trusted = classes;
-        }
-        self.refresh(node);
+        self.change(node, |host| host.trusted = classes);
         self.see(node);
     }
 
@@ -447,7 +433,7 @@ impl Fleet {
                 *self.engines.entry(engine).or_default().entry(operator).or_default() += 1;
             }
         }
-        self.refresh(node);
+        self.change(node, |_| {});
     }
 
     fn uncount(&mut self, node: NodeId) {
@@ -488,13 +474,14 @@ impl Fleet {
         }
     }
 
-    /// It is with those that have room, if it has any.
-    fn refresh(&mut self, node: NodeId) {
-        let place = self.hosts.place(node);
-        let has_room = |(_, host): (NodeId, &Host)| host.has_room(self.ahead_ms);
-        if let Some((place, has_room)) = place.and_then(|place| Some((place, self.hosts.at(place).map(has_room)?))) {
-            self.put(place, has_room);
-        }
+    /// Changes a host, which is with those that have room from then on if it has any. Gives its place.
+    fn change(&mut self, node: NodeId, change: impl FnOnce(&mut Host)) -> Option<usize> {
+        let place = self.hosts.place(node)?;
+        let host = self.hosts.at_mut(place)?;
+        change(host);
+        let has_room = host.has_room(self.ahead_ms);
+        self.put(place, has_room);
+        Some(place)
     }
 
     /// It is not with those that have room, until it is looked at anew: what it is found by there changes.

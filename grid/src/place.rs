@@ -577,7 +577,9 @@ mod tests {
         let (lot, apart) = (NodeId([1; 32]), Some(subnets[0]));
         let (operators, quorum) = (&[OperatorId([1; 32])], 1);
         let need = Need { auditor: Some(Auditor { lot, apart }), operators, quorum, ..need(&limits) };
-        assert!(matches!(picked(&need, &fleet), Some(3 | 4)));
+        let drawn =
+            |lot: u8| picked(&Need { auditor: Some(Auditor { lot: NodeId([lot; 32]), apart }), ..need }, &fleet);
+        assert_eq!((0..60).filter_map(drawn).collect::<BTreeSet<_>>(), BTreeSet::from([3, 4]));
         assert_eq!(reason(&need, &fleet, 2), Some(Reason::SameSubnet { subnet: subnets[0] }));
         fleet.take(NodeId([3; 32]), AssignmentId(1));
         fleet.take(NodeId([4; 32]), AssignmentId(2));

@@ -24,9 +24,6 @@ use crate::{
     flow::{AssignmentId, Attested, Fault, Millis, Verdict},
 };
 
-/// As many effects follow from a receipt as a rule: it is heard, its result stands and is kept, and there is more work.
-const EFFECTS_USUAL: usize = 6;
-
 /// An execution has come to nothing, or is not wanted any more.
 pub(super) fn drop_open(state: &mut State, id: AssignmentId, now: Millis) -> Option<Open> {
     let open = close(state, id)?;
@@ -107,7 +104,6 @@ pub(super) fn receipt(
         effects.push(Effect::Acknowledge { node, assignment: id });
         return;
     }
-    effects.reserve(EFFECTS_USUAL);
     if let Err(rule) = answers(state, id, &receipt, &output) {
         fault(state, node, id, Fault::new("garbage", rule), now, effects);
         effects.push(Effect::Acknowledge { node, assignment: id });

@@ -14,6 +14,10 @@ impl Places {
         self.len
     }
 
+    pub(super) fn contains(&self, place: usize) -> bool {
+        self.words.get(place / 64).is_some_and(|word| word & (1 << (place % 64)) != 0)
+    }
+
     /// It is among them from now on, or not.
     pub(super) fn set(&mut self, place: usize, is_in: bool) {
         let (at, bit) = (place / 64, 1 << (place % 64));
@@ -67,6 +71,7 @@ mod tests {
                 if comes { set.insert(place) } else { set.remove(&place) };
             }
             prop_assert_eq!(places.len(), set.len());
+            prop_assert!((0..400).all(|place| places.contains(place) == set.contains(&place)));
             let late = set.iter().filter(|place| start.is_none_or(|start| **place > start));
             let early = set.iter().filter(|place| start.is_some_and(|start| **place <= start));
             let around: Vec<usize> = late.chain(early).copied().collect();

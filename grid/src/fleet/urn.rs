@@ -5,42 +5,28 @@ use std::collections::BTreeMap;
 use registry::id::OperatorId;
 use serde::{Deserialize, Serialize};
 
-use crate::named::Named;
+use super::listed::Listed;
 
 /// Operators, with how many hosts each has in here. Their order follows from how they came and went, and is kept.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(from = "Vec<(OperatorId, u32)>", into = "Vec<(OperatorId, u32)>")]
-pub(super) struct Urn {
-    operators: Vec<(OperatorId, u32)>,
-    /// Where in that list each is.
-    places: Named<OperatorId, usize>,
-}
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Urn(Listed<OperatorId, u32>);
 
 impl Urn {
     /// One more host of the operator is here, or one less.
     pub(super) fn count(&mut self, operator: OperatorId, one_more: bool) {
-        if one_more { self.insert(operator) } else { self.remove(operator) }
-    }
-
-    fn insert(&mut self, operator: OperatorId) {
-        let place = *self.places.entry(operator).or_insert(self.operators.len());
-        match self.operators.get_mut(place) {
-            Some((_, hosts)) => *hosts += 1,
-            None => self.operators.push((operator, 1)),
+        match (self.0.place(operator), one_more) {
+            (None, true) => self.0.push(operator, 1),
+            (None, false) => {}
+            (Some(place), _) => self.count_at(place, one_more),
         }
     }
 
-    fn remove(&mut self, operator: OperatorId) {
-        let Some(&place) = self.places.get(&operator) else { return };
-        let (_, hosts) = &mut self.operators[place];
-        *hosts -= 1;
-        if *hosts > 0 {
-            return;
-        }
-        self.places.remove(&operator);
-        self.operators.swap_remove(place);
-        if let Some((moved, _)) = self.operators.get(place) {
-            self.places.insert(*moved, place);
+    fn count_at(&mut self, place: usize, one_more: bool) {
+        let Some(hosts) = self.0.at_mut(place) else { return };
+        *hosts = if one_more { *hosts + 1 } else { *hosts - 1 };
+        if *hosts == 0 {
+            self.0.swap_remove(place);
         }
     }
 
@@ -48,18 +34,18 @@ impl Urn {
     pub(super) fn drawn(&self, lot: [u8; 32]) -> impl Iterator<Item = OperatorId> {
         let mut below = numbers(lot);
         // The list is shuffled as far as it is asked for, in what differs from it.
-        let (all, mut moved) = (self.operators.len(), BTreeMap::new());
+        let (all, mut moved) = (self.0.len(), BTreeMap::new());
         (0..all).filter_map(move |turn| {
             let drawn = turn + below(all - turn);
             let first = moved.remove(&turn).unwrap_or(turn);
             let place = if drawn == turn { first } else { moved.insert(drawn, first).unwrap_or(drawn) };
-            self.operators.get(place).map(|(operator, _)| *operator)
+            self.0.at(place).map(|(operator, _)| operator)
         })
     }
 
     /// Operators in their order, with their hosts.
     pub(super) fn in_order(&self) -> Vec<(OperatorId, u32)> {
-        let mut operators = self.operators.clone();
+        let mut operators: Vec<_> = self.0.iter().map(|(operator, hosts)| (operator, *hosts)).collect();
         operators.sort_unstable();
         operators
     }
@@ -74,27 +60,6 @@ fn numbers(lot: [u8; 32]) -> impl FnMut(usize) -> usize {
         ((u128::from(u64::from_le_bytes(number)) * bound as u128) >> 64) as usize
     }
 }
-
-impl From<Vec<(OperatorId, u32)>> for Urn {
-    fn from(operators: Vec<(OperatorId, u32)>) -> Self {
-        Self { places: operators.iter().zip(0..).map(|((operator, _), place)| (*operator, place)).collect(), operators }
-    }
-}
-
-impl From<Urn> for Vec<(OperatorId, u32)> {
-    fn from(urn: Urn) -> Self {
-        urn.operators
-    }
-}
-
-/// Where each is follows from their order.
-impl PartialEq for Urn {
-    fn eq(&self, other: &Self) -> bool {
-        self.operators == other.operators
-    }
-}
-
-impl Eq for Urn {}
 
 #[cfg(test)]
 mod tests {
@@ -114,8 +79,8 @@ mod tests {
     #[test]
     fn each_operator_is_as_likely_to_be_drawn_however_many_hosts_it_has() {
         let mut urn = Urn::default();
-        (0..10).for_each(|name| urn.insert(operator(name)));
-        (0..500).for_each(|_| urn.insert(operator(3)));
+        (0..10).for_each(|name| urn.count(operator(name), true));
+        (0..500).for_each(|_| urn.count(operator(3), true));
         let mut first = [0; 10];
         let mut second = [0; 10];
         for number in 0..10_000 {
@@ -152,7 +117,7 @@ mod tests {
             let bytes = canon::encode(&urn);
             let read: Urn = canon::decode(&bytes, usize::MAX).map_err(|error| TestCaseError::fail(error.to_string()))?;
             prop_assert_eq!(&read, &urn);
-            prop_assert!(read.operators.iter().all(|(operator, _)| read.places.get(operator) == urn.places.get(operator)));
+            prop_assert!(read.0.iter().all(|(operator, _)| read.0.place(operator) == urn.0.place(operator)));
         }
     }
 }
