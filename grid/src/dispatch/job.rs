@@ -272,13 +272,12 @@ impl Shard {
         if self.accepted.is_some() || self.not_before > now || trial::is_under_way(self) {
             return 0;
         }
-        match self.verdict(config) {
-            Verdict::Open { wanted } => {
-                (usize::from(wanted) + usize::from(self.straggling)).saturating_sub(self.open.len())
-            }
-            Verdict::Accepted(_) if trial::is_awaited(self, config) => 1_usize.saturating_sub(self.open.len()),
-            Verdict::Accepted(_) | Verdict::Inconclusive => 0,
-        }
+        let wanted = match self.verdict(config) {
+            Verdict::Open { wanted } => wanted,
+            Verdict::Accepted(_) if trial::needs_referee(self, config) => 1,
+            Verdict::Accepted(_) | Verdict::Inconclusive => return 0,
+        };
+        (usize::from(wanted) + usize::from(self.straggling)).saturating_sub(self.open.len())
     }
 
     /// Operators that may not have it again.

@@ -190,8 +190,8 @@ pub(super) fn judge(state: &mut State, id: JobId, key: ShardKey, now: Millis, ef
     let Some(job) = state.jobs.get(&id) else { return };
     let Some(shard) = job.shard(key) else { return };
     match shard.verdict(&state.config) {
-        // What a trial is about to say of one of them is waited for: its end judges again.
-        Verdict::Accepted(_) | Verdict::Inconclusive if trial::is_awaited(shard, &state.config) => {
+        // What a trial or a referee is about to say of one of them is waited for: its end judges again.
+        Verdict::Accepted(_) | Verdict::Inconclusive if trial::is_awaited(state, id, job, shard) => {
             requeue(state, id, key, now);
         }
         Verdict::Accepted(_) => accept(state, id, key, now, effects),
@@ -423,7 +423,8 @@ pub(super) fn fault(
     checkpoint::bequeath(shard, &mut open, &fault);
     shard.last_fault = Some(Box::new(fault.clone()));
     effects.push(Effect::Notify { job: open.job, notice: Notice::Faulted { shard: info, node, fault } });
-    if shard.accepted.is_none() {
+    let has_result = shard.accepted.is_some();
+    if !has_result {
         let doubled = state.config.retry_ms_min.saturating_mul(1 << (shard.faults - 1).min(20));
         let earlier = (shard.not_before, Timer::Retry(open.job, open.shard));
         shard.not_before = now + doubled.min(state.config.retry_ms_max);
@@ -434,6 +435,10 @@ pub(super) fn fault(
             shard.engine = None;
         }
     }
-    requeue(state, open.job, open.shard, now);
-    exhausted(state, open.job, open.shard, now, effects);
+    if has_result {
+        requeue(state, open.job, open.shard, now);
+    } else {
+        // What was waited for it is so no more, perhaps.
+        judge(state, open.job, open.shard, now, effects);
+    }
 }

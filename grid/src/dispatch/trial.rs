@@ -65,17 +65,27 @@ pub(super) fn is_under_way(shard: &Shard) -> bool {
 }
 
 /// Whether nothing is accepted of the shard before more is known: a referee's vote does not wait, but others may be those of liars who
-/// outnumber the one that the trial, or a referee, would show to be right.
-pub(super) fn is_awaited(shard: &Shard, config: &Config) -> bool {
-    let is_refereed = shard.casts.iter().any(|cast| config.vouched.contains(&cast.operator()));
-    !is_refereed && (is_under_way(shard) || needs_referee(shard, config))
+/// outnumber the one that the trial, or a referee that is there, would show to be right.
+pub(super) fn is_awaited(state: &State, id: JobId, job: &Job, shard: &Shard) -> bool {
+    let referees = &state.config.vouched;
+    if is_under_way(shard) {
+        return !is_refereed(shard, &state.config);
+    }
+    let is_asked = || shard.open.iter().any(|(_, operator)| referees.contains(operator));
+    let may_be_asked = || shard.attempts < job.spec.attempts_max && referee(state, id, job, shard).is_some();
+    needs_referee(shard, &state.config) && (is_asked() || may_be_asked())
 }
 
 /// Whether a trial of the shard has told nothing and its results differ still: a referee is asked for all of it, as long as more may be
 /// asked at all.
 pub(super) fn needs_referee(shard: &Shard, config: &Config) -> bool {
     let has_failed = shard.trial.as_deref().is_some_and(|trial| !trial.is_under_way());
-    has_failed && shard.casts.len() < usize::from(config.replicas_max) && shard.is_disputed(config)
+    let may_ask = shard.casts.len() < usize::from(config.replicas_max);
+    has_failed && may_ask && !is_refereed(shard, config) && shard.is_disputed(config)
+}
+
+fn is_refereed(shard: &Shard, config: &Config) -> bool {
+    shard.casts.iter().any(|cast| config.vouched.contains(&cast.operator()))
 }
 
 /// Begins a trial, if the shard's results are of that kind and there has been none.

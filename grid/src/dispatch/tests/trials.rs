@@ -353,6 +353,55 @@ fn who_signs_what_another_was_refuted_for_has_not_erred_alone() {
     assert!(together > 0 && alone > 0, "{together} together, {alone} alone");
 }
 
+/// Two strangers of three say the same, nobody can tell where the third parts from them, and `go_on` says what comes then.
+fn with_a_majority(attempts_max: u32, go_on: impl FnOnce(&mut World)) {
+    let conducts = [Conduct::Honest, Conduct::Honest, Conduct::Honest, Conduct::Colluder, Conduct::Colluder];
+    let mut world = grid(2, &conducts, 1);
+    (0..2).for_each(|referee| down(&mut world, referee));
+    let policy = Policy::Quorum(2);
+    let job = world.submit(b"a\n", |spec| (spec.policy, spec.attempts_max) = (policy, attempts_max));
+    while !world.hosts[2..].iter().all(|host| host.inbox.len() == 1) {
+        world.now = world.state.next_timer().unwrap();
+        world.feed(Event::Tick);
+    }
+    (0..2).for_each(|referee| world.join(referee));
+    (2..5).for_each(|stranger| world.answer(stranger));
+    let (parted, shard, _) = world.parts.pop_front().unwrap();
+    world.feed(Event::Parted { job: parted, shard, parting: None });
+    go_on(&mut world);
+    let due = world.now;
+    world.run();
+    assert!(
+        world.state.job(job).unwrap().phase.is_ended() && world.now < due + 600_000,
+        "nobody waits for the deadline"
+    );
+    assert_eq!(phase(&world, job), &Phase::Done);
+    world.check_replay();
+}
+
+fn down(world: &mut World, index: usize) {
+    let node = world.hosts[index].node();
+    world.feed(Event::HostDown { node });
+}
+
+#[test]
+fn where_a_trial_tells_nothing_a_referee_is_waited_for_as_long_as_one_is_there() {
+    with_a_majority(9, |world| {
+        assert!(world.accepted.is_empty(), "two of three say the same, and a referee is there");
+        assert_eq!(world.hosts[..2].iter().map(|host| host.inbox.len()).sum::<usize>(), 1);
+        world.run();
+        assert!(is_suspended(world, 3) && is_suspended(world, 4) && !is_suspended(world, 2));
+    });
+    // Both are lost, the one that has it and the one that could have.
+    with_a_majority(9, |world| {
+        assert!(world.accepted.is_empty());
+        (0..2).for_each(|referee| world.hosts[referee].inbox.clear());
+        (0..2).for_each(|referee| down(world, referee));
+    });
+    // It may not be tried once more.
+    with_a_majority(3, |world| assert_eq!(world.accepted.len(), 1));
+}
+
 #[test]
 fn a_majority_of_colluders_does_not_overtake_the_trial_that_is_about_its_lie() {
     let conducts = [Conduct::Honest, Conduct::Honest, Conduct::Honest, Conduct::Colluder, Conduct::Colluder];
