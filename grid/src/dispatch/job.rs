@@ -267,6 +267,13 @@ impl Shard {
         self.casts.len() > 1 && verify::is_disputed(&self.results(config))
     }
 
+    /// Whether any do besides those that trials have refuted.
+    pub(super) fn is_undecided(&self, config: &Config) -> bool {
+        let mut results = self.results(config);
+        results.retain(|vote| !self.is_refuted(vote.commitment));
+        verify::is_disputed(&results)
+    }
+
     /// Executions to order now, besides those under way.
     fn missing(&self, config: &Config, now: Millis) -> usize {
         if self.accepted.is_some() || self.not_before > now || trial::is_under_way(self) {

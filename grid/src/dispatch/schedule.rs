@@ -5,11 +5,12 @@ use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
 use super::{
     Effect, Job, Open, Phase, State, Timer, checkpoint,
     job::{Shard, ShardKey},
-    money,
+    money, settle,
     timers::OfExecution,
+    trial,
 };
 use crate::{
-    flow::{Assignment, AssignmentId, Checkpoint, Millis, Until},
+    flow::{Assignment, AssignmentId, Checkpoint, Millis, Until, Verdict},
     place::{self, Among, Need},
 };
 
@@ -30,7 +31,14 @@ pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>
             return;
         }
         let Some(id) = state.turn.pop_front() else { return };
-        let is_placed = next_of(state, id).is_some_and(|placed| assign(state, id, placed, now, effects));
+        let is_placed = match next_of(state, id) {
+            Some(Next::Place(placed)) => assign(state, id, placed, now, effects),
+            Some(Next::Judge(key)) => {
+                settle::judge(state, id, key, now, effects);
+                true
+            }
+            None => false,
+        };
         passed_over = if is_placed { 0 } else { passed_over + 1 };
         if !is_placed && let Some(reason) = money::is_spent(state, id) {
             super::end(state, id, Phase::Failed { reason }, now, effects);
@@ -51,9 +59,17 @@ fn scan_again(state: &mut State, now: Millis) {
 /// What runs where, and on which of its engines.
 pub(super) type Placed = (ShardKey, NodeId, EngineFingerprint);
 
-/// The first queued shard of the job that fits a host with room. Shards that nobody has had are all alike, and so are those that wait
+/// What becomes of a queued shard.
+enum Next {
+    /// It has a host.
+    Place(Placed),
+    /// It waited for a referee, and none that could be asked is there any more: what is known of it has to do.
+    Judge(ShardKey),
+}
+
+/// The first queued shard of the job that fits a host with room, or needs none. Shards that nobody has had are all alike, and so are those that wait
 /// for a referee: where one of them fits nobody, none does.
-fn next_of(state: &State, id: JobId) -> Option<Placed> {
+fn next_of(state: &State, id: JobId) -> Option<Next> {
     let job = state.jobs.get(&id)?;
     let (mut nobody_begins, mut nobody_referees) = (false, false);
     for key in job.queued(state.config.scan_max) {
@@ -61,6 +77,10 @@ fn next_of(state: &State, id: JobId) -> Option<Placed> {
         let is_new = shard.attempts == 0;
         if (is_new && nobody_begins) || (nobody_referees && job.is_disputed(key)) {
             continue;
+        }
+        let has_verdict = || !matches!(shard.verdict(&state.config), Verdict::Open { .. });
+        if job.is_disputed(key) && has_verdict() && !trial::is_awaited(state, id, job, shard) {
+            return Some(Next::Judge(key));
         }
         let operators = shard.operators();
         let need = need(state, id, job, shard, &operators);
@@ -74,7 +94,7 @@ fn next_of(state: &State, id: JobId) -> Option<Placed> {
             place::pick(&need, &state.fleet, &state.config)
         });
         if let Some((node, engine)) = heir.or_else(|| place::pick(&need, &state.fleet, &state.config)) {
-            return Some((key, node, engine));
+            return Some(Next::Place((key, node, engine)));
         }
         nobody_begins |= is_new;
         nobody_referees |= matches!(need.among, Among::Referees(_));

@@ -36,6 +36,7 @@ use super::{
 use crate::{
     config::Config,
     few::Few,
+    fleet::Host,
     flow::{AssignmentId, Attested, Checkpoint, Found, Millis, Until},
     place,
 };
@@ -67,21 +68,25 @@ pub(super) fn is_under_way(shard: &Shard) -> bool {
 /// Whether nothing is accepted of the shard before more is known: a referee's vote does not wait, but others may be those of liars who
 /// outnumber the one that the trial, or a referee that is there, would show to be right.
 pub(super) fn is_awaited(state: &State, id: JobId, job: &Job, shard: &Shard) -> bool {
-    let referees = &state.config.vouched;
+    let config = &state.config;
     if is_under_way(shard) {
-        return !is_refereed(shard, &state.config);
+        return !is_refereed(shard, config);
     }
-    let is_asked = || shard.open.iter().any(|(_, operator)| referees.contains(operator));
-    let may_be_asked = || shard.attempts < job.spec.attempts_max && referee(state, id, job, shard).is_some();
-    needs_referee(shard, &state.config) && (is_asked() || may_be_asked())
+    let is_asked = || shard.open.iter().any(|(_, operator)| config.vouched.contains(operator));
+    let may_be_asked = || {
+        let free = money::budget(state, id, shard);
+        let (limits, device) = (&job.spec.limits, job.spec.device);
+        let may = |(_, host): &(NodeId, &Host)| place::affordable(limits, device, free, host).is_ok();
+        shard.attempts < job.spec.attempts_max && referees(state, id, job, shard).iter().any(may)
+    };
+    needs_referee(shard, config) && (is_asked() || may_be_asked())
 }
 
-/// Whether a trial of the shard has told nothing and its results differ still: a referee is asked for all of it, as long as more may be
-/// asked at all.
+/// Whether results of the shard differ, no trial is to tell them apart and no referee has voted: one is asked for all of it, as long as
+/// more may be asked at all. What a trial has refuted differs from nothing.
 pub(super) fn needs_referee(shard: &Shard, config: &Config) -> bool {
-    let has_failed = shard.trial.as_deref().is_some_and(|trial| !trial.is_under_way());
-    let may_ask = shard.casts.len() < usize::from(config.replicas_max);
-    has_failed && may_ask && !is_refereed(shard, config) && shard.is_disputed(config)
+    let may_ask = shard.casts.len() < usize::from(config.replicas_max) + shard.probers.len();
+    may_ask && !is_under_way(shard) && !is_refereed(shard, config) && shard.is_undecided(config)
 }
 
 fn is_refereed(shard: &Shard, config: &Config) -> bool {
@@ -130,15 +135,23 @@ fn cast_of(shard: &Shard, id: AssignmentId) -> Option<(&Attested, &Cast)> {
     Some((cast.receipt()?, cast))
 }
 
-/// The least busy host that referees and has the shard's engine.
-fn referee(state: &State, id: JobId, job: &Job, shard: &Shard) -> Option<NodeId> {
+/// Hosts that referee, and could run the shard on its engine, now or when they have room.
+fn referees<'a>(state: &'a State, id: JobId, job: &Job, shard: &Shard) -> Vec<(NodeId, &'a Host)> {
+    let Some(engine) = shard.engine else { return Vec::new() };
     let operators = shard.operators();
-    let (need, engine) = (schedule::need(state, id, job, shard, &operators), shard.engine?);
-    let operators = state.config.vouched.iter().filter(|operator| !operators.contains(operator));
-    let hosts = operators.flat_map(|operator| state.fleet.hosts_of(*operator)).filter(|(_, host)| {
+    let need = schedule::need(state, id, job, shard, &operators);
+    let others = state.config.vouched.iter().filter(|operator| !operators.contains(operator));
+    let hosts = others.flat_map(|operator| state.fleet.hosts_of(*operator));
+    let may = |(_, host): &(NodeId, &Host)| {
         let is_there = host.connected && host.suspended.is_none() && host.offer.engines.get(engine).is_some();
         is_there && place::capable(need.limits, &need.ask, host).is_ok()
-    });
+    };
+    hosts.filter(may).collect()
+}
+
+/// The least busy of them.
+fn referee(state: &State, id: JobId, job: &Job, shard: &Shard) -> Option<NodeId> {
+    let hosts = referees(state, id, job, shard).into_iter();
     hosts.min_by_key(|(node, host)| (!state.fleet.is_roomy(*node), host.in_flight(), *node)).map(|(node, _)| node)
 }
 

@@ -353,10 +353,12 @@ fn who_signs_what_another_was_refuted_for_has_not_erred_alone() {
     assert!(together > 0 && alone > 0, "{together} together, {alone} alone");
 }
 
-/// Two strangers of three say the same, nobody can tell where the third parts from them, and `go_on` says what comes then.
-fn with_a_majority(attempts_max: u32, go_on: impl FnOnce(&mut World)) {
+/// Two strangers of three say the same of a job's shard, and nothing tells where the third parts from them. Referees come just before,
+/// and with them what `meanwhile` brings.
+fn a_majority(has_steps: bool, attempts_max: u32, meanwhile: impl FnOnce(&mut World)) -> (World, JobId) {
     let conducts = [Conduct::Honest, Conduct::Honest, Conduct::Honest, Conduct::Colluder, Conduct::Colluder];
     let mut world = grid(2, &conducts, 1);
+    world.steps = has_steps;
     (0..2).for_each(|referee| down(&mut world, referee));
     let policy = Policy::Quorum(2);
     let job = world.submit(b"a\n", |spec| (spec.policy, spec.attempts_max) = (policy, attempts_max));
@@ -365,16 +367,19 @@ fn with_a_majority(attempts_max: u32, go_on: impl FnOnce(&mut World)) {
         world.feed(Event::Tick);
     }
     (0..2).for_each(|referee| world.join(referee));
+    meanwhile(&mut world);
     (2..5).for_each(|stranger| world.answer(stranger));
-    let (parted, shard, _) = world.parts.pop_front().unwrap();
-    world.feed(Event::Parted { job: parted, shard, parting: None });
-    go_on(&mut world);
+    while let Some((parted, shard, _)) = world.parts.pop_front() {
+        world.feed(Event::Parted { job: parted, shard, parting: None });
+    }
+    (world, job)
+}
+
+/// It ends as it should, and nobody waits for its deadline.
+fn goes_on((mut world, job): (World, JobId)) {
     let due = world.now;
     world.run();
-    assert!(
-        world.state.job(job).unwrap().phase.is_ended() && world.now < due + 600_000,
-        "nobody waits for the deadline"
-    );
+    assert!(world.state.job(job).unwrap().phase.is_ended() && world.now < due + 600_000);
     assert_eq!(phase(&world, job), &Phase::Done);
     world.check_replay();
 }
@@ -385,21 +390,49 @@ fn down(world: &mut World, index: usize) {
 }
 
 #[test]
-fn where_a_trial_tells_nothing_a_referee_is_waited_for_as_long_as_one_is_there() {
-    with_a_majority(9, |world| {
+fn where_results_differ_a_referee_is_waited_for_as_long_as_one_is_there() {
+    for has_steps in [false, true] {
+        let (mut world, job) = a_majority(has_steps, 9, |_| {});
         assert!(world.accepted.is_empty(), "two of three say the same, and a referee is there");
         assert_eq!(world.hosts[..2].iter().map(|host| host.inbox.len()).sum::<usize>(), 1);
         world.run();
-        assert!(is_suspended(world, 3) && is_suspended(world, 4) && !is_suspended(world, 2));
-    });
-    // Both are lost, the one that has it and the one that could have.
-    with_a_majority(9, |world| {
+        assert!(is_suspended(&world, 3) && is_suspended(&world, 4) && !is_suspended(&world, 2));
+        goes_on((world, job));
+        // Both are lost, the one that has it and the one that could have.
+        let (mut world, job) = a_majority(has_steps, 9, |_| {});
         assert!(world.accepted.is_empty());
         (0..2).for_each(|referee| world.hosts[referee].inbox.clear());
-        (0..2).for_each(|referee| down(world, referee));
-    });
-    // It may not be tried once more.
-    with_a_majority(3, |world| assert_eq!(world.accepted.len(), 1));
+        (0..2).for_each(|referee| down(&mut world, referee));
+        goes_on((world, job));
+        // It may not be tried once more.
+        let (world, job) = a_majority(has_steps, 3, |_| {});
+        assert_eq!(world.accepted.len(), 1);
+        goes_on((world, job));
+    }
+}
+
+#[test]
+fn a_referee_that_goes_before_it_is_asked_is_not_waited_for() {
+    for has_steps in [false, true] {
+        let lines: String = (0..60).map(|line| format!("{line}\n")).collect();
+        let (mut world, job) = a_majority(has_steps, 9, |world| {
+            // The first of them is given it at once, since strangers take long, and fails; others are to wait a little then.
+            let order = world.hosts[0].inbox.pop_front().unwrap();
+            let (node, fault) = (world.hosts[0].node(), Fault::new("memory", "too little"));
+            world.feed(Event::Faulted { node, assignment: order.id, fault });
+            world.submit(lines.as_bytes(), |spec| spec.policy = Policy::None);
+        });
+        let has = |world: &World, index: usize| world.hosts[index].inbox.iter().any(|order| order.job == job);
+        assert!(world.accepted.is_empty() && !has(&world, 0) && !has(&world, 1), "both have enough to do");
+        (0..2).for_each(|referee| down(&mut world, referee));
+        world.now += world.config.retry_ms_max;
+        world.feed(Event::Tick);
+        assert!(world.accepted.is_empty(), "nobody has room");
+        // Jobs take turns.
+        (0..2).for_each(|_| world.answer(2));
+        assert!(world.state.job(job).unwrap().phase.is_ended(), "what is known has to do");
+        goes_on((world, job));
+    }
 }
 
 #[test]
