@@ -73,6 +73,8 @@ pub struct Record {
 pub struct Host {
     /// Who answers for it.
     pub operator: OperatorId,
+    /// That operator's place among those of the fleet.
+    owner: u32,
     /// The operator's word for that.
     pub cert: Arc<Signed<NodeCert>>,
     /// What it offers, which many others may offer too.
@@ -183,7 +185,8 @@ pub struct Fleet {
     hosts: Listed<NodeId, Host>,
     #[serde(skip)]
     alike: Alike,
-    of_operator: BTreeMap<OperatorId, BTreeSet<NodeId>>,
+    /// Whose they are and were: whose host came first is first.
+    owners: Listed<OperatorId, BTreeSet<NodeId>>,
     /// Hosts that could take an assignment now.
     room: Room,
     /// Connected, unsuspended hosts by operator, by engine.
@@ -232,7 +235,7 @@ impl Fleet {
 
     /// Hosts of an operator.
     pub fn hosts_of(&self, operator: OperatorId) -> impl Iterator<Item = (NodeId, &Host)> {
-        let nodes = self.of_operator.get(&operator).into_iter().flatten();
+        let nodes = self.owners.get(operator).into_iter().flatten();
         nodes.filter_map(|node| Some((*node, self.get(*node)?)))
     }
 
@@ -256,9 +259,9 @@ impl Fleet {
         max: usize,
     ) -> impl Iterator<Item = (NodeId, &Host)> {
         let (room, operators) = (self.room.of(device, trusted), self.room.drawn(device, trusted, lot));
-        let nodes = operators.filter_map(|operator| self.of_operator.get(&operator));
+        let nodes = operators.filter_map(|operator| self.owners.at(operator as usize));
         // Of one with very many the search begins anywhere, and is not long.
-        let nodes = nodes.flat_map(move |nodes| after(nodes, Some(lot)).take(max));
+        let nodes = nodes.flat_map(move |(_, nodes)| after(nodes, Some(lot)).take(max));
         let places = nodes.filter_map(|node| self.hosts.place(node)).filter(|place| room.contains(*place));
         places.take(max).filter_map(|place| self.hosts.at(place))
     }
@@ -309,19 +312,20 @@ impl Fleet {
         let (cert, offer) = (Arc::new(cert), self.alike.share(offer));
         self.uncount(node);
         let suspended = self.suspended.get(&operator).cloned().map(Box::new);
-        if let Some(nodes) = self.hosts.get(node).and_then(|host| self.of_operator.get_mut(&host.operator)) {
+        if let Some(nodes) = self.hosts.get(node).and_then(|host| self.owners.get_mut(host.operator)) {
             nodes.remove(&node);
         }
-        self.of_operator.entry(operator).or_default().insert(node);
+        let owner = self.owns(operator, node);
         match self.hosts.get_mut(node) {
             Some(host) => {
-                (host.operator, host.cert, host.offer) = (operator, cert, offer);
+                (host.operator, host.owner, host.cert, host.offer) = (operator, owner, cert, offer);
                 (host.connected, host.since_ms, host.suspended) = (true, now, suspended);
                 host.subnet = subnet;
             }
             None => {
                 let new = Host {
                     operator,
+                    owner,
                     cert,
                     offer,
                     subnet,
@@ -382,7 +386,7 @@ impl Fleet {
     /// An operator was caught: none of its hosts gets work again.
     pub fn suspend(&mut self, operator: OperatorId, suspension: &Suspension) {
         self.suspended.entry(operator).or_insert_with(|| suspension.clone());
-        for node in self.of_operator.get(&operator).cloned().unwrap_or_default() {
+        for node in self.owners.get(operator).cloned().unwrap_or_default() {
             self.uncount(node);
             self.change(node, |host| _ = host.suspended.get_or_insert_with(|| Box::new(suspension.clone())));
         }
@@ -417,6 +421,18 @@ impl Fleet {
     /// Every operator that was caught, and in what.
     pub fn suspensions(&self) -> impl Iterator<Item = (OperatorId, &Suspension)> {
         self.suspended.iter().map(|(operator, suspension)| (*operator, suspension))
+    }
+
+    /// The host is the operator's from now on. Gives the operator's place.
+    fn owns(&mut self, operator: OperatorId, node: NodeId) -> u32 {
+        let place = self.owners.place(operator).unwrap_or_else(|| {
+            self.owners.push(operator, BTreeSet::new());
+            self.owners.len() - 1
+        });
+        if let Some(nodes) = self.owners.at_mut(place) {
+            nodes.insert(node);
+        }
+        u32::try_from(place).unwrap_or(u32::MAX)
     }
 
     fn counts(&self, node: NodeId) -> Option<(Vec<EngineFingerprint>, OperatorId)> {

@@ -52,15 +52,6 @@ impl<K: Copy + Eq + Hash, V> Listed<K, V> {
         self.items.push((name, value));
     }
 
-    /// What was last comes in its place.
-    pub(super) fn swap_remove(&mut self, place: usize) {
-        let (name, _) = self.items.swap_remove(place);
-        self.places.remove(&name);
-        if let Some((moved, _)) = self.items.get(place) {
-            self.places.insert(*moved, place);
-        }
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
         self.items.iter().map(|(name, value)| (*name, value))
     }

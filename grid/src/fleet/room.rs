@@ -1,11 +1,6 @@
 //! Hosts that could take an assignment now, by what they are looked for: few may be of use among many that are not.
 
-use registry::{
-    device::DeviceAsk,
-    id::{NodeId, OperatorId},
-    job::Class,
-    reputation::CLASSES,
-};
+use registry::{device::DeviceAsk, id::NodeId, job::Class, reputation::CLASSES};
 use serde::{Deserialize, Serialize};
 
 use super::{Host, places::Places, urn::Urn};
@@ -37,7 +32,7 @@ impl Group {
         let both = [Some(&mut self.any), host.has_gpu().then_some(&mut self.gpu)];
         for hosts in both.into_iter().flatten() {
             hosts.places.set(place, has_room);
-            hosts.operators.count(host.operator, has_room);
+            hosts.operators.count(host.owner, has_room);
         }
     }
 }
@@ -72,13 +67,13 @@ impl Room {
         &self.hosts(device, trusted).places
     }
 
-    /// Their operators, as they are drawn.
+    /// The numbers of their operators, as they are drawn.
     pub(super) fn drawn(
         &self,
         device: DeviceAsk,
         trusted: Option<Class>,
         NodeId(lot): NodeId,
-    ) -> impl Iterator<Item = OperatorId> {
+    ) -> impl Iterator<Item = u32> {
         self.hosts(device, trusted).operators.drawn(lot)
     }
 
