@@ -148,7 +148,7 @@ impl Attested {
     }
 
     fn of(signed: Signed<Receipt>, receipt: Receipt) -> Self {
-        let (commitment, id) = (receipt.execution.commitment(), receipt.id());
+        let (commitment, id) = receipt.hashes();
         Self(Box::new(Checked { signed, receipt, commitment, id }))
     }
 

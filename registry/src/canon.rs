@@ -12,6 +12,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned};
 
+/// Room for most of what is hashed, which is done for each receipt several times.
+const USUAL_BYTES: usize = 768;
 /// Nesting that a value may have.
 pub const DEPTH_MAX: usize = 32;
 
@@ -52,8 +54,12 @@ pub enum CanonError {
 /// When the type breaks the rules above in a way that CBOR cannot carry: a broken invariant of this program, since no
 /// input reaches the choice of types.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    // Room for most of what is hashed, which is done for each receipt several times.
-    let mut encoder = serde_cbor::Serializer::new(Vec::with_capacity(512));
+    encode_after(Vec::with_capacity(USUAL_BYTES), value)
+}
+
+/// The same behind other bytes.
+fn encode_after<T: Serialize>(before: Vec<u8>, value: &T) -> Vec<u8> {
+    let mut encoder = serde_cbor::Serializer::new(before);
     value.serialize(&mut encoder).expect("types that are hashed or sent always encode");
     encoder.into_inner()
 }
@@ -76,7 +82,27 @@ pub fn decode<T: DeserializeOwned + Serialize>(bytes: &[u8], bytes_max: usize) -
 
 /// The BLAKE3 hash of a value under a domain, such as `quorate/task/1`: equal values of different kinds never collide.
 pub fn hash<T: Serialize>(domain: &str, value: &T) -> [u8; 32] {
-    hash_encoded(domain, &encode(value))
+    *blake3::hash(&encode_after(begin(domain), value)).as_bytes()
+}
+
+/// The same, and before it the hash of a field of the value under a domain of its own: both from one encoding. The value is a struct
+/// that has such a field.
+pub(crate) fn hash_with_field<T: Serialize>(domain: &str, value: &T, of: (&str, &str)) -> ([u8; 32], [u8; 32]) {
+    let (field_domain, name) = of;
+    let bytes = encode_after(begin(domain), value);
+    let field = field(&bytes[domain.len() + 1..], name).expect("a struct is written with all fields that are there");
+    let mut alone = begin(field_domain);
+    alone.extend_from_slice(field);
+    (*blake3::hash(&alone).as_bytes(), *blake3::hash(&bytes).as_bytes())
+}
+
+/// What is to be hashed begins with its domain. All of it lies in one piece: what is hashed in pieces goes through a buffer, which costs
+/// as much as the hash of something so short.
+fn begin(domain: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    bytes.extend_from_slice(domain.as_bytes());
+    bytes.push(0);
+    bytes
 }
 
 /// The same of a value that is encoded already.
@@ -124,6 +150,35 @@ fn check_structure(bytes: &[u8]) -> Result<(), CanonError> {
         }
     }
     if at == bytes.len() { Ok(()) } else { Err(CanonError::Length) }
+}
+
+/// The value of this name in a map of ours.
+fn field<'a>(map: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut at = 0;
+    let (_, fields) = head(map, &mut at).ok()?;
+    for _ in 0..fields {
+        let (key, value) = (item(map, &mut at)?, item(map, &mut at)?);
+        // Names of ours are short: their length is in the first byte.
+        if key.get(1..) == Some(name.as_bytes()) {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// The item at `at`, which moves behind it.
+fn item<'a>(bytes: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
+    let (start, mut left) = (*at, 1);
+    while left > 0 {
+        left -= 1;
+        match head(bytes, at).ok()? {
+            (2 | 3, length) => *at += length as usize,
+            (4, items) => left += items,
+            (5, pairs) => left += 2 * pairs,
+            _ => {}
+        }
+    }
+    bytes.get(start..*at)
 }
 
 /// Major type and argument of the item at `at`, which moves past the head.
@@ -223,6 +278,31 @@ mod tests {
         ];
         for (what, bytes) in cases {
             assert!(decode::<BTreeMap<String, u64>>(bytes, 1024).is_err(), "{what} was accepted");
+        }
+    }
+
+    #[derive(Debug, Clone, Serialize)]
+    struct Outer {
+        before: BTreeMap<String, Vec<u64>>,
+        bytes: Bytes,
+        inner: Vec<Option<i64>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    }
+
+    proptest! {
+        #[test]
+        fn both_hashes_of_one_encoding_are_those_of_two(
+            before in proptest::collection::btree_map("[a-z]{0,8}|inner", proptest::collection::vec(any::<u64>(), 0..4), 0..4),
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            inner in proptest::collection::vec(any::<Option<i64>>(), 0..40),
+            after in any::<Option<String>>(),
+        ) {
+            let outer = Outer { before, bytes: Bytes(bytes), inner, after };
+            let (field, whole) = hash_with_field("test/outer", &outer, ("test/inner", "inner"));
+            prop_assert_eq!(whole, hash_encoded("test/outer", &encode(&outer)));
+            prop_assert_eq!(field, hash("test/inner", &outer.inner));
+            prop_assert_eq!(whole, hash("test/outer", &outer));
         }
     }
 

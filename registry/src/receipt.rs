@@ -179,9 +179,11 @@ pub struct Execution {
 }
 
 impl Execution {
+    const DOMAIN: &'static str = "quorate/execution/1";
+
     /// What a quorum compares.
     pub fn commitment(&self) -> Commitment {
-        Commitment(canon::hash("quorate/execution/1", self))
+        Commitment(canon::hash(Self::DOMAIN, self))
     }
 }
 
@@ -225,6 +227,12 @@ impl Receipt {
     /// The hash that names it.
     pub fn id(&self) -> ReceiptId {
         ReceiptId(canon::hash(Self::DOMAIN, self))
+    }
+
+    /// What it commits to, and the hash that names it: at once, since each receipt that comes in is asked for both.
+    pub fn hashes(&self) -> (Commitment, ReceiptId) {
+        let (commitment, id) = canon::hash_with_field(Self::DOMAIN, self, (Execution::DOMAIN, "execution"));
+        (Commitment(commitment), ReceiptId(id))
     }
 }
 
