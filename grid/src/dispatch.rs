@@ -41,7 +41,10 @@ mod unchecked;
 mod unsteady;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use registry::{
     audit::Secret,
@@ -113,7 +116,7 @@ pub enum Event {
         /// Who answers for it.
         operator: OperatorId,
         /// The operator's word for that.
-        cert: Signed<NodeCert>,
+        cert: Arc<Signed<NodeCert>>,
         /// What it offers.
         offer: Offer,
         /// Where its connection comes from.
@@ -440,7 +443,13 @@ impl State {
 
 /// Takes one event and says what to do about it.
 pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
-    let effects = &mut Vec::new();
+    let mut effects = Vec::new();
+    take(state, event, now, &mut effects);
+    effects
+}
+
+/// The same, said at the end of a list: one that is used again costs no allocation.
+pub(crate) fn take(state: &mut State, event: Event, now: Millis, effects: &mut Vec<Effect>) {
     match event {
         Event::Submitted { spec, plan, secret, payer } => submitted(state, *spec, plan, secret, payer, now, effects),
         Event::Entered { entry } => {
@@ -475,7 +484,6 @@ pub fn on_event(state: &mut State, event: Event, now: Millis) -> Vec<Effect> {
     schedule::schedule(state, now, effects);
     standing::qualify(state, now, effects);
     money::settle(state, now, effects);
-    std::mem::take(effects)
 }
 
 fn submitted(

@@ -28,6 +28,7 @@ use registry::{
     sign::Signed,
 };
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use self::{listed::Listed, room::Room, seen::Seen};
 use crate::{
@@ -87,11 +88,11 @@ pub struct Host {
     /// When that last changed.
     pub since_ms: Millis,
     /// Assignments that it holds, oldest first.
-    pub assignments: Vec<AssignmentId>,
+    pub assignments: SmallVec<[AssignmentId; 4]>,
     /// Running average of its time for a task, in microseconds.
     pub task_us: u64,
     /// Modules that it ran lately, in order.
-    pub warm: Vec<ModuleHash>,
+    pub warm: SmallVec<[ModuleHash; 1]>,
     /// How it did.
     pub record: Record,
     /// Classes in which its operator's results may be accepted alone.
@@ -304,12 +305,12 @@ impl Fleet {
         &mut self,
         node: NodeId,
         operator: OperatorId,
-        cert: Signed<NodeCert>,
+        cert: Arc<Signed<NodeCert>>,
         offer: Offer,
         subnet: Subnet,
         now: Millis,
     ) {
-        let (cert, offer) = (Arc::new(cert), self.alike.share(offer));
+        let offer = self.alike.share(offer);
         self.uncount(node);
         let suspended = self.suspended.get(&operator).cloned().map(Box::new);
         if let Some(nodes) = self.hosts.get(node).and_then(|host| self.owners.get_mut(host.operator)) {
@@ -331,9 +332,9 @@ impl Fleet {
                     subnet,
                     connected: true,
                     since_ms: now,
-                    assignments: Vec::new(),
+                    assignments: SmallVec::new(),
                     task_us: UNKNOWN_TASK_US,
-                    warm: Vec::new(),
+                    warm: SmallVec::new(),
                     record: Record::default(),
                     trusted: Classes::default(),
                     suspended,

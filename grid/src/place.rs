@@ -391,6 +391,8 @@ mod properties;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use registry::{
         canon,
         membership::NodeCert,
@@ -408,9 +410,9 @@ mod tests {
     pub(super) const ENGINE: EngineFingerprint = EngineFingerprint([9; 32]);
     const PORTABLE: EngineFingerprint = EngineFingerprint([8; 32]);
 
-    pub(super) fn cert(node: u8, operator: u8) -> Signed<NodeCert> {
+    pub(super) fn cert(node: u8, operator: u8) -> Arc<Signed<NodeCert>> {
         let cert = NodeCert { node: NodeId([node; 32]), issued_ms: 0 };
-        Signed::seal(&cert, &SecretKey::from_bytes(&[operator; 32]))
+        Arc::new(Signed::seal(&cert, &SecretKey::from_bytes(&[operator; 32])))
     }
 
     pub(super) fn offer(engine: EngineFingerprint) -> Offer {

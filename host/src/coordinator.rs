@@ -381,6 +381,7 @@ impl Coordinator {
     pub async fn host_up(&self, arrival: Arrival, outbox: mpsc::Sender<ToHost>) -> Result<SessionId, Closed> {
         let Arrival { node, operator, cert, offer, subnet, holding } = arrival;
         let session = SessionId(self.sessions.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let cert = Arc::new(cert);
         let event = Box::new(Event::HostUp { node, operator, cert, offer, subnet, holding });
         self.send(Command::HostUp { event, node, session, outbox }).await?;
         Ok(session)

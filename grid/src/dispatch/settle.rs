@@ -80,7 +80,7 @@ pub(super) fn not_held(
 
 /// Executions that a host has.
 pub(super) fn open_of(state: &State, node: NodeId) -> Vec<AssignmentId> {
-    state.fleet.get(node).map_or_else(Vec::new, |host| host.assignments.clone())
+    state.fleet.get(node).map_or_else(Vec::new, |host| host.assignments.to_vec())
 }
 
 /// Whether the host has this execution.

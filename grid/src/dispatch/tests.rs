@@ -172,7 +172,7 @@ impl World {
     fn join(&mut self, index: usize) {
         let host = &self.hosts[index];
         let (node, operator) = (host.node(), OperatorId(host.operator.public()));
-        let cert = Signed::seal(&NodeCert { node, issued_ms: 0 }, &host.operator);
+        let cert = Arc::new(Signed::seal(&NodeCert { node, issued_ms: 0 }, &host.operator));
         let (engines, prices, subnet) = (host.engines.clone(), self.prices.clone(), host.subnet);
         let offer = Offer { slots: 2, queue_max: 4, memory_bytes_max: 1 << 30, engines, prices };
         let holding = host.inbox.iter().map(|assignment| assignment.id).collect();

@@ -107,7 +107,14 @@ mod tests {
         let offer = Offer { slots: 1, queue_max: 0, memory_bytes_max: 1, engines, prices: PriceTable::default() };
         let mut fleet = Fleet::new(50);
         for name in [7, 1, 200, 30] {
-            fleet.up(NodeId([name; 32]), OperatorId([name; 32]), Signed::nothing(), offer.clone(), Subnet::Relayed, 0);
+            fleet.up(
+                NodeId([name; 32]),
+                OperatorId([name; 32]),
+                Signed::nothing().into(),
+                offer.clone(),
+                Subnet::Relayed,
+                0,
+            );
         }
         let names: Vec<u8> = fleet.hosts.iter().map(|(node, _)| node.0[0]).collect();
         assert_eq!(names, [7, 1, 200, 30]);

@@ -9,7 +9,7 @@ use registry::{
 
 use super::{
     work::{Answer, Work},
-    world::World,
+    world::{Operator, World},
 };
 use crate::flow::{AssignmentId, Millis};
 
@@ -84,11 +84,17 @@ impl World<'_> {
         let alone = (self.options.policy == Policy::Audit && agreeing.len() == 1).then(|| agreeing[0]);
         if let Some(operator) = alone.map(|alone| &self.operators[alone as usize])
             && operator.caught_ms.is_none()
-            && !self.state.is_qualified(operator.id, Class::Exact)
+            && !self.is_trusted(operator)
         {
             return Err(self.broken("nothing is accepted on a newcomer's word", format!("shard {shard}")));
         }
         Ok(())
+    }
+
+    /// Whether the machine takes an operator's hosts for those of one with standing.
+    fn is_trusted(&self, operator: &Operator) -> bool {
+        let host = operator.hosts.first().and_then(|host| self.state.host(self.hosts[*host as usize].node));
+        host.is_some_and(|host| host.trusted.contains(Class::Exact))
     }
 
     /// Everything that can be derived anew.

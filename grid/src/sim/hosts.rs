@@ -9,6 +9,7 @@ use registry::{
     receipt::{Execution, Outcome, Receipt},
     segment::SegmentRecord,
 };
+use smallvec::SmallVec;
 
 use super::{
     Adversary, Options,
@@ -44,7 +45,8 @@ pub(super) struct Host {
     pub(super) operator: u32,
     /// Whether that is one of the adversary's.
     pub(super) lies: bool,
-    engine: EngineFingerprint,
+    /// It runs the older engine.
+    is_older: bool,
     /// Where it is seen.
     pub(super) subnet: Subnet,
     slots: u32,
@@ -54,7 +56,7 @@ pub(super) struct Host {
     running: u32,
     waiting: VecDeque<Ticket>,
     /// Everything that it was given and is not rid of.
-    pub(super) holds: Vec<Ticket>,
+    pub(super) holds: SmallVec<[Ticket; 4]>,
     /// Which connection to the coordinator this is.
     pub(super) epoch: u32,
     /// The connection stands.
@@ -75,7 +77,7 @@ impl Host {
             node,
             operator,
             lies,
-            engine: if is_older { OLDER_ENGINE } else { ENGINE },
+            is_older,
             subnet: if lies && options.adversary == Adversary::SybilFloodOneSubnet {
                 RING
             } else {
@@ -87,7 +89,7 @@ impl Host {
             fault_ppm: if is_flaky { trouble.flaky_fault_ppm } else { 0 },
             running: 0,
             waiting: VecDeque::new(),
-            holds: Vec::new(),
+            holds: SmallVec::new(),
             epoch: 0,
             is_online: false,
             is_cut: false,
@@ -101,8 +103,12 @@ impl Host {
         u64::from(self.slots) * 1_000_000 / self.slowness
     }
 
+    fn engine(&self) -> EngineFingerprint {
+        if self.is_older { OLDER_ENGINE } else { ENGINE }
+    }
+
     pub(super) fn offer(&self, prices: PriceTable) -> Offer {
-        let engines = Engines::plain(self.engine, PORTABLE);
+        let engines = Engines::plain(self.engine(), PORTABLE);
         Offer { slots: self.slots, queue_max: QUEUE_MAX, memory_bytes_max: 1 << 30, engines, prices }
     }
 }
@@ -385,7 +391,7 @@ impl World<'_> {
             task: self.task_of(given).unwrap_or(TaskId([0; 32])),
             module: work::module(),
             class: Class::Exact,
-            engine: self.hosts[given.host as usize].engine,
+            engine: self.hosts[given.host as usize].engine(),
             outcome: Outcome::Ok,
             fuel_used: self.fuel(given),
             output: work::output(number, shard, answer).hash(),

@@ -4,7 +4,7 @@
 //! two hosts say of one goes to trial, and the record of a trial is worth nothing without signatures: names are public keys then, and
 //! the few receipts that come before a trial are signed with them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use registry::{
     id::{NodeId, OperatorId},
@@ -29,11 +29,13 @@ pub(super) struct Names {
     sign: bool,
     /// Who has which key.
     numbers: BTreeMap<[u8; 32], u32>,
+    /// What stands for everybody's certificate where nobody signs.
+    nothing: Arc<Signed<NodeCert>>,
 }
 
 impl Names {
     pub(super) fn new(seed: u64, sign: bool) -> Self {
-        Self { seed, sign, numbers: BTreeMap::new() }
+        Self { seed, sign, numbers: BTreeMap::new(), nothing: Arc::new(Signed::nothing()) }
     }
 
     /// A new name.
@@ -64,11 +66,11 @@ impl Names {
     }
 
     /// An operator's word for a machine.
-    pub(super) fn cert(&self, operator: u32, node: NodeId) -> Signed<NodeCert> {
+    pub(super) fn cert(&self, operator: u32, node: NodeId) -> Arc<Signed<NodeCert>> {
         if !self.sign {
-            return Signed::nothing();
+            return self.nothing.clone();
         }
-        Signed::seal(&NodeCert { node, issued_ms: 0 }, &self.key(Kind::Operator, operator))
+        Arc::new(Signed::seal(&NodeCert { node, issued_ms: 0 }, &self.key(Kind::Operator, operator)))
     }
 
     /// A statement as the machine signs it.

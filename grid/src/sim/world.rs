@@ -23,7 +23,7 @@ use super::{
 use crate::{
     audit::TASK_MICRO,
     config::Config,
-    dispatch::{Effect, Event, Notice, State, on_event},
+    dispatch::{self, Effect, Event, Notice, State},
     flow::{AssignmentId, Millis},
     reputation::Standing,
 };
@@ -75,12 +75,15 @@ pub(super) enum Happening {
 pub(super) struct Queue {
     /// There are far fewer milliseconds than happenings.
     times: BTreeMap<Millis, VecDeque<Happening>>,
+    /// Lists of times that are over, for others.
+    spent: Vec<VecDeque<Happening>>,
     len: usize,
 }
 
 impl Queue {
     pub(super) fn at(&mut self, when: Millis, what: Happening) {
-        self.times.entry(when).or_default().push_back(what);
+        let spent = &mut self.spent;
+        self.times.entry(when).or_insert_with(|| spent.pop().unwrap_or_default()).push_back(what);
         self.len += 1;
     }
 
@@ -92,7 +95,7 @@ impl Queue {
         let mut first = self.times.first_entry()?;
         let (when, what) = (*first.key(), first.get_mut().pop_front()?);
         if first.get().is_empty() {
-            first.remove();
+            self.spent.push(first.remove());
         }
         self.len -= 1;
         Some((when, what))
@@ -148,6 +151,8 @@ pub(super) struct World<'a> {
     pub(super) court: Court,
     /// Tasks after which an operator has standing, as far as it can tell.
     pub(super) standing_tasks: u32,
+    /// Room for what the machine says to an event.
+    effects: Vec<Effect>,
     job_numbers: u32,
     submitted: u32,
     /// Time from one job to the next.
@@ -176,6 +181,7 @@ impl<'a> World<'a> {
             court: Court::default(),
             // Beyond it, since not every task of a newcomer is known to have been counted.
             standing_tasks: u32::try_from(newcomer_tasks * 5 / 4).unwrap_or(u32::MAX),
+            effects: Vec::new(),
             job_numbers: 0,
             submitted: 0,
             job_every_ms: 1,
@@ -332,33 +338,39 @@ impl<'a> World<'a> {
 
     /// The machine takes an event; the world takes its effects.
     pub(super) fn feed(&mut self, event: Event) -> Result<(), Broken> {
-        for effect in on_event(&mut self.state, event, self.now) {
-            match effect {
-                Effect::Assign { node, assignment } => self.assign(node, &assignment)?,
-                Effect::Revoke { node, assignment } => {
-                    let when = self.now + self.delay();
-                    self.tally.note(3, assignment.0);
-                    self.queue.at(when, Happening::Revoke(self.names.host(node), assignment));
-                }
-                Effect::Acknowledge { node, assignment } => self.drop_assignment(self.names.host(node), assignment),
-                Effect::Keep { job, shard, accused: None, record: Record::Accepted(record) } => {
-                    self.overtaken(job, shard.index)?;
-                    self.accepted(job, shard.index, &record)?
-                }
-                Effect::Keep { job, shard, accused: Some(node), record } => {
-                    self.check_accused(self.hosts[self.names.host(node) as usize].operator)?;
-                    if let Record::Dispute(_) = record {
-                        self.settled(job, shard.index, node, &record)?;
-                    }
-                }
-                Effect::Part { job, shard, sides } => self.part(job, shard, *sides),
-                Effect::Notify { job, notice } => self.noticed(job, notice)?,
-                Effect::Forget { job, .. } => self.jobs.forget(job),
-                Effect::Archive { postings } => self.posted(&postings),
-                Effect::Invoice { invoice } => self.invoiced(&invoice),
-                // Jobs reduce nothing, and histories have not begun.
-                Effect::Keep { .. } | Effect::Concat { .. } | Effect::Changed { .. } => {}
+        let mut effects = std::mem::take(&mut self.effects);
+        dispatch::take(&mut self.state, event, self.now, &mut effects);
+        let taken = effects.drain(..).try_for_each(|effect| self.perform(effect));
+        self.effects = effects;
+        taken
+    }
+
+    fn perform(&mut self, effect: Effect) -> Result<(), Broken> {
+        match effect {
+            Effect::Assign { node, assignment } => self.assign(node, &assignment)?,
+            Effect::Revoke { node, assignment } => {
+                let when = self.now + self.delay();
+                self.tally.note(3, assignment.0);
+                self.queue.at(when, Happening::Revoke(self.names.host(node), assignment));
             }
+            Effect::Acknowledge { node, assignment } => self.drop_assignment(self.names.host(node), assignment),
+            Effect::Keep { job, shard, accused: None, record: Record::Accepted(record) } => {
+                self.overtaken(job, shard.index)?;
+                self.accepted(job, shard.index, &record)?
+            }
+            Effect::Keep { job, shard, accused: Some(node), record } => {
+                self.check_accused(self.hosts[self.names.host(node) as usize].operator)?;
+                if let Record::Dispute(_) = record {
+                    self.settled(job, shard.index, node, &record)?;
+                }
+            }
+            Effect::Part { job, shard, sides } => self.part(job, shard, *sides),
+            Effect::Notify { job, notice } => self.noticed(job, notice)?,
+            Effect::Forget { job, .. } => self.jobs.forget(job),
+            Effect::Archive { postings } => self.posted(&postings),
+            Effect::Invoice { invoice } => self.invoiced(&invoice),
+            // Jobs reduce nothing, and histories have not begun.
+            Effect::Keep { .. } | Effect::Concat { .. } | Effect::Changed { .. } => {}
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Large fleets, of which one event looks at a part.
 
+use std::sync::Arc;
+
 use registry::{
     audit::Secret,
     id::{BlobHash, ModuleHash, NodeId, OperatorId},
@@ -21,7 +23,7 @@ fn grid(hosts: u8, offer: impl Fn(u8) -> Offer) -> State {
     let mut state = State::new(Config::default());
     for number in 0..hosts {
         let (node, operator) = (NodeId([number; 32]), OperatorId([number; 32]));
-        let (cert, subnet, holding) = (Signed::nothing(), Subnet::Relayed, Vec::new());
+        let (cert, subnet, holding) = (Arc::new(Signed::nothing()), Subnet::Relayed, Vec::new());
         on_event(&mut state, Event::HostUp { node, operator, cert, offer: offer(number), subnet, holding }, 0);
     }
     state
