@@ -46,15 +46,15 @@ pub struct Need<'a> {
     pub budget: Credits,
     /// Of an audit, and where several have to agree of all but the first: what was drawn for who is next, and where that is not to be.
     /// Otherwise the search starts after the host that was given work last.
-    pub auditor: Option<Auditor>,
+    pub lot: Option<Lot>,
 }
 
-/// Who is to audit, or to agree.
+/// What was drawn for who is to audit, or to agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Auditor {
-    /// What was drawn: the order in which operators are asked, each as likely to be the first as any other, and where the search
-    /// starts among an operator's hosts.
-    pub lot: NodeId,
+pub struct Lot {
+    /// The order in which operators are asked, each as likely to be the first as any other, and where the search starts among an
+    /// operator's hosts. It has the form of a machine's name.
+    pub order: NodeId,
     /// Where the host was seen whose result is audited. An auditor is seen elsewhere, unless the grid's owner answers for one of the
     /// two or too few are elsewhere: see [`Fleet::elsewhere`].
     pub apart: Option<Subnet>,
@@ -180,19 +180,19 @@ impl fmt::Display for Reason {
 impl Need<'_> {
     /// Whether the host is seen where an auditor is not to be.
     fn is_too_near(&self, host: &Host, config: &Config) -> bool {
-        self.auditor.and_then(|auditor| auditor.apart) == Some(host.subnet) && !config.vouched.contains(&host.operator)
+        self.lot.and_then(|lot| lot.apart) == Some(host.subnet) && !config.vouched.contains(&host.operator)
     }
 
     /// The same, where anybody may audit if nobody elsewhere can, now or when it has room.
     fn settled(self, fleet: &Fleet, config: &Config) -> Self {
-        let Some((auditor, apart)) = self.auditor.and_then(|auditor| Some((auditor, auditor.apart?))) else {
+        let Some((lot, apart)) = self.lot.and_then(|lot| Some((lot, lot.apart?))) else {
             return self;
         };
         let may = |(node, host)| matches!(consider(&self, node, host, fleet, config), Ok(_) | Err(Reason::Full { .. }));
         if fleet.elsewhere(apart).any(may) {
             return self;
         }
-        Self { auditor: Some(Auditor { apart: None, ..auditor }), ..self }
+        Self { lot: Some(Lot { apart: None, ..lot }), ..self }
     }
 }
 
@@ -345,7 +345,6 @@ pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, 
     }
     let (need, max) = (&need.settled(fleet, config), config.candidates_max);
     let (device, class) = (need.ask.device, need.ask.class);
-    let lot = need.auditor.map(|auditor| auditor.lot);
     let trusted = match need.among {
         // Few, and anywhere.
         Among::Referees(operators) | Among::Heirs(operators) => {
@@ -355,7 +354,7 @@ pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, 
         Among::Qualified => Some(class),
         Among::All => None,
     };
-    let drawn = lot.and_then(|lot| best(need, fleet.drawn(device, trusted, lot, max), fleet, config));
+    let drawn = need.lot.and_then(|lot| best(need, fleet.drawn(device, trusted, lot.order, max), fleet, config));
     // Where few suit, none of those that are drawn may: the search goes round then, until it has come by all of them.
     drawn.or_else(|| best(need, fleet.with_room(device, trusted, max), fleet, config))
 }
@@ -366,7 +365,7 @@ fn best<'a>(
     fleet: &Fleet,
     config: &Config,
 ) -> Option<(NodeId, EngineFingerprint)> {
-    let choice = if need.auditor.is_some() { 1 } else { CHOICE };
+    let choice = if need.lot.is_some() { 1 } else { CHOICE };
     let fits = hosts.filter_map(|(node, host)| Some((consider(need, node, host, fleet, config).ok()?, node, host)));
     let mut best: Option<(Fit, NodeId)> = None;
     for (fit, node, host) in fits.take(choice) {
@@ -446,7 +445,7 @@ mod tests {
             faulted: &[],
             among: Among::All,
             budget: Credits::ZERO,
-            auditor: None,
+            lot: None,
         }
     }
 
@@ -524,9 +523,9 @@ mod tests {
             fleet.record(NodeId([node; 32]), |record| (record.assigned, record.faults) = (10, 5));
         }
         assert_eq!(picked(&need(&limits), &fleet), Some(3));
-        let drawn = |lot: u8| {
-            let auditor = Auditor { lot: NodeId([lot; 32]), apart: None };
-            picked(&Need { auditor: Some(auditor), ..need(&limits) }, &fleet)
+        let drawn = |order: u8| {
+            let lot = Lot { order: NodeId([order; 32]), apart: None };
+            picked(&Need { lot: Some(lot), ..need(&limits) }, &fleet)
         };
         assert_eq!((0..60).filter_map(drawn).collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3]));
     }
@@ -540,8 +539,8 @@ mod tests {
         hosts.iter().for_each(|(node, _)| fleet.trust(NodeId([*node; 32]), Classes::only(Class::Exact)));
         let mut audits = [0; 5];
         for number in 0..1_000u32 {
-            let auditor = Auditor { lot: NodeId(canon::hash("test", &number)), apart: None };
-            let need = Need { auditor: Some(auditor), among: Among::Qualified, quorum: 1, ..need(&limits) };
+            let lot = Lot { order: NodeId(canon::hash("test", &number)), apart: None };
+            let need = Need { lot: Some(lot), among: Among::Qualified, quorum: 1, ..need(&limits) };
             let auditor = pick(&need, &fleet, &Config::default()).and_then(|(node, _)| fleet.get(node));
             audits[usize::from(auditor.unwrap().operator.0[0])] += 1;
         }
@@ -558,8 +557,8 @@ mod tests {
         fleet.up(able, OperatorId([200; 32]), cert(200, 200), spacious, Subnet::Relayed, 0);
         hosts.iter().for_each(|(node, _)| fleet.trust(NodeId([*node; 32]), Classes::only(Class::Exact)));
         for (number, among) in (0..20u32).flat_map(|number| [(number, Among::Qualified), (number, Among::All)]) {
-            let auditor = Auditor { lot: NodeId(canon::hash("test", &number)), apart: None };
-            let need = Need { auditor: Some(auditor), among, quorum: 1, ..need(&limits) };
+            let lot = Lot { order: NodeId(canon::hash("test", &number)), apart: None };
+            let need = Need { lot: Some(lot), among, quorum: 1, ..need(&limits) };
             let max = Config::default().candidates_max;
             let found = (0..=250 / max).any(|_| picked(&need, &fleet) == Some(200) || !fleet.pass_over(max));
             assert!(found, "lot {number}, {among:?}");
@@ -576,11 +575,10 @@ mod tests {
             fleet.up(id, operator, cert(node, node), offer(ENGINE), subnet, 0);
             fleet.trust(id, Classes::only(Class::Exact));
         }
-        let (lot, apart) = (NodeId([1; 32]), Some(subnets[0]));
+        let lot = |order: u8| Some(Lot { order: NodeId([order; 32]), apart: Some(subnets[0]) });
         let (operators, quorum) = (&[OperatorId([1; 32])], 1);
-        let need = Need { auditor: Some(Auditor { lot, apart }), operators, quorum, ..need(&limits) };
-        let drawn =
-            |lot: u8| picked(&Need { auditor: Some(Auditor { lot: NodeId([lot; 32]), apart }), ..need }, &fleet);
+        let need = Need { lot: lot(1), operators, quorum, ..need(&limits) };
+        let drawn = |order: u8| picked(&Need { lot: lot(order), ..need }, &fleet);
         assert_eq!((0..60).filter_map(drawn).collect::<BTreeSet<_>>(), BTreeSet::from([3, 4]));
         assert_eq!(reason(&need, &fleet, 2), Some(Reason::SameSubnet { subnet: subnets[0] }));
         fleet.take(NodeId([3; 32]), AssignmentId(1));

@@ -23,7 +23,7 @@ use crate::{
     few::{Few, Seldom},
     fleet::Host,
     flow::{AssignmentId, Attested, Fault, Millis, Part, Plan, PlannedShard, Slice, Verdict, Vote},
-    place::{self, Among, Auditor, Need, Reason},
+    place::{self, Among, Lot, Need, Reason},
     subnet::Subnet,
     verify,
 };
@@ -434,15 +434,15 @@ impl Job {
             faulted: &shard.faulted,
             among: Among::All,
             budget: Credits::ZERO,
-            auditor: shard.auditor.as_deref().map(|lot| Auditor { lot: *lot, apart: shard.apart }),
+            lot: shard.auditor.as_deref().map(|order| Lot { order: *order, apart: shard.apart }),
         }
     }
 
     /// What is drawn for the next of several that have to agree on the shard, which these have had.
-    pub(super) fn next_of_quorum(&self, shard: &Shard, operators: &[OperatorId]) -> Option<Auditor> {
+    pub(super) fn next_of_quorum(&self, shard: &Shard, operators: &[OperatorId]) -> Option<Lot> {
         let is_next = shard.quorum > 1 && !operators.is_empty();
-        let lot = || audit::next_of_quorum(&self.secret, shard.task, operators.len());
-        is_next.then(|| Auditor { lot: lot(), apart: None })
+        let order = || audit::next_of_quorum(&self.secret, shard.task, operators.len());
+        is_next.then(|| Lot { order: order(), apart: None })
     }
 
     /// Whether the host could run shards of the job, were it idle.

@@ -122,7 +122,7 @@ pub(super) fn need<'a>(
         Among::All
     };
     let next = || job.next_of_quorum(shard, operators).filter(|_| !matches!(among, Among::Referees(_)));
-    Need { among, auditor: need.auditor.or_else(next), ..need }
+    Need { among, lot: need.lot.or_else(next), ..need }
 }
 
 /// Orders the execution, if its job can pay for it.
