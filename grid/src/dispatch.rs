@@ -461,6 +461,7 @@ pub(crate) fn take(state: &mut State, event: Event, now: Millis, effects: &mut V
             state.fleet.up(node, operator, cert, offer, subnet, now);
             standing::sort(state, node);
             settle::not_held(state, node, &holding, now, effects);
+            trial::host_changed(state, node, now, effects);
         }
         Event::HostDown { node } => {
             state.fleet.down(node, now);

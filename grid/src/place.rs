@@ -312,17 +312,19 @@ fn another_may(need: &Need<'_>, engine: EngineFingerprint, fleet: &Fleet) -> boo
             && !need.faulted.contains(&node)
             && !need.operators.contains(&host.operator)
             && need.among.admits(host, need.ask.class).is_ok()
+            && affordable(need.limits, need.ask.device, need.budget, host).is_ok()
     })
 }
 
-/// Whether any of these operators has a connected host that could run the shard, now or when it has room.
-pub fn any_of(operators: &BTreeSet<OperatorId>, need: &Need<'_>, fleet: &Fleet) -> bool {
+/// Whether any of these operators has a connected host that could run the shard, now or when it has room, and may.
+pub fn any_of(operators: &BTreeSet<OperatorId>, need: &Need<'_>, fleet: &Fleet, may: impl Fn(&Host) -> bool) -> bool {
     operators.iter().filter(|operator| !need.operators.contains(operator)).any(|operator| {
         fleet.hosts_of(*operator).any(|(_, host)| {
             host.connected
                 && host.suspended.is_none()
                 && capable(need.limits, &need.ask, host).is_ok()
                 && engine(need, host, fleet).is_ok()
+                && may(host)
         })
     })
 }
@@ -346,10 +348,10 @@ pub fn pick(need: &Need<'_>, fleet: &Fleet, config: &Config) -> Option<(NodeId, 
     let (need, max) = (&need.settled(fleet, config), config.candidates_max);
     let (device, class) = (need.ask.device, need.ask.class);
     let trusted = match need.among {
-        // Few, and anywhere.
+        // Few, and anywhere: the one that may could be behind any number of others.
         Among::Referees(operators) | Among::Heirs(operators) => {
             let hosts = operators.iter().flat_map(|operator| fleet.hosts_of(*operator));
-            return best(need, hosts.filter(|(node, _)| fleet.is_roomy(*node)).take(max), fleet, config);
+            return best(need, hosts.filter(|(node, _)| fleet.is_roomy(*node)), fleet, config);
         }
         Among::Qualified => Some(class),
         Among::All => None,

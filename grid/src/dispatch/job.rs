@@ -219,6 +219,11 @@ impl Shard {
         verify::judge(self.needed(&votes), config.replicas_max.saturating_add(besides), &votes)
     }
 
+    /// Whether it has one by what is here, whoever may be waited for.
+    pub(super) fn has_verdict(&self, config: &Config) -> bool {
+        !matches!(self.verdict(config), Verdict::Open { .. })
+    }
+
     /// The result stands; so many had to agree on it in the end.
     pub(super) fn accept(&mut self, commitment: Commitment, output: Output, config: &Config) {
         self.quorum = self.needed(&self.votes(config));
@@ -484,6 +489,11 @@ impl Job {
     /// Whether the shard is queued since its results differ.
     pub(super) fn is_disputed(&self, key: ShardKey) -> bool {
         self.disputed.contains(&key)
+    }
+
+    /// All of these.
+    pub(super) fn disputed(&self) -> impl Iterator<Item = ShardKey> {
+        self.disputed.iter().copied()
     }
 
     /// Average time of an execution in milliseconds, once there is one.

@@ -16,10 +16,11 @@ use registry::{
 use super::{
     Effect, State,
     cast::Cast,
-    job::{Shard, ShardKey},
+    job::{Job, Shard, ShardKey},
 };
 use crate::{
     config::Config,
+    fleet::Host,
     flow::{AssignmentId, Attested, Fault, Millis, Payer, Verdict},
     ledger::{Conviction, LedgerError, Order, Payable, Role, Terms, audit_reserve},
     place,
@@ -49,6 +50,17 @@ pub(super) fn role(shard: &Shard, config: &Config) -> Role {
 /// What the shard's next execution may cost.
 pub(super) fn budget(state: &State, id: JobId, shard: &Shard) -> Credits {
     state.ledger.free_for(id, role(shard, &state.config))
+}
+
+/// Whether the job can pay for an execution of the shard at the host, or could be able to once what is under way of it has ended.
+pub(super) fn may_pay(state: &State, id: JobId, job: &Job, shard: &Shard, host: &Host) -> bool {
+    let free = budget(state, id, shard);
+    place::affordable(&job.spec.limits, job.spec.device, free, host).is_ok() || has_held(state, id)
+}
+
+/// Whether something of the job is under way that could leave more than is free now.
+fn has_held(state: &State, id: JobId) -> bool {
+    state.ledger.held_of(id).any(|assignment| state.open.contains(assignment))
 }
 
 /// Sets aside what an order may cost. Says whether it may go out.
@@ -141,9 +153,11 @@ pub(super) fn is_spent(state: &State, id: JobId) -> Option<Fault> {
     // What work may cost, audits may too: to look at what is queued costs as much as to place it.
     let least = state.ledger.least_held(id).filter(|least| *least > state.ledger.free_for(id, Role::Work))?;
     let job = state.jobs.get(&id).filter(|job| !job.phase.is_ended())?;
-    let queued = job.queued(state.config.scan_max).filter_map(|key| job.shard(key));
-    let free = queued.map(|shard| budget(state, id, shard)).max()?;
-    if least <= free || state.ledger.held_of(id).any(|assignment| state.open.contains(assignment)) {
+    let queued = || job.queued(state.config.scan_max).filter_map(|key| job.shard(key));
+    let free = queued().map(|shard| budget(state, id, shard)).max()?;
+    // What waits for a referee has its verdict in the end, and that leaves more too.
+    let waits = || queued().any(|shard| shard.has_verdict(&state.config));
+    if least <= free || has_held(state, id) || waits() {
         return None;
     }
     let (accepted, shards) = (job.accepted_count(), job.shard_count());

@@ -10,7 +10,8 @@ use super::{
     trial,
 };
 use crate::{
-    flow::{Assignment, AssignmentId, Checkpoint, Millis, Until, Verdict},
+    fleet::Host,
+    flow::{Assignment, AssignmentId, Checkpoint, Millis, Until},
     place::{self, Among, Need},
 };
 
@@ -31,7 +32,7 @@ pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>
             return;
         }
         let Some(id) = state.turn.pop_front() else { return };
-        let is_placed = match next_of(state, id) {
+        let is_placed = match next_of(state, id, now) {
             Some(Next::Place(placed)) => assign(state, id, placed, now, effects),
             Some(Next::Judge(key)) => {
                 settle::judge(state, id, key, now, effects);
@@ -69,26 +70,30 @@ enum Next {
 
 /// The first queued shard of the job that fits a host with room, or needs none. Shards that nobody has had are all alike, and so are those that wait
 /// for a referee: where one of them fits nobody, none does.
-fn next_of(state: &State, id: JobId) -> Option<Next> {
+fn next_of(state: &State, id: JobId, now: Millis) -> Option<Next> {
     let job = state.jobs.get(&id)?;
     let (mut nobody_begins, mut nobody_referees) = (false, false);
     for key in job.queued(state.config.scan_max) {
         let Some(shard) = job.shard(key) else { continue };
         let is_new = shard.attempts == 0;
+        let is_decided = job.is_disputed(key) && shard.has_verdict(&state.config);
+        if is_decided && !trial::is_awaited(state, (id, job), shard, now) {
+            return Some(Next::Judge(key));
+        }
         if (is_new && nobody_begins) || (nobody_referees && job.is_disputed(key)) {
             continue;
         }
-        let has_verdict = || !matches!(shard.verdict(&state.config), Verdict::Open { .. });
-        if job.is_disputed(key) && has_verdict() && !trial::is_awaited(state, id, job, shard) {
-            return Some(Next::Judge(key));
-        }
         let operators = shard.operators();
         let need = need(state, id, job, shard, &operators);
+        if is_decided && !matches!(need.among, Among::Referees(_)) {
+            // The one that has it takes long: a referee is waited for, and not more of the others.
+            continue;
+        }
         let fits = |kept: &&checkpoint::Kept| {
             let is_engine = shard.engine.is_none_or(|engine| engine == kept.engine());
             is_engine && state.fleet.operators(kept.engine()) >= usize::from(need.quorum)
         };
-        let heir = checkpoint::left(shard).filter(fits).and_then(|kept| {
+        let heir = checkpoint::left(shard).filter(|_| !is_decided).filter(fits).and_then(|kept| {
             let heirs = kept.heirs(state, id);
             let need = Need { among: Among::Heirs(&heirs), engine: Some(kept.engine()), ..need };
             place::pick(&need, &state.fleet, &state.config)
@@ -114,9 +119,10 @@ pub(super) fn need<'a>(
 ) -> Need<'a> {
     let need = Need { budget: money::budget(state, id, shard), ..job.need(shard, operators) };
     let (referees, qualified) = (&state.config.vouched, state.reputation.qualified(job.spec.class));
-    let among = if shard.is_disputed(&state.config) && place::any_of(referees, &need, &state.fleet) {
+    let may_pay = |host: &Host| money::may_pay(state, id, job, shard, host);
+    let among = if shard.is_disputed(&state.config) && place::any_of(referees, &need, &state.fleet, may_pay) {
         Among::Referees(referees)
-    } else if job.audits() && place::any_of(qualified, &need, &state.fleet) {
+    } else if job.audits() && place::any_of(qualified, &need, &state.fleet, |_| true) {
         Among::Qualified
     } else {
         Among::All

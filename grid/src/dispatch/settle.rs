@@ -186,12 +186,13 @@ fn answers(state: &State, id: AssignmentId, attested: &Attested, output: &Output
     }
 }
 
+/// Looks at what is known of a shard that has no result yet, and does what follows.
 pub(super) fn judge(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
-    let Some(job) = state.jobs.get(&id) else { return };
-    let Some(shard) = job.shard(key) else { return };
+    let Some(job) = state.jobs.get(&id).filter(|job| !job.phase.is_ended()) else { return };
+    let Some(shard) = job.shard(key).filter(|shard| shard.accepted.is_none()) else { return };
     match shard.verdict(&state.config) {
         // What a trial or a referee is about to say of one of them is waited for: its end judges again.
-        Verdict::Accepted(_) | Verdict::Inconclusive if trial::is_awaited(state, id, job, shard) => {
+        Verdict::Accepted(_) | Verdict::Inconclusive if trial::is_awaited(state, (id, job), shard, now) => {
             requeue(state, id, key, now);
         }
         Verdict::Accepted(_) => accept(state, id, key, now, effects),
@@ -349,6 +350,9 @@ pub(super) fn expel(
         history::expelled(state, operator, &suspension, now, effects);
         relieve(state, operator, now, effects);
         standing::void(state, operator, now, effects);
+        if state.config.vouched.contains(&operator) {
+            trial::regard(state, now, effects);
+        }
     }
 }
 
@@ -360,7 +364,7 @@ fn relieve(state: &mut State, operator: registry::id::OperatorId, now: Millis, e
             if open.until.is_some() {
                 trial::faulted(state, &open, now, effects);
             }
-            requeue(state, open.job, open.shard, now);
+            judge(state, open.job, open.shard, now, effects);
         }
     }
 }
@@ -423,8 +427,7 @@ pub(super) fn fault(
     checkpoint::bequeath(shard, &mut open, &fault);
     shard.last_fault = Some(Box::new(fault.clone()));
     effects.push(Effect::Notify { job: open.job, notice: Notice::Faulted { shard: info, node, fault } });
-    let has_result = shard.accepted.is_some();
-    if !has_result {
+    if shard.accepted.is_none() {
         let doubled = state.config.retry_ms_min.saturating_mul(1 << (shard.faults - 1).min(20));
         let earlier = (shard.not_before, Timer::Retry(open.job, open.shard));
         shard.not_before = now + doubled.min(state.config.retry_ms_max);
@@ -435,10 +438,6 @@ pub(super) fn fault(
             shard.engine = None;
         }
     }
-    if has_result {
-        requeue(state, open.job, open.shard, now);
-    } else {
-        // What was waited for it is so no more, perhaps.
-        judge(state, open.job, open.shard, now, effects);
-    }
+    // What was waited for it is so no more, perhaps.
+    judge(state, open.job, open.shard, now, effects);
 }

@@ -27,7 +27,7 @@ use super::{
     job::{Shard, ShardKey},
     money,
     schedule::{self, Piece, Placed},
-    settle,
+    settle, trial,
 };
 use crate::{
     audit::{AuditConfig, rate_ppm},
@@ -80,6 +80,7 @@ pub(super) fn configured(state: &mut State, config: Config, now: Millis, effects
     state.reputation.vouch(&state.config.audit, &before.vouched, &state.config.vouched);
     let nodes: Vec<NodeId> = state.fleet.hosts().map(|(node, _)| node).collect();
     nodes.into_iter().for_each(|node| sort(state, node));
+    trial::regard(state, now, effects);
 }
 
 /// Sorts the host with the newcomers, or with those whose results may be accepted alone.
@@ -262,7 +263,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
     let need = schedule::need(state, id, job, shard, &operators);
     if job.phase == Phase::Mapping {
         let told = if is_checked {
-            place::any_of(referees, &need, &state.fleet)
+            place::any_of(referees, &need, &state.fleet, |host| money::may_pay(state, id, job, shard, host))
         } else {
             shard.engine.is_some_and(|engine| state.fleet.has_other_operator(engine, &operators))
         };

@@ -114,7 +114,7 @@ pub(super) fn tick(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
         match timer {
             Timer::Straggler(id) => straggler(state, id, now, effects),
             Timer::Lease(id) => lease_over(state, id, now, effects),
-            Timer::Retry(job, key) => retry(state, job, key, now),
+            Timer::Retry(job, key) => retry(state, job, key, now, effects),
             Timer::Deadline(job) => {
                 let late = "the job's deadline passed before all its shards were accepted".to_owned();
                 let fault = Fault::new("deadline", state.waits(job).unwrap_or(late));
@@ -160,11 +160,11 @@ fn lease_over(state: &mut State, id: AssignmentId, now: Millis, effects: &mut Ve
     settle::fault(state, node, id, Fault::new("lease", "the host let the assignment's lease end"), now, effects);
 }
 
-fn retry(state: &mut State, job: JobId, key: ShardKey, now: Millis) {
+fn retry(state: &mut State, job: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
     if let Some(shard) = state.jobs.get_mut(&job).and_then(|job| job.shard_mut(key)) {
         shard.not_before = 0;
     }
-    settle::requeue(state, job, key, now);
+    settle::judge(state, job, key, now, effects);
 }
 
 fn lost(state: &mut State, node: NodeId, now: Millis, effects: &mut Vec<Effect>) {
@@ -174,6 +174,7 @@ fn lost(state: &mut State, node: NodeId, now: Millis, effects: &mut Vec<Effect>)
     for id in settle::open_of(state, node) {
         settle::fault(state, node, id, Fault::new("host_lost", "the host's connection is gone"), now, effects);
     }
+    trial::host_changed(state, node, now, effects);
 }
 
 /// The coordinator was away: every host has to come back, and no lease ended while nobody could answer.

@@ -35,10 +35,10 @@ use super::{
 };
 use crate::{
     config::Config,
+    engines::EngineAsk,
     few::Few,
     fleet::Host,
     flow::{AssignmentId, Attested, Checkpoint, Found, Millis, Until},
-    place,
 };
 
 /// How far a trial is.
@@ -67,17 +67,16 @@ pub(super) fn is_under_way(shard: &Shard) -> bool {
 
 /// Whether nothing is accepted of the shard before more is known: a referee's vote does not wait, but others may be those of liars who
 /// outnumber the one that the trial, or a referee that is there, would show to be right.
-pub(super) fn is_awaited(state: &State, id: JobId, job: &Job, shard: &Shard) -> bool {
+pub(super) fn is_awaited(state: &State, (id, job): (JobId, &Job), shard: &Shard, now: Millis) -> bool {
     let config = &state.config;
     if is_under_way(shard) {
         return !is_refereed(shard, config);
     }
     let is_asked = || shard.open.iter().any(|(_, operator)| config.vouched.contains(operator));
     let may_be_asked = || {
-        let free = money::budget(state, id, shard);
-        let (limits, device) = (&job.spec.limits, job.spec.device);
-        let may = |(_, host): &(NodeId, &Host)| place::affordable(limits, device, free, host).is_ok();
-        shard.attempts < job.spec.attempts_max && referees(state, id, job, shard).iter().any(may)
+        let may_come = |host: &Host| host.connected || now < host.since_ms.saturating_add(config.host_grace_ms);
+        let may = |(_, host): (NodeId, &Host)| may_come(host) && money::may_pay(state, id, job, shard, host);
+        shard.attempts < job.spec.attempts_max && referees(state, job, shard).any(may)
     };
     needs_referee(shard, config) && (is_asked() || may_be_asked())
 }
@@ -101,7 +100,7 @@ pub(super) fn begin(state: &mut State, id: JobId, key: ShardKey, effects: &mut V
     let Some(shard) = job.shard(key).filter(|shard| shard.trial.is_none() && shard.accepted.is_none()) else { return };
     let Some(assignments) = two_sides(shard, |operator| state.config.vouched.contains(&operator)) else { return };
     let Some(effect) = part(id, job.info(key), shard, assignments) else { return };
-    if referee(state, id, job, shard).is_none() {
+    if referee(state, job, shard).is_none() {
         return;
     }
     effects.push(effect);
@@ -135,24 +134,39 @@ fn cast_of(shard: &Shard, id: AssignmentId) -> Option<(&Attested, &Cast)> {
     Some((cast.receipt()?, cast))
 }
 
-/// Hosts that referee, and could run the shard on its engine, now or when they have room.
-fn referees<'a>(state: &'a State, id: JobId, job: &Job, shard: &Shard) -> Vec<(NodeId, &'a Host)> {
-    let Some(engine) = shard.engine else { return Vec::new() };
-    let operators = shard.operators();
-    let need = schedule::need(state, id, job, shard, &operators);
-    let others = state.config.vouched.iter().filter(|operator| !operators.contains(operator));
+/// Hosts that referee, and could run the shard on its engine when they have room and a connection.
+fn referees<'a>(state: &'a State, job: &'a Job, shard: &Shard) -> impl Iterator<Item = (NodeId, &'a Host)> {
+    let (engine, ask, had) = (shard.engine, EngineAsk::from(&job.spec), shard.operators());
+    let others = state.config.vouched.iter().filter(move |operator| !had.contains(operator));
     let hosts = others.flat_map(|operator| state.fleet.hosts_of(*operator));
-    let may = |(_, host): &(NodeId, &Host)| {
-        let is_there = host.connected && host.suspended.is_none() && host.offer.engines.get(engine).is_some();
-        is_there && place::capable(need.limits, &need.ask, host).is_ok()
-    };
-    hosts.filter(may).collect()
+    hosts.filter(move |(_, host)| {
+        let own = engine.and_then(|engine| host.offer.engines.get(engine));
+        host.suspended.is_none() && own.is_some_and(|own| ask.suits(own)) && job.capable(host).is_ok()
+    })
 }
 
-/// The least busy of them.
-fn referee(state: &State, id: JobId, job: &Job, shard: &Shard) -> Option<NodeId> {
-    let hosts = referees(state, id, job, shard).into_iter();
+/// The least busy of those that have a connection.
+fn referee(state: &State, job: &Job, shard: &Shard) -> Option<NodeId> {
+    let hosts = referees(state, job, shard).filter(|(_, host)| host.connected);
     hosts.min_by_key(|(node, host)| (!state.fleet.is_roomy(*node), host.in_flight(), *node)).map(|(node, _)| node)
+}
+
+/// A host came back, perhaps with another offer, or is lost.
+pub(super) fn host_changed(state: &mut State, node: NodeId, now: Millis, effects: &mut Vec<Effect>) {
+    if state.fleet.get(node).is_some_and(|host| state.config.vouched.contains(&host.operator)) {
+        regard(state, now, effects);
+    }
+}
+
+/// Others referee than before: nobody waits for one that is not there any more.
+pub(super) fn regard(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
+    let disputed = state.jobs.iter().flat_map(|(id, job)| job.disputed().map(|key| (*id, key)));
+    let decided = |(id, key): &(JobId, ShardKey)| {
+        let shard = state.jobs.get(id).and_then(|job| job.shard(*key));
+        shard.is_some_and(|shard| shard.has_verdict(&state.config))
+    };
+    let decided: Vec<_> = disputed.filter(decided).collect();
+    decided.into_iter().for_each(|(id, key)| settle::judge(state, id, key, now, effects));
 }
 
 /// The driver has found where the two part, or has not.
@@ -206,7 +220,7 @@ fn go_on(
             side.map(|node| (node, until))
         }
         Some(Trial::Refereeing(parting, _)) => {
-            referee(state, id, job, shard).map(|node| (node, Until { state: parting.segment, keeps: false }))
+            referee(state, job, shard).map(|node| (node, Until { state: parting.segment, keeps: false }))
         }
         Some(Trial::Parting(_) | Trial::Failed) | None => None,
     };

@@ -68,6 +68,13 @@ fn on(world: &World, account: Account) -> u64 {
     world.state.ledger().balance(account).credits().unwrap().micro()
 }
 
+/// The host asks this from now on.
+fn asks(world: &mut World, index: usize, prices: PriceTable) {
+    let others = std::mem::replace(&mut world.prices, prices);
+    world.join(index);
+    world.prices = others;
+}
+
 /// Time passes until everything is settled.
 fn settle(world: &mut World) {
     while let Some(due) = world.state.next_timer() {
@@ -349,4 +356,45 @@ proptest! {
         }
         world.check_replay();
     }
+}
+
+/// A job with a cap of so many executions, of which an honest host and one that colludes have had the only shard, and its referee does not
+/// know yet: who comes next does.
+fn disputed(cap: u64) -> (World, JobId) {
+    let conducts = [Conduct::Honest, Conduct::Honest, Conduct::Colluder, Conduct::Colluder];
+    let mut world = grid(1, &conducts, 3, 1 << 40, 0);
+    for absent in [0, 3] {
+        let node = world.hosts[absent].node();
+        world.feed(Event::HostDown { node });
+    }
+    world.payer = Some(Payer { requester: ALICE, cap: micro(cap * worst().micro() + 1) });
+    let job = world.submit(b"a\n", |spec| (spec.policy, spec.limits) = (Policy::Quorum(2), limits()));
+    (1..3).for_each(|index| world.answer(index));
+    (world, job)
+}
+
+#[test]
+fn a_referee_that_the_job_cannot_pay_is_not_waited_for() {
+    let (mut world, job) = disputed(4);
+    asks(&mut world, 0, PriceTable { giga_fuel_micro: 1 << 30, ..prices() });
+    world.join(3);
+    assert_eq!((world.hosts[0].inbox.len(), world.hosts[3].inbox.len()), (0, 1));
+    world.answer(3);
+    assert_eq!(world.state.job(job).unwrap().phase, Phase::Done, "others decide");
+}
+
+#[test]
+fn a_job_whose_credits_are_held_for_what_waits_for_a_referee_has_not_spent_them() {
+    let (mut world, job) = disputed(3);
+    world.join(3);
+    // A referee that asks for nothing comes, and has enough to do for who pays nothing.
+    asks(&mut world, 0, PriceTable::default());
+    world.payer = None;
+    world.submit(&lines(60), |spec| (spec.policy, spec.limits) = (Policy::None, limits()));
+    world.answer(3);
+    assert_eq!(world.state.job(job).unwrap().phase, Phase::Mapping, "it waits for the referee");
+    world.prices = PriceTable::default();
+    world.run();
+    assert_eq!(world.state.job(job).unwrap().phase, Phase::Done);
+    assert!(is_suspended(&world, 2) && is_suspended(&world, 3));
 }

@@ -354,15 +354,15 @@ fn who_signs_what_another_was_refuted_for_has_not_erred_alone() {
 }
 
 /// Two strangers of three say the same of a job's shard, and nothing tells where the third parts from them. Referees come just before,
-/// and with them what `meanwhile` brings.
+/// and with them what `meanwhile` brings. A sixth, who lies too, is away.
 fn a_majority(has_steps: bool, attempts_max: u32, meanwhile: impl FnOnce(&mut World)) -> (World, JobId) {
-    let conducts = [Conduct::Honest, Conduct::Honest, Conduct::Honest, Conduct::Colluder, Conduct::Colluder];
-    let mut world = grid(2, &conducts, 1);
+    let [honest, lies] = [Conduct::Honest, Conduct::Colluder];
+    let mut world = grid(2, &[honest, honest, honest, lies, lies, lies], 1);
     world.steps = has_steps;
-    (0..2).for_each(|referee| down(&mut world, referee));
+    [0, 1, 5].into_iter().for_each(|absent| down(&mut world, absent));
     let policy = Policy::Quorum(2);
     let job = world.submit(b"a\n", |spec| (spec.policy, spec.attempts_max) = (policy, attempts_max));
-    while !world.hosts[2..].iter().all(|host| host.inbox.len() == 1) {
+    while !world.hosts[2..5].iter().all(|host| host.inbox.len() == 1) {
         world.now = world.state.next_timer().unwrap();
         world.feed(Event::Tick);
     }
@@ -425,12 +425,33 @@ fn a_referee_that_goes_before_it_is_asked_is_not_waited_for() {
         let has = |world: &World, index: usize| world.hosts[index].inbox.iter().any(|order| order.job == job);
         assert!(world.accepted.is_empty() && !has(&world, 0) && !has(&world, 1), "both have enough to do");
         (0..2).for_each(|referee| down(&mut world, referee));
-        world.now += world.config.retry_ms_max;
-        world.feed(Event::Tick);
-        assert!(world.accepted.is_empty(), "nobody has room");
-        // Jobs take turns.
+        world.now += world.config.host_grace_ms - 1;
         (0..2).for_each(|_| world.answer(2));
-        assert!(world.state.job(job).unwrap().phase.is_ended(), "what is known has to do");
+        assert!(world.accepted.iter().all(|record| job_of(record) != job), "they may come back");
+        assert!(!has(&world, 2) && !has(&world, 3) && !has(&world, 4), "nobody else is asked meanwhile");
+        world.now += 1;
+        world.feed(Event::Tick);
+        assert!(world.state.job(job).unwrap().phase.is_ended(), "what is known has to do, whoever has room");
+        goes_on((world, job));
+    }
+}
+
+fn job_of(record: &Record) -> JobId {
+    record.agreeing()[0].receipt.peek().unwrap().job
+}
+
+#[test]
+fn while_a_referee_takes_long_nobody_but_referees_is_asked() {
+    for has_steps in [false, true] {
+        let (mut world, job) = a_majority(has_steps, 9, |world| world.join(5));
+        let begun = world.now;
+        while world.now < begun + 60_000 && world.accepted.is_empty() {
+            world.now = world.state.next_timer().unwrap();
+            world.feed(Event::Tick);
+            let asked: Vec<usize> = (0..6).filter(|index| !world.hosts[*index].inbox.is_empty()).collect();
+            assert!(asked.iter().all(|index| *index < 2), "{asked:?}");
+        }
+        assert!(world.accepted.is_empty(), "both take long");
         goes_on((world, job));
     }
 }
