@@ -389,6 +389,9 @@ pub struct State {
     /// Whether changes of standings are said: see [`Event::HistoriesBegin`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     histories: bool,
+    /// Shards that are to be judged before the event is over, once nothing else of it is half done.
+    #[serde(skip)]
+    unsettled: VecDeque<(JobId, ShardKey)>,
 }
 
 impl State {
@@ -412,6 +415,7 @@ impl State {
             assignments: 0,
             unsteady: Marks::default(),
             histories: false,
+            unsettled: VecDeque::new(),
         }
     }
 
@@ -461,7 +465,7 @@ pub(crate) fn take(state: &mut State, event: Event, now: Millis, effects: &mut V
             state.fleet.up(node, operator, cert, offer, subnet, now);
             standing::sort(state, node);
             settle::not_held(state, node, &holding, now, effects);
-            trial::host_changed(state, node, now, effects);
+            trial::host_changed(state, node);
         }
         Event::HostDown { node } => {
             state.fleet.down(node, now);
@@ -482,6 +486,7 @@ pub(crate) fn take(state: &mut State, event: Event, now: Millis, effects: &mut V
         Event::HistoriesBegin => history::begin(state, now, effects),
         Event::Tick => timers::tick(state, now, effects),
     }
+    settle::judge_unsettled(state, now, effects);
     schedule::schedule(state, now, effects);
     standing::qualify(state, now, effects);
     money::settle(state, now, effects);

@@ -87,6 +87,9 @@ pub struct Host {
     pub connected: bool,
     /// When that last changed.
     pub since_ms: Millis,
+    /// Whether it has been away for its grace: nobody waits for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_lost: bool,
     /// Assignments that it holds, oldest first.
     pub assignments: SmallVec<[AssignmentId; 4]>,
     /// Running average of its time for a task, in microseconds.
@@ -321,6 +324,7 @@ impl Fleet {
             Some(host) => {
                 (host.operator, host.owner, host.cert, host.offer) = (operator, owner, cert, offer);
                 (host.connected, host.since_ms, host.suspended) = (true, now, suspended);
+                host.is_lost = false;
                 host.subnet = subnet;
             }
             None => {
@@ -332,6 +336,7 @@ impl Fleet {
                     subnet,
                     connected: true,
                     since_ms: now,
+                    is_lost: false,
                     assignments: SmallVec::new(),
                     task_us: UNKNOWN_TASK_US,
                     warm: SmallVec::new(),
@@ -354,6 +359,11 @@ impl Fleet {
                 (host.connected, host.since_ms) = (false, now);
             }
         });
+    }
+
+    /// A host that is away is not waited for any more.
+    pub fn lose(&mut self, node: NodeId) {
+        self.change(node, |host| host.is_lost = !host.connected);
     }
 
     /// A host was given an assignment.

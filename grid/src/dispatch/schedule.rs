@@ -32,10 +32,11 @@ pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>
             return;
         }
         let Some(id) = state.turn.pop_front() else { return };
-        let is_placed = match next_of(state, id, now) {
+        let is_placed = match next_of(state, id) {
             Some(Next::Place(placed)) => assign(state, id, placed, now, effects),
             Some(Next::Judge(key)) => {
                 settle::judge(state, id, key, now, effects);
+                settle::judge_unsettled(state, now, effects);
                 true
             }
             None => false,
@@ -68,43 +69,53 @@ enum Next {
     Judge(ShardKey),
 }
 
-/// The first queued shard of the job that fits a host with room, or needs none. Shards that nobody has had are all alike, and so are those that wait
-/// for a referee: where one of them fits nobody, none does.
-fn next_of(state: &State, id: JobId, now: Millis) -> Option<Next> {
+/// The first queued shard of the job that fits a host with room, or needs none. Shards that nobody has had are all alike, and so are those
+/// that wait for their first referee on one engine: where one of them fits nobody, none does.
+fn next_of(state: &State, id: JobId) -> Option<Next> {
     let job = state.jobs.get(&id)?;
-    let (mut nobody_begins, mut nobody_referees) = (false, false);
+    let (mut nobody_begins, mut nobody_referees) = (false, None);
     for key in job.queued(state.config.scan_max) {
         let Some(shard) = job.shard(key) else { continue };
-        let is_new = shard.attempts == 0;
         let is_decided = job.is_disputed(key) && shard.has_verdict(&state.config);
-        if is_decided && !trial::is_awaited(state, (id, job), shard, now) {
+        if is_decided && !trial::is_awaited(state, id, job, shard) {
             return Some(Next::Judge(key));
         }
-        if (is_new && nobody_begins) || (nobody_referees && job.is_disputed(key)) {
+        let is_new = shard.attempts == 0;
+        let waits = job.is_disputed(key) && !trial::is_refereed(shard, &state.config);
+        if (is_new && nobody_begins) || (waits && nobody_referees == Some(shard.engine)) {
             continue;
         }
         let operators = shard.operators();
         let need = need(state, id, job, shard, &operators);
-        if is_decided && !matches!(need.among, Among::Referees(_)) {
-            // The one that has it takes long: a referee is waited for, and not more of the others.
-            continue;
-        }
-        let fits = |kept: &&checkpoint::Kept| {
-            let is_engine = shard.engine.is_none_or(|engine| engine == kept.engine());
-            is_engine && state.fleet.operators(kept.engine()) >= usize::from(need.quorum)
+        let referees = matches!(need.among, Among::Referees(_));
+        let picked = || place::pick(&need, &state.fleet, &state.config);
+        let placed = if is_decided {
+            // However long the one takes that has it, nobody else is asked, and on no engine but that of what there is to compare.
+            referees.then(picked).flatten().filter(|(_, engine)| Some(*engine) == shard.engine)
+        } else {
+            heir(state, id, shard, &need).or_else(picked)
         };
-        let heir = checkpoint::left(shard).filter(|_| !is_decided).filter(fits).and_then(|kept| {
-            let heirs = kept.heirs(state, id);
-            let need = Need { among: Among::Heirs(&heirs), engine: Some(kept.engine()), ..need };
-            place::pick(&need, &state.fleet, &state.config)
-        });
-        if let Some((node, engine)) = heir.or_else(|| place::pick(&need, &state.fleet, &state.config)) {
+        if let Some((node, engine)) = placed {
             return Some(Next::Place((key, node, engine)));
         }
         nobody_begins |= is_new;
-        nobody_referees |= matches!(need.among, Among::Referees(_));
+        if waits && referees {
+            nobody_referees = Some(shard.engine);
+        }
     }
     None
+}
+
+/// A host that may go on from what was kept of the shard, and its engine.
+fn heir(state: &State, id: JobId, shard: &Shard, need: &Need<'_>) -> Option<(NodeId, EngineFingerprint)> {
+    let fits = |kept: &&checkpoint::Kept| {
+        let is_engine = shard.engine.is_none_or(|engine| engine == kept.engine());
+        is_engine && state.fleet.operators(kept.engine()) >= usize::from(need.quorum)
+    };
+    let kept = checkpoint::left(shard).filter(fits)?;
+    let heirs = kept.heirs(state, id);
+    let need = Need { among: Among::Heirs(&heirs), engine: Some(kept.engine()), ..*need };
+    place::pick(&need, &state.fleet, &state.config)
 }
 
 /// What the shard's next execution needs of a host; `operators` are the shard's own. Whose hosts may run it follows from what

@@ -186,13 +186,21 @@ fn answers(state: &State, id: AssignmentId, attested: &Attested, output: &Output
     }
 }
 
+/// Judges what an event has left to be judged. Whoever is caught may have been waited for by any shard, the one that is being settled among
+/// them: so nothing is judged before that is over.
+pub(super) fn judge_unsettled(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
+    while let Some((id, key)) = state.unsettled.pop_front() {
+        judge(state, id, key, now, effects);
+    }
+}
+
 /// Looks at what is known of a shard that has no result yet, and does what follows.
 pub(super) fn judge(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
     let Some(job) = state.jobs.get(&id).filter(|job| !job.phase.is_ended()) else { return };
     let Some(shard) = job.shard(key).filter(|shard| shard.accepted.is_none()) else { return };
     match shard.verdict(&state.config) {
         // What a trial or a referee is about to say of one of them is waited for: its end judges again.
-        Verdict::Accepted(_) | Verdict::Inconclusive if trial::is_awaited(state, (id, job), shard, now) => {
+        Verdict::Accepted(_) | Verdict::Inconclusive if trial::is_awaited(state, id, job, shard) => {
             requeue(state, id, key, now);
         }
         Verdict::Accepted(_) => accept(state, id, key, now, effects),
@@ -349,9 +357,9 @@ pub(super) fn expel(
         state.fleet.suspend(operator, &suspension);
         history::expelled(state, operator, &suspension, now, effects);
         relieve(state, operator, now, effects);
-        standing::void(state, operator, now, effects);
+        standing::void(state, operator, effects);
         if state.config.vouched.contains(&operator) {
-            trial::regard(state, now, effects);
+            trial::regard(state);
         }
     }
 }
@@ -364,7 +372,7 @@ fn relieve(state: &mut State, operator: registry::id::OperatorId, now: Millis, e
             if open.until.is_some() {
                 trial::faulted(state, &open, now, effects);
             }
-            judge(state, open.job, open.shard, now, effects);
+            state.unsettled.push_back((open.job, open.shard));
         }
     }
 }

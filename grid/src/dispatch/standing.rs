@@ -80,7 +80,7 @@ pub(super) fn configured(state: &mut State, config: Config, now: Millis, effects
     state.reputation.vouch(&state.config.audit, &before.vouched, &state.config.vouched);
     let nodes: Vec<NodeId> = state.fleet.hosts().map(|(node, _)| node).collect();
     nodes.into_iter().for_each(|node| sort(state, node));
-    trial::regard(state, now, effects);
+    trial::regard(state);
 }
 
 /// Sorts the host with the newcomers, or with those whose results may be accepted alone.
@@ -263,7 +263,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
     let need = schedule::need(state, id, job, shard, &operators);
     if job.phase == Phase::Mapping {
         let told = if is_checked {
-            place::any_of(referees, &need, &state.fleet, |host| money::may_pay(state, id, job, shard, host))
+            trial::may_be_asked(state, id, job, shard)
         } else {
             shard.engine.is_some_and(|engine| state.fleet.has_other_operator(engine, &operators))
         };
@@ -329,7 +329,7 @@ fn withdraw(state: &mut State, id: JobId, key: ShardKey, effects: &mut Vec<Effec
 }
 
 /// The operator was caught: nothing stands on its word alone, where that can still be mended.
-pub(super) fn void(state: &mut State, operator: OperatorId, now: Millis, effects: &mut Vec<Effect>) {
+pub(super) fn void(state: &mut State, operator: OperatorId, effects: &mut Vec<Effect>) {
     state.reputation.forget(operator);
     state.qualification.disputes.remove(&operator);
     sort_all_of(state, operator);
@@ -346,6 +346,6 @@ pub(super) fn void(state: &mut State, operator: OperatorId, now: Millis, effects
         if let Some(shard) = job.shard_mut(key) {
             shard.restart(quorum);
         }
-        settle::requeue(state, id, key, now);
+        state.unsettled.push_back((id, key));
     }
 }

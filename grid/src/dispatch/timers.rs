@@ -171,10 +171,11 @@ fn lost(state: &mut State, node: NodeId, now: Millis, effects: &mut Vec<Effect>)
     if state.fleet.get(node).is_none_or(|host| host.connected) {
         return;
     }
+    state.fleet.lose(node);
     for id in settle::open_of(state, node) {
         settle::fault(state, node, id, Fault::new("host_lost", "the host's connection is gone"), now, effects);
     }
-    trial::host_changed(state, node, now, effects);
+    trial::host_changed(state, node);
 }
 
 /// The coordinator was away: every host has to come back, and no lease ended while nobody could answer.

@@ -67,18 +67,19 @@ pub(super) fn is_under_way(shard: &Shard) -> bool {
 
 /// Whether nothing is accepted of the shard before more is known: a referee's vote does not wait, but others may be those of liars who
 /// outnumber the one that the trial, or a referee that is there, would show to be right.
-pub(super) fn is_awaited(state: &State, (id, job): (JobId, &Job), shard: &Shard, now: Millis) -> bool {
+pub(super) fn is_awaited(state: &State, id: JobId, job: &Job, shard: &Shard) -> bool {
     let config = &state.config;
     if is_under_way(shard) {
         return !is_refereed(shard, config);
     }
     let is_asked = || shard.open.iter().any(|(_, operator)| config.vouched.contains(operator));
-    let may_be_asked = || {
-        let may_come = |host: &Host| host.connected || now < host.since_ms.saturating_add(config.host_grace_ms);
-        let may = |(_, host): (NodeId, &Host)| may_come(host) && money::may_pay(state, id, job, shard, host);
-        shard.attempts < job.spec.attempts_max && referees(state, job, shard).any(may)
-    };
-    needs_referee(shard, config) && (is_asked() || may_be_asked())
+    needs_referee(shard, config) && (is_asked() || may_be_asked(state, id, job, shard))
+}
+
+/// Whether a referee could be asked for the shard, now or soon: one whose connection is gone may come back, and credits may be free again.
+pub(super) fn may_be_asked(state: &State, id: JobId, job: &Job, shard: &Shard) -> bool {
+    let may = |(_, host): (NodeId, &Host)| !host.is_lost && money::may_pay(state, id, job, shard, host);
+    shard.attempts < job.spec.attempts_max && referees(state, job, shard).any(may)
 }
 
 /// Whether results of the shard differ, no trial is to tell them apart and no referee has voted: one is asked for all of it, as long as
@@ -88,7 +89,7 @@ pub(super) fn needs_referee(shard: &Shard, config: &Config) -> bool {
     may_ask && !is_under_way(shard) && !is_refereed(shard, config) && shard.is_undecided(config)
 }
 
-fn is_refereed(shard: &Shard, config: &Config) -> bool {
+pub(super) fn is_refereed(shard: &Shard, config: &Config) -> bool {
     shard.casts.iter().any(|cast| config.vouched.contains(&cast.operator()))
 }
 
@@ -152,21 +153,20 @@ fn referee(state: &State, job: &Job, shard: &Shard) -> Option<NodeId> {
 }
 
 /// A host came back, perhaps with another offer, or is lost.
-pub(super) fn host_changed(state: &mut State, node: NodeId, now: Millis, effects: &mut Vec<Effect>) {
+pub(super) fn host_changed(state: &mut State, node: NodeId) {
     if state.fleet.get(node).is_some_and(|host| state.config.vouched.contains(&host.operator)) {
-        regard(state, now, effects);
+        regard(state);
     }
 }
 
 /// Others referee than before: nobody waits for one that is not there any more.
-pub(super) fn regard(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
+pub(super) fn regard(state: &mut State) {
     let disputed = state.jobs.iter().flat_map(|(id, job)| job.disputed().map(|key| (*id, key)));
     let decided = |(id, key): &(JobId, ShardKey)| {
         let shard = state.jobs.get(id).and_then(|job| job.shard(*key));
         shard.is_some_and(|shard| shard.has_verdict(&state.config))
     };
-    let decided: Vec<_> = disputed.filter(decided).collect();
-    decided.into_iter().for_each(|(id, key)| settle::judge(state, id, key, now, effects));
+    state.unsettled.extend(disputed.filter(decided));
 }
 
 /// The driver has found where the two part, or has not.
@@ -231,7 +231,7 @@ fn go_on(
         }
         // One that takes long may still give it.
         None if !orders(state, id, key).is_empty() => {}
-        None => fail(state, id, key, now, effects),
+        None => fail(state, id, key),
     }
 }
 
@@ -268,11 +268,11 @@ pub(super) fn straggles(
 }
 
 /// Nothing comes of the trial.
-fn fail(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &mut Vec<Effect>) {
+fn fail(state: &mut State, id: JobId, key: ShardKey) {
     if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
         shard.trial = Some(Box::new(Trial::Failed));
     }
-    settle::judge(state, id, key, now, effects);
+    state.unsettled.push_back((id, key));
 }
 
 /// An order of a trial came to nothing.
@@ -284,7 +284,7 @@ pub(super) fn faulted(state: &mut State, open: &Open, now: Millis, effects: &mut
             asked.push(open.node);
             go_on(state, id, key, None, now, effects);
         }
-        Some(Trial::Refereeing(..)) => fail(state, id, key, now, effects),
+        Some(Trial::Refereeing(..)) => fail(state, id, key),
         Some(Trial::Parting(_) | Trial::Failed) | None => {}
     }
 }
@@ -326,7 +326,7 @@ pub(super) fn found(
             go_on(state, id, key, given, now, effects);
         }
         // The owner may have thought better of who referees.
-        Some(Trial::Refereeing(..)) if !is_referee => fail(state, id, key, now, effects),
+        Some(Trial::Refereeing(..)) if !is_referee => fail(state, id, key),
         Some(Trial::Refereeing(parting, snapshot)) => {
             let dispute = parting.dispute(snapshot, found.end);
             conclude(state, id, key, dispute, now, effects);
@@ -339,7 +339,7 @@ pub(super) fn found(
 fn conclude(state: &mut State, id: JobId, key: ShardKey, dispute: Dispute, now: Millis, effects: &mut Vec<Effect>) {
     let sides = dispute.settled().filter(|_| dispute.check().is_ok());
     let Some((right, wrong)) = sides.and_then(|(right, wrong)| Some((peek(right)?, peek(wrong)?))) else {
-        fail(state, id, key, now, effects);
+        fail(state, id, key);
         return;
     };
     let Some(job) = state.jobs.get_mut(&id) else { return };

@@ -441,6 +441,24 @@ fn job_of(record: &Record) -> JobId {
 }
 
 #[test]
+fn a_coordinator_that_starts_again_waits_for_its_referees_as_it_did() {
+    for has_steps in [false, true] {
+        let (mut world, job) = a_majority(has_steps, 9, |_| {});
+        (0..2).for_each(|referee| world.hosts[referee].inbox.clear());
+        world.feed(Event::Restarted);
+        world.now += 1;
+        (2..6).for_each(|stranger| world.join(stranger));
+        world.now += 2 * world.config.host_grace_ms;
+        world.feed(Event::Tick);
+        assert!(world.accepted.is_empty() && !world.state.job(job).unwrap().phase.is_ended());
+        world.join(0);
+        world.run();
+        assert!(is_suspended(&world, 3) && is_suspended(&world, 4) && !is_suspended(&world, 2));
+        goes_on((world, job));
+    }
+}
+
+#[test]
 fn while_a_referee_takes_long_nobody_but_referees_is_asked() {
     for has_steps in [false, true] {
         let (mut world, job) = a_majority(has_steps, 9, |world| world.join(5));
