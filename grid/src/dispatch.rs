@@ -16,6 +16,7 @@
 //! - `money`: what that means for the ledger.
 //! - `settle`: receipts and faults come in.
 //! - `trial`: two results differ, and a referee runs the segment in which they part.
+//! - `referee`: results differ, and one that the grid's owner answers for is waited for.
 //! - `history`: what that does to an operator's standing is said, with its evidence.
 //! - `standing`: audits are drawn, newcomers show what they are worth, who is caught loses what stood on its word alone (`unchecked`).
 //! - `timers`: leases, stragglers, back-offs, deadlines, lost hosts.
@@ -29,6 +30,7 @@ mod executions;
 mod history;
 mod job;
 mod money;
+mod referee;
 mod sane;
 mod schedule;
 mod settle;
@@ -391,7 +393,7 @@ pub struct State {
     histories: bool,
     /// Shards that are to be judged before the event is over, once nothing else of it is half done.
     #[serde(skip)]
-    unsettled: VecDeque<(JobId, ShardKey)>,
+    unjudged: VecDeque<(JobId, ShardKey)>,
 }
 
 impl State {
@@ -415,7 +417,7 @@ impl State {
             assignments: 0,
             unsteady: Marks::default(),
             histories: false,
-            unsettled: VecDeque::new(),
+            unjudged: VecDeque::new(),
         }
     }
 
@@ -465,7 +467,7 @@ pub(crate) fn take(state: &mut State, event: Event, now: Millis, effects: &mut V
             state.fleet.up(node, operator, cert, offer, subnet, now);
             standing::sort(state, node);
             settle::not_held(state, node, &holding, now, effects);
-            trial::host_changed(state, node);
+            referee::host_changed(state, node);
         }
         Event::HostDown { node } => {
             state.fleet.down(node, now);
@@ -486,7 +488,7 @@ pub(crate) fn take(state: &mut State, event: Event, now: Millis, effects: &mut V
         Event::HistoriesBegin => history::begin(state, now, effects),
         Event::Tick => timers::tick(state, now, effects),
     }
-    settle::judge_unsettled(state, now, effects);
+    settle::judge_left(state, now, effects);
     schedule::schedule(state, now, effects);
     standing::qualify(state, now, effects);
     money::settle(state, now, effects);

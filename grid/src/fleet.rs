@@ -316,7 +316,7 @@ impl Fleet {
         let offer = self.alike.share(offer);
         self.uncount(node);
         let suspended = self.suspended.get(&operator).cloned().map(Box::new);
-        if let Some(nodes) = self.hosts.get(node).and_then(|host| self.owners.get_mut(host.operator)) {
+        if let Some(nodes) = self.hosts.get(node).and_then(|host| self.owners.at_mut(host.owner as usize)) {
             nodes.remove(&node);
         }
         let owner = self.owns(operator, node);

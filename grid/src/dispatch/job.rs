@@ -11,12 +11,7 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    cast::Cast,
-    checkpoint::Kept,
-    trial::{self, Trial},
-    unchecked::Unchecked,
-};
+use super::{cast::Cast, checkpoint::Kept, referee, trial::Trial, unchecked::Unchecked};
 use crate::{
     config::Config,
     engines::EngineAsk,
@@ -273,20 +268,28 @@ impl Shard {
     }
 
     /// Whether any do besides those that trials have refuted.
-    pub(super) fn is_undecided(&self, config: &Config) -> bool {
+    pub(super) fn differs(&self, config: &Config) -> bool {
+        if self.casts.len() < 2 {
+            return false;
+        }
         let mut results = self.results(config);
         results.retain(|vote| !self.is_refuted(vote.commitment));
         verify::is_disputed(&results)
     }
 
+    /// Whether it waits for what comes of a trial.
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.trial.as_deref().is_some_and(Trial::is_under_way)
+    }
+
     /// Executions to order now, besides those under way.
     fn missing(&self, config: &Config, now: Millis) -> usize {
-        if self.accepted.is_some() || self.not_before > now || trial::is_under_way(self) {
+        if self.accepted.is_some() || self.not_before > now || self.is_on_trial() {
             return 0;
         }
         let wanted = match self.verdict(config) {
             Verdict::Open { wanted } => wanted,
-            Verdict::Accepted(_) if trial::needs_referee(self, config) => 1,
+            Verdict::Accepted(_) if referee::is_needed(self, config) => 1,
             Verdict::Accepted(_) | Verdict::Inconclusive => return 0,
         };
         (usize::from(wanted) + usize::from(self.straggling)).saturating_sub(self.open.len())

@@ -26,6 +26,7 @@ impl State {
         self.check_shards()?;
         self.check_newcomers()?;
         self.check_money()?;
+        holds("nothing is left to be judged", &self.unjudged.len(), &0)?;
         let shards = self.ended.iter().filter_map(|id| self.jobs.get(id)).map(|job| u64::from(job.shard_count())).sum();
         holds("shards of ended jobs are counted", &self.ended_shards, &shards)
     }

@@ -5,9 +5,8 @@ use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
 use super::{
     Effect, Job, Open, Phase, State, Timer, checkpoint,
     job::{Shard, ShardKey},
-    money, settle,
+    money, referee, settle,
     timers::OfExecution,
-    trial,
 };
 use crate::{
     fleet::Host,
@@ -36,7 +35,7 @@ pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>
             Some(Next::Place(placed)) => assign(state, id, placed, now, effects),
             Some(Next::Judge(key)) => {
                 settle::judge(state, id, key, now, effects);
-                settle::judge_unsettled(state, now, effects);
+                settle::judge_left(state, now, effects);
                 true
             }
             None => false,
@@ -77,11 +76,11 @@ fn next_of(state: &State, id: JobId) -> Option<Next> {
     for key in job.queued(state.config.scan_max) {
         let Some(shard) = job.shard(key) else { continue };
         let is_decided = job.is_disputed(key) && shard.has_verdict(&state.config);
-        if is_decided && !trial::is_awaited(state, id, job, shard) {
+        if is_decided && !referee::is_awaited(state, id, job, shard) {
             return Some(Next::Judge(key));
         }
         let is_new = shard.attempts == 0;
-        let waits = job.is_disputed(key) && !trial::is_refereed(shard, &state.config);
+        let waits = job.is_disputed(key) && !referee::has_voted(shard, &state.config);
         if (is_new && nobody_begins) || (waits && nobody_referees == Some(shard.engine)) {
             continue;
         }

@@ -15,7 +15,7 @@ use super::{
     checkpoint, end, history,
     job::{Job, Shard, ShardKey},
     money::{self, Lie},
-    standing, trial,
+    referee, standing, trial,
 };
 use crate::{
     aggregate::{self, Next},
@@ -188,8 +188,8 @@ fn answers(state: &State, id: AssignmentId, attested: &Attested, output: &Output
 
 /// Judges what an event has left to be judged. Whoever is caught may have been waited for by any shard, the one that is being settled among
 /// them: so nothing is judged before that is over.
-pub(super) fn judge_unsettled(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
-    while let Some((id, key)) = state.unsettled.pop_front() {
+pub(super) fn judge_left(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
+    while let Some((id, key)) = state.unjudged.pop_front() {
         judge(state, id, key, now, effects);
     }
 }
@@ -200,7 +200,7 @@ pub(super) fn judge(state: &mut State, id: JobId, key: ShardKey, now: Millis, ef
     let Some(shard) = job.shard(key).filter(|shard| shard.accepted.is_none()) else { return };
     match shard.verdict(&state.config) {
         // What a trial or a referee is about to say of one of them is waited for: its end judges again.
-        Verdict::Accepted(_) | Verdict::Inconclusive if trial::is_awaited(state, id, job, shard) => {
+        Verdict::Accepted(_) | Verdict::Inconclusive if referee::is_awaited(state, id, job, shard) => {
             requeue(state, id, key, now);
         }
         Verdict::Accepted(_) => accept(state, id, key, now, effects),
@@ -359,7 +359,7 @@ pub(super) fn expel(
         relieve(state, operator, now, effects);
         standing::void(state, operator, effects);
         if state.config.vouched.contains(&operator) {
-            trial::regard(state);
+            referee::regard(state);
         }
     }
 }
@@ -372,7 +372,7 @@ fn relieve(state: &mut State, operator: registry::id::OperatorId, now: Millis, e
             if open.until.is_some() {
                 trial::faulted(state, &open, now, effects);
             }
-            state.unsettled.push_back((open.job, open.shard));
+            state.unjudged.push_back((open.job, open.shard));
         }
     }
 }

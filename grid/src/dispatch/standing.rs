@@ -25,9 +25,9 @@ use super::{
     cast::Cast,
     history,
     job::{Shard, ShardKey},
-    money,
+    money, referee,
     schedule::{self, Piece, Placed},
-    settle, trial,
+    settle,
 };
 use crate::{
     audit::{AuditConfig, rate_ppm},
@@ -80,7 +80,7 @@ pub(super) fn configured(state: &mut State, config: Config, now: Millis, effects
     state.reputation.vouch(&state.config.audit, &before.vouched, &state.config.vouched);
     let nodes: Vec<NodeId> = state.fleet.hosts().map(|(node, _)| node).collect();
     nodes.into_iter().for_each(|node| sort(state, node));
-    trial::regard(state);
+    referee::regard(state);
 }
 
 /// Sorts the host with the newcomers, or with those whose results may be accepted alone.
@@ -260,10 +260,9 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
         return;
     }
     let operators = shard.operators();
-    let need = schedule::need(state, id, job, shard, &operators);
     if job.phase == Phase::Mapping {
         let told = if is_checked {
-            trial::may_be_asked(state, id, job, shard)
+            referee::may_be_asked(state, id, job, shard)
         } else {
             shard.engine.is_some_and(|engine| state.fleet.has_other_operator(engine, &operators))
         };
@@ -273,6 +272,7 @@ fn contradicted(state: &mut State, open: &Open, now: Millis, effects: &mut Vec<E
         return;
     }
     // What was delivered cannot be taken back, but who was wrong can be found out.
+    let need = schedule::need(state, id, job, shard, &operators);
     let placed = place::pick(&Need { among: Among::Referees(referees), ..need }, &state.fleet, &state.config);
     if let Some((node, engine)) = placed.filter(|(_, engine)| Some(*engine) == shard.engine) {
         state.qualification.disputes.insert(open.operator, (id, key));
@@ -346,6 +346,6 @@ pub(super) fn void(state: &mut State, operator: OperatorId, effects: &mut Vec<Ef
         if let Some(shard) = job.shard_mut(key) {
             shard.restart(quorum);
         }
-        state.unsettled.push_back((id, key));
+        state.unjudged.push_back((id, key));
     }
 }

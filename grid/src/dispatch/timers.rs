@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use registry::id::{JobId, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Job, Phase, State, Timer, end, job::ShardKey, settle, standing, trial};
+use super::{Effect, Job, Phase, State, Timer, end, job::ShardKey, referee, settle, standing, trial};
 use crate::flow::{AssignmentId, Fault, Millis};
 
 /// Hosts have this many graces to come back after the coordinator itself was away.
@@ -175,7 +175,7 @@ fn lost(state: &mut State, node: NodeId, now: Millis, effects: &mut Vec<Effect>)
     for id in settle::open_of(state, node) {
         settle::fault(state, node, id, Fault::new("host_lost", "the host's connection is gone"), now, effects);
     }
-    trial::host_changed(state, node);
+    referee::host_changed(state, node);
 }
 
 /// The coordinator was away: every host has to come back, and no lease ended while nobody could answer.

@@ -11,7 +11,7 @@
 //! - **Withholding gains nothing**: a side that does not give the state, or gives another one than it signed, is not asked again, and where
 //!   one takes unusually long the other is asked too. Where neither gives it, or no side is right, a referee runs all of the task, as
 //!   for a task without steps.
-//! - **Its end is waited for**: what comes in meanwhile is kept, and nothing is accepted before it, but what a referee has voted on.
+//! - **Its end is waited for** (`referee`): what comes in meanwhile is kept, and nothing is accepted before it, but what a referee has voted on.
 //! - **Nothing of a trial is paid**, and no order of it counts as an execution.
 //! - **Who lies together** is convicted of that, though they be refuted one after the other: what was refuted is remembered with the shard, and
 //!   nobody who was refuted before loses more by what is signed afterwards.
@@ -28,16 +28,13 @@ use super::{
     Effect, Notice, Open, State,
     cast::Cast,
     history,
-    job::{Job, Shard, ShardKey},
-    money,
+    job::{Shard, ShardKey},
+    money, referee,
     schedule::{self, Piece},
     settle,
 };
 use crate::{
-    config::Config,
-    engines::EngineAsk,
     few::Few,
-    fleet::Host,
     flow::{AssignmentId, Attested, Checkpoint, Found, Millis, Until},
 };
 
@@ -55,42 +52,10 @@ pub(super) enum Trial {
 }
 
 impl Trial {
-    fn is_under_way(&self) -> bool {
+    /// Whether something may come of it.
+    pub(super) fn is_under_way(&self) -> bool {
         !matches!(self, Self::Failed)
     }
-}
-
-/// Whether the shard waits for what comes of a trial.
-pub(super) fn is_under_way(shard: &Shard) -> bool {
-    shard.trial.as_deref().is_some_and(Trial::is_under_way)
-}
-
-/// Whether nothing is accepted of the shard before more is known: a referee's vote does not wait, but others may be those of liars who
-/// outnumber the one that the trial, or a referee that is there, would show to be right.
-pub(super) fn is_awaited(state: &State, id: JobId, job: &Job, shard: &Shard) -> bool {
-    let config = &state.config;
-    if is_under_way(shard) {
-        return !is_refereed(shard, config);
-    }
-    let is_asked = || shard.open.iter().any(|(_, operator)| config.vouched.contains(operator));
-    needs_referee(shard, config) && (is_asked() || may_be_asked(state, id, job, shard))
-}
-
-/// Whether a referee could be asked for the shard, now or soon: one whose connection is gone may come back, and credits may be free again.
-pub(super) fn may_be_asked(state: &State, id: JobId, job: &Job, shard: &Shard) -> bool {
-    let may = |(_, host): (NodeId, &Host)| !host.is_lost && money::may_pay(state, id, job, shard, host);
-    shard.attempts < job.spec.attempts_max && referees(state, job, shard).any(may)
-}
-
-/// Whether results of the shard differ, no trial is to tell them apart and no referee has voted: one is asked for all of it, as long as
-/// more may be asked at all. What a trial has refuted differs from nothing.
-pub(super) fn needs_referee(shard: &Shard, config: &Config) -> bool {
-    let may_ask = shard.casts.len() < usize::from(config.replicas_max) + shard.probers.len();
-    may_ask && !is_under_way(shard) && !is_refereed(shard, config) && shard.is_undecided(config)
-}
-
-pub(super) fn is_refereed(shard: &Shard, config: &Config) -> bool {
-    shard.casts.iter().any(|cast| config.vouched.contains(&cast.operator()))
 }
 
 /// Begins a trial, if the shard's results are of that kind and there has been none.
@@ -101,7 +66,7 @@ pub(super) fn begin(state: &mut State, id: JobId, key: ShardKey, effects: &mut V
     let Some(shard) = job.shard(key).filter(|shard| shard.trial.is_none() && shard.accepted.is_none()) else { return };
     let Some(assignments) = two_sides(shard, |operator| state.config.vouched.contains(&operator)) else { return };
     let Some(effect) = part(id, job.info(key), shard, assignments) else { return };
-    if referee(state, job, shard).is_none() {
+    if referee::least_busy(state, job, shard).is_none() {
         return;
     }
     effects.push(effect);
@@ -133,40 +98,6 @@ fn part(job: JobId, info: ShardInfo, shard: &Shard, assignments: [AssignmentId; 
 fn cast_of(shard: &Shard, id: AssignmentId) -> Option<(&Attested, &Cast)> {
     let cast = shard.casts.iter().find(|cast| cast.assignment() == Some(id))?;
     Some((cast.receipt()?, cast))
-}
-
-/// Hosts that referee, and could run the shard on its engine when they have room and a connection.
-fn referees<'a>(state: &'a State, job: &'a Job, shard: &Shard) -> impl Iterator<Item = (NodeId, &'a Host)> {
-    let (engine, ask, had) = (shard.engine, EngineAsk::from(&job.spec), shard.operators());
-    let others = state.config.vouched.iter().filter(move |operator| !had.contains(operator));
-    let hosts = others.flat_map(|operator| state.fleet.hosts_of(*operator));
-    hosts.filter(move |(_, host)| {
-        let own = engine.and_then(|engine| host.offer.engines.get(engine));
-        host.suspended.is_none() && own.is_some_and(|own| ask.suits(own)) && job.capable(host).is_ok()
-    })
-}
-
-/// The least busy of those that have a connection.
-fn referee(state: &State, job: &Job, shard: &Shard) -> Option<NodeId> {
-    let hosts = referees(state, job, shard).filter(|(_, host)| host.connected);
-    hosts.min_by_key(|(node, host)| (!state.fleet.is_roomy(*node), host.in_flight(), *node)).map(|(node, _)| node)
-}
-
-/// A host came back, perhaps with another offer, or is lost.
-pub(super) fn host_changed(state: &mut State, node: NodeId) {
-    if state.fleet.get(node).is_some_and(|host| state.config.vouched.contains(&host.operator)) {
-        regard(state);
-    }
-}
-
-/// Others referee than before: nobody waits for one that is not there any more.
-pub(super) fn regard(state: &mut State) {
-    let disputed = state.jobs.iter().flat_map(|(id, job)| job.disputed().map(|key| (*id, key)));
-    let decided = |(id, key): &(JobId, ShardKey)| {
-        let shard = state.jobs.get(id).and_then(|job| job.shard(*key));
-        shard.is_some_and(|shard| shard.has_verdict(&state.config))
-    };
-    state.unsettled.extend(disputed.filter(decided));
 }
 
 /// The driver has found where the two part, or has not.
@@ -220,7 +151,7 @@ fn go_on(
             side.map(|node| (node, until))
         }
         Some(Trial::Refereeing(parting, _)) => {
-            referee(state, job, shard).map(|node| (node, Until { state: parting.segment, keeps: false }))
+            referee::least_busy(state, job, shard).map(|node| (node, Until { state: parting.segment, keeps: false }))
         }
         Some(Trial::Parting(_) | Trial::Failed) | None => None,
     };
@@ -272,7 +203,7 @@ fn fail(state: &mut State, id: JobId, key: ShardKey) {
     if let Some(shard) = state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)) {
         shard.trial = Some(Box::new(Trial::Failed));
     }
-    state.unsettled.push_back((id, key));
+    state.unjudged.push_back((id, key));
 }
 
 /// An order of a trial came to nothing.
