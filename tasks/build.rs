@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
-    if !target_installed()? {
+    if !target_installed()? && !(add_target() && target_installed()?) {
         println!("cargo::error=tasks are compiled to {TARGET}, which is not installed: rustup target add {TARGET}");
         return Ok(());
     }
@@ -112,6 +112,16 @@ fn names(dir: &Path) -> Result<Vec<String>, Box<dyn Error>> {
 fn target_installed() -> Result<bool, Box<dyn Error>> {
     let output = Command::new(env::var("RUSTC")?).args(["--print", "target-libdir", "--target", TARGET]).output()?;
     Ok(output.status.success() && Path::new(String::from_utf8(output.stdout)?.trim()).is_dir())
+}
+
+/// Has rustup add the target, if this is a toolchain of rustup's: it brings what a toolchain file names when it installs a toolchain, and
+/// not to one that is there already.
+fn add_target() -> bool {
+    let Ok(toolchain) = env::var("RUSTUP_TOOLCHAIN") else { return false };
+    println!("cargo::warning=rustup target add {TARGET} --toolchain {toolchain}");
+    let mut rustup = Command::new("rustup");
+    rustup.args(["target", "add", TARGET, "--toolchain", &toolchain]).stdin(Stdio::null()).stdout(Stdio::null());
+    rustup.status().is_ok_and(|status| status.success())
 }
 
 /// Compiles the tasks and copies them to `out`.
