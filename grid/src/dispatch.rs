@@ -12,7 +12,7 @@
 //!
 //! - `job`: a job and its shards. `executions`: what of them is under way. `cast`: what came of it.
 //! - `checkpoint`: what was kept of executions that came to nothing.
-//! - `schedule`: queued shards meet hosts with room.
+//! - `queue`: shards that wait, and whose turn it is. `schedule`: they meet hosts with room.
 //! - `money`: what that means for the ledger.
 //! - `settle`: receipts and faults come in.
 //! - `trial`: two results differ, and a referee runs the segment in which they part.
@@ -30,6 +30,7 @@ mod executions;
 mod history;
 mod job;
 mod money;
+mod queue;
 mod referee;
 mod sane;
 mod schedule;
@@ -70,6 +71,7 @@ pub use self::{
 };
 use self::{
     executions::{Executions, Open},
+    queue::{Line, Turns},
     standing::Qualification,
     timers::Timers,
     unsteady::Marks,
@@ -376,8 +378,8 @@ pub struct State {
     jobs: BTreeMap<JobId, Job>,
     /// Executions under way.
     open: Executions,
-    /// Jobs with queued shards, whose turn comes in this order.
-    turn: VecDeque<JobId>,
+    /// Jobs with queued shards.
+    turns: Turns,
     timers: Timers,
     /// Ended jobs, oldest first.
     ended: VecDeque<JobId>,
@@ -410,7 +412,7 @@ impl State {
             config,
             jobs: BTreeMap::new(),
             open: Executions::default(),
-            turn: VecDeque::new(),
+            turns: Turns::default(),
             timers: Timers::default(),
             ended: VecDeque::new(),
             ended_shards: 0,
@@ -515,7 +517,7 @@ fn submitted(
     state.timers.insert((deadline, Timer::Deadline(id)));
     state.jobs.insert(id, job);
     match money::open(state, id, payer, now) {
-        Ok(()) => state.turn.push_back(id),
+        Ok(()) => state.turns.join(Line::Others, id),
         Err(reason) => end(state, id, Phase::Failed { reason }, now, effects),
     }
 }

@@ -11,7 +11,14 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{cast::Cast, checkpoint::Kept, referee, trial::Trial, unchecked::Unchecked};
+use super::{
+    cast::Cast,
+    checkpoint::Kept,
+    queue::{Queued, Waits},
+    referee,
+    trial::Trial,
+    unchecked::Unchecked,
+};
 use crate::{
     config::Config,
     engines::EngineAsk,
@@ -295,6 +302,15 @@ impl Shard {
         (usize::from(wanted) + usize::from(self.straggling)).saturating_sub(self.open.len())
     }
 
+    /// What it waits as, if it does.
+    fn waits_as(&self, config: &Config) -> Waits {
+        match (self.casts.is_empty() && self.open.is_empty(), self.is_disputed(config)) {
+            (true, _) => Waits::Fresh,
+            (false, true) => Waits::Disputed,
+            (false, false) => Waits::Partial,
+        }
+    }
+
     /// Operators that may not have it again.
     pub(super) fn operators(&self) -> Few<OperatorId> {
         let cast = self.casts.iter().map(Cast::operator);
@@ -345,13 +361,8 @@ pub struct Job {
     reduce: Option<Shard>,
     /// Map shards accepted.
     accepted: u32,
-    /// Queued shards that no host has had.
-    fresh: BTreeSet<ShardKey>,
-    /// Queued shards that some operator has had.
-    partial: BTreeSet<ShardKey>,
-    /// Queued shards whose results differ: they may wait for a referee for long, and hold up no others meanwhile.
-    #[serde(default)]
-    disputed: BTreeSet<ShardKey>,
+    /// Its shards that wait for hosts.
+    pub(super) queued: Queued,
     /// Accepted results, until the job ends, that one operator alone stands for, whatever newcomers have repeated of them.
     pub(super) unchecked: Unchecked,
 }
@@ -376,9 +387,7 @@ impl Job {
             executions: 0,
             task_us: 0,
             accepted: 0,
-            fresh: (0..count).map(|index| ShardKey { stage: Stage::Map, index }).collect(),
-            partial: BTreeSet::new(),
-            disputed: BTreeSet::new(),
+            queued: Queued::fresh((0..count).map(|index| ShardKey { stage: Stage::Map, index })),
             unchecked: Unchecked::default(),
         }
     }
@@ -458,45 +467,12 @@ impl Job {
         place::capable(&self.spec.limits, &EngineAsk::from(&self.spec), host)
     }
 
-    /// Queues the shard, or takes it out of the queue, as its state says. Says whether the job has queued shards.
-    pub(super) fn requeue(&mut self, key: ShardKey, config: &Config, now: Millis) -> bool {
-        let ended = self.phase.is_ended();
-        if let Some(shard) = self.shard(key) {
-            let missing = !ended && shard.attempts < self.spec.attempts_max && shard.missing(config, now) > 0;
-            let untouched = shard.casts.is_empty() && shard.open.is_empty();
-            let disputed = shard.is_disputed(config);
-            for queue in [&mut self.fresh, &mut self.partial, &mut self.disputed] {
-                queue.remove(&key);
-            }
-            if missing {
-                match (untouched, disputed) {
-                    (true, _) => self.fresh.insert(key),
-                    (false, true) => self.disputed.insert(key),
-                    (false, false) => self.partial.insert(key),
-                };
-            }
-        }
-        self.is_queued()
-    }
-
-    pub(super) fn is_queued(&self) -> bool {
-        !(self.fresh.is_empty() && self.partial.is_empty() && self.disputed.is_empty())
-    }
-
-    /// Queued shards in the order in which they should be looked at: those that somebody has had come first, so that
-    /// shards are finished rather than begun.
-    pub(super) fn queued(&self, max: usize) -> impl Iterator<Item = ShardKey> {
-        [&self.disputed, &self.partial, &self.fresh].into_iter().flat_map(move |queue| queue.iter().take(max)).copied()
-    }
-
-    /// Whether the shard is queued since its results differ.
-    pub(super) fn is_disputed(&self, key: ShardKey) -> bool {
-        self.disputed.contains(&key)
-    }
-
-    /// All of these.
-    pub(super) fn disputed(&self) -> impl Iterator<Item = ShardKey> {
-        self.disputed.iter().copied()
+    /// Queues the shard, or takes it out of its queue, as its state says.
+    pub(super) fn requeue(&mut self, key: ShardKey, config: &Config, now: Millis) {
+        let Some(shard) = self.shard(key) else { return };
+        let may = !self.phase.is_ended() && shard.attempts < self.spec.attempts_max;
+        let state = (may && shard.missing(config, now) > 0).then(|| shard.waits_as(config));
+        self.queued.put(key, state);
     }
 
     /// Average time of an execution in milliseconds, once there is one.
@@ -564,7 +540,7 @@ impl Job {
         self.phase = Phase::Reducing;
         let quorum = self.spec.policy.quorum();
         self.reduce = Some(Shard::new(planned, task_id(self.template, self.info(key), input), quorum));
-        self.fresh.insert(key);
+        self.queued.put(key, Some(Waits::Fresh));
     }
 
     pub(super) fn back_offs(&self) -> Vec<(Millis, ShardKey)> {
@@ -575,9 +551,7 @@ impl Job {
     /// remembers many more shards of ended jobs than it has under way. Those that newcomers may still repeat are kept.
     pub(super) fn end(&mut self, phase: Phase, kept: &BTreeSet<ShardKey>, now: Millis) -> Vec<AssignmentId> {
         (self.phase, self.ended_ms) = (phase, Some(now));
-        self.fresh.clear();
-        self.partial.clear();
-        self.disputed.clear();
+        self.queued = Queued::default();
         self.unchecked.clear();
         let is_done = self.phase == Phase::Done;
         let mut open = Vec::new();

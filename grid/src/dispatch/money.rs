@@ -17,6 +17,7 @@ use super::{
     Effect, State,
     cast::Cast,
     job::{Job, Shard, ShardKey},
+    queue::Line,
 };
 use crate::{
     config::Config,
@@ -153,7 +154,8 @@ pub(super) fn is_spent(state: &State, id: JobId) -> Option<Fault> {
     // What work may cost, audits may too: to look at what is queued costs as much as to place it.
     let least = state.ledger.least_held(id).filter(|least| *least > state.ledger.free_for(id, Role::Work))?;
     let job = state.jobs.get(&id).filter(|job| !job.phase.is_ended())?;
-    let queued = || job.queued(state.config.scan_max).filter_map(|key| job.shard(key));
+    let max = state.config.scan_max;
+    let queued = || Line::ALL.into_iter().flat_map(|line| job.queued.first(line, max)).filter_map(|key| job.shard(key));
     let free = queued().map(|shard| budget(state, id, shard)).max()?;
     // What waits for a referee has its verdict in the end, and that leaves more too.
     let waits = || queued().any(|shard| shard.has_verdict(&state.config));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use registry::job::{Class, Stage};
 
-use super::{State, cast::Cast};
+use super::{State, cast::Cast, queue::Line};
 
 /// A rule that a state breaks: a defect of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,8 +77,9 @@ impl State {
         for (id, job) in self.jobs.iter().filter(|(_, job)| !job.phase.is_ended()) {
             let accepted = job.shards().filter(|(key, shard)| key.stage == Stage::Map && shard.accepted.is_some());
             holds("accepted shards are counted", &job.accepted_count(), &(accepted.count() as u32))?;
-            let waits = job.is_queued();
-            holds("a job with queued shards has its turn", &(!waits || self.turn.contains(id)), &true)?;
+            for line in Line::ALL.into_iter().filter(|line| job.queued.has(*line)) {
+                holds("a job with queued shards has its turn", &(line, self.turns.contains(line, *id)), &(line, true))?;
+            }
             for (key, shard) in job.shards() {
                 if shard.accepted.is_some() {
                     holds("nothing is open of an accepted shard", &(id, key, shard.open.len()), &(id, key, 0))?;

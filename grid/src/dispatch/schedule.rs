@@ -5,7 +5,9 @@ use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
 use super::{
     Effect, Job, Open, Phase, State, Timer, checkpoint,
     job::{Shard, ShardKey},
-    money, referee, settle,
+    money,
+    queue::Line,
+    referee, settle,
     timers::OfExecution,
 };
 use crate::{
@@ -21,17 +23,40 @@ mod tests;
 const SCAN_AGAIN_MS: Millis = 1_000;
 
 /// Gives out work until no host has room or no queued shard fits one that has. However many jobs wait for hosts that are
-/// not there, one event looks at `scan_jobs_max` of them at most; the others have their turn next. Of many hosts with room one event
+/// not there, one event looks at `scan_jobs_max` of each line at most; the others have their turn next. Of many hosts with room one event
 /// looks at some, and the next one at others.
 pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
+    let left = Line::ALL.map(|line| serve(state, line, now, effects));
+    let is_left = match left {
+        [Left::Unseen, _] | [_, Left::Unseen] => true,
+        [Left::Nothing, Left::Nothing] => false,
+        [Left::Waiting, _] | [_, Left::Waiting] => state.fleet.pass_over(state.config.candidates_max),
+    };
+    if is_left {
+        scan_again(state, now);
+    }
+}
+
+/// What of a line is left.
+enum Left {
+    /// None, or no host has room.
+    Nothing,
+    /// Jobs of which nothing fits a host that was looked at.
+    Waiting,
+    /// Jobs that were not looked at.
+    Unseen,
+}
+
+/// Gives out work of jobs in a line.
+fn serve(state: &mut State, line: Line, now: Millis, effects: &mut Vec<Effect>) -> Left {
     let mut passed_over = 0;
-    while passed_over < state.turn.len() && state.fleet.has_room() {
+    while passed_over < state.turns.of(line).len() && state.fleet.has_room() {
         if passed_over == state.config.scan_jobs_max {
-            scan_again(state, now);
-            return;
+            return Left::Unseen;
         }
-        let Some(id) = state.turn.pop_front() else { return };
-        let is_placed = match next_of(state, id) {
+        // It keeps its place meanwhile, so that whatever queues more of it does not give it a second one.
+        let Some(&id) = state.turns.of(line).front() else { break };
+        let is_placed = match next_of(state, id, line) {
             Some(Next::Place(placed)) => assign(state, id, placed, now, effects),
             Some(Next::Judge(key)) => {
                 settle::judge(state, id, key, now, effects);
@@ -44,13 +69,12 @@ pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>
         if !is_placed && let Some(reason) = money::is_spent(state, id) {
             super::end(state, id, Phase::Failed { reason }, now, effects);
         }
-        if state.jobs.get(&id).is_some_and(super::Job::is_queued) {
-            state.turn.push_back(id);
-        }
+        let waits = state.jobs.get(&id).is_some_and(|job| job.queued.has(line));
+        let turns = state.turns.of(line);
+        turns.pop_front();
+        turns.extend(waits.then_some(id));
     }
-    if passed_over > 0 && !state.turn.is_empty() && state.fleet.pass_over(state.config.candidates_max) {
-        scan_again(state, now);
-    }
+    if passed_over > 0 && !state.turns.of(line).is_empty() { Left::Waiting } else { Left::Nothing }
 }
 
 fn scan_again(state: &mut State, now: Millis) {
@@ -68,19 +92,20 @@ enum Next {
     Judge(ShardKey),
 }
 
-/// The first queued shard of the job that fits a host with room, or needs none. Shards that nobody has had are all alike, and so are those
+/// The first of the job's shards in the line that fits a host with room, or needs none. Shards that nobody has had are all alike, and so are those
 /// that wait for their first referee on one engine: where one of them fits nobody, none does.
-fn next_of(state: &State, id: JobId) -> Option<Next> {
+fn next_of(state: &State, id: JobId, line: Line) -> Option<Next> {
     let job = state.jobs.get(&id)?;
     let (mut nobody_begins, mut nobody_referees) = (false, None);
-    for key in job.queued(state.config.scan_max) {
+    let is_disputed = line == Line::Disputed;
+    for key in job.queued.first(line, state.config.scan_max) {
         let Some(shard) = job.shard(key) else { continue };
-        let is_decided = job.is_disputed(key) && shard.has_verdict(&state.config);
+        let is_decided = is_disputed && shard.has_verdict(&state.config);
         if is_decided && !referee::is_awaited(state, id, job, shard) {
             return Some(Next::Judge(key));
         }
         let is_new = shard.attempts == 0;
-        let waits = job.is_disputed(key) && !referee::has_voted(shard, &state.config);
+        let waits = is_disputed && !referee::has_voted(shard, &state.config);
         if (is_new && nobody_begins) || (waits && nobody_referees == Some(shard.engine)) {
             continue;
         }

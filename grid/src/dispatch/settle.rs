@@ -15,6 +15,7 @@ use super::{
     checkpoint, end, history,
     job::{Job, Shard, ShardKey},
     money::{self, Lie},
+    queue::Line,
     referee, standing, trial,
 };
 use crate::{
@@ -47,9 +48,12 @@ fn close(state: &mut State, id: AssignmentId) -> Option<Open> {
 /// Queues the shard as its state says, and sees to it that its job has its turn.
 pub(super) fn requeue(state: &mut State, id: JobId, key: ShardKey, now: Millis) {
     let Some(job) = state.jobs.get_mut(&id) else { return };
-    let had_turn = job.is_queued();
-    if job.requeue(key, &state.config, now) && !had_turn && !state.turn.contains(&id) {
-        state.turn.push_back(id);
+    let had = Line::ALL.map(|line| job.queued.has(line));
+    job.requeue(key, &state.config, now);
+    for (line, had) in Line::ALL.into_iter().zip(had) {
+        if !had && job.queued.has(line) {
+            state.turns.join(line, id);
+        }
     }
 }
 
@@ -399,9 +403,7 @@ fn advance(state: &mut State, id: JobId, key: ShardKey, now: Millis, effects: &m
 pub(super) fn concatenated(state: &mut State, id: JobId, input: BlobHash, bytes: u64) {
     let Some(job) = state.jobs.get_mut(&id).filter(|job| job.phase == Phase::Concatenating) else { return };
     job.begin_reduce(input, bytes);
-    if !state.turn.contains(&id) {
-        state.turn.push_back(id);
-    }
+    state.turns.join(Line::Others, id);
 }
 
 /// An execution gave no result: back off, then try elsewhere.

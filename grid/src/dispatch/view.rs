@@ -238,7 +238,7 @@ impl State {
 
     /// Why nothing of the job can be run by the hosts that are there, if so.
     pub(super) fn waits(&self, id: JobId) -> Option<String> {
-        let job = self.jobs.get(&id).filter(|job| job.is_queued())?;
+        let job = self.jobs.get(&id).filter(|job| !job.queued.is_empty())?;
         let is_idle = job.shards().all(|(_, shard)| shard.open.is_empty());
         if is_idle { standstill(self, id, job) } else { None }
     }

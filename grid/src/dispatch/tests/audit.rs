@@ -220,6 +220,26 @@ fn what_stood_on_a_liars_word_is_run_again_when_an_audit_catches_it() {
 }
 
 #[test]
+fn what_waits_for_a_referee_goes_before_all_other_work_of_it() {
+    let mut world = grid(1, &[Conduct::Honest, Conduct::Honest, Conduct::Liar], 5);
+    let others: Vec<JobId> =
+        (0..5).map(|job| world.submit(&lines(40 + job), |spec| spec.policy = Policy::None)).collect();
+    let disputed = world.submit(b"disputed\n", |spec| spec.policy = Policy::Quorum(2));
+    // The referee has all that it can have, and answers nothing until the other two have answered.
+    while world.state.job(disputed).unwrap().executions < 2 {
+        world.answer(1);
+        world.answer(2);
+    }
+    assert!(world.hosts[0].inbox.iter().all(|assignment| assignment.job != disputed));
+    assert!(others.iter().all(|job| !world.state.jobs[job].queued.is_empty()), "all of them wait for it too");
+    world.answer(0);
+    assert_eq!(world.hosts[0].inbox.back().map(|assignment| assignment.job), Some(disputed));
+    world.run();
+    assert!(is_right(&world, disputed) && is_suspended(&world, 2));
+    world.check_replay();
+}
+
+#[test]
 fn operators_that_collude_cannot_put_the_blame_on_an_honest_one() {
     use Conduct::{Colluder, Honest};
     let audit = AuditConfig { rate_ppm_min: 300_000, ..AuditConfig::default() };

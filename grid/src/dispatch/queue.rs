@@ -1,0 +1,122 @@
+//! Shards that wait for hosts, and whose turn it is.
+//!
+//! Jobs take turns, one assignment at a time, in two [`Line`]s. Shards of which results differ come first: few may referee, all other work
+//! of theirs can be done by others, and until they have voted a liar goes on.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use registry::id::JobId;
+use serde::{Deserialize, Serialize};
+
+use super::job::ShardKey;
+
+/// Why a shard waits for a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// No host has had it.
+    Fresh,
+    /// Some have, and more are wanted.
+    Partial,
+    /// Its results differ.
+    Disputed,
+}
+
+/// Where jobs take their turn; the first is served first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    /// For shards whose results differ.
+    Disputed,
+    /// For all others.
+    Others,
+}
+
+impl Line {
+    pub(super) const ALL: [Self; 2] = [Self::Disputed, Self::Others];
+}
+
+/// A job's shards that wait for hosts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Queued {
+    fresh: BTreeSet<ShardKey>,
+    partial: BTreeSet<ShardKey>,
+    disputed: BTreeSet<ShardKey>,
+}
+
+impl Queued {
+    /// None of these has been had.
+    pub(super) fn fresh(shards: impl Iterator<Item = ShardKey>) -> Self {
+        Self { fresh: shards.collect(), ..Self::default() }
+    }
+
+    /// The shard waits in this way and in no other, or not at all.
+    pub(super) fn put(&mut self, key: ShardKey, waits: Option<Waits>) {
+        let queues = [
+            (Waits::Fresh, &mut self.fresh),
+            (Waits::Partial, &mut self.partial),
+            (Waits::Disputed, &mut self.disputed),
+        ];
+        for (queue_waits, queue) in queues {
+            if waits == Some(queue_waits) {
+                queue.insert(key)
+            } else {
+                queue.remove(&key)
+            };
+        }
+    }
+
+    /// Whether any waits.
+    pub(super) fn is_empty(&self) -> bool {
+        Line::ALL.into_iter().all(|line| !self.has(line))
+    }
+
+    /// Whether any waits in this line.
+    pub(super) fn has(&self, line: Line) -> bool {
+        self.of(line).into_iter().any(|queue| !queue.is_empty())
+    }
+
+    /// In the order in which they should be looked at, `max` of each queue at most: those that somebody has had come first, so that shards
+    /// are finished rather than begun.
+    pub(super) fn first(&self, line: Line, max: usize) -> impl Iterator<Item = ShardKey> {
+        self.of(line).into_iter().flat_map(move |queue| queue.iter().take(max)).copied()
+    }
+
+    fn of(&self, line: Line) -> impl IntoIterator<Item = &BTreeSet<ShardKey>> {
+        let (first, second) = match line {
+            Line::Disputed => (&self.disputed, None),
+            Line::Others => (&self.partial, Some(&self.fresh)),
+        };
+        std::iter::once(first).chain(second)
+    }
+}
+
+/// Jobs that have queued shards, in the order of their turns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Turns {
+    disputed: VecDeque<JobId>,
+    others: VecDeque<JobId>,
+}
+
+impl Turns {
+    /// One line.
+    pub(super) fn of(&mut self, line: Line) -> &mut VecDeque<JobId> {
+        match line {
+            Line::Disputed => &mut self.disputed,
+            Line::Others => &mut self.others,
+        }
+    }
+
+    /// Whether the job has its turn there.
+    pub(super) fn contains(&self, line: Line, job: JobId) -> bool {
+        match line {
+            Line::Disputed => self.disputed.contains(&job),
+            Line::Others => self.others.contains(&job),
+        }
+    }
+
+    /// The job is the last in the line, unless it is there already.
+    pub(super) fn join(&mut self, line: Line, job: JobId) {
+        if !self.contains(line, job) {
+            self.of(line).push_back(job);
+        }
+    }
+}
