@@ -480,7 +480,9 @@ pub(crate) fn take(state: &mut State, event: Event, now: Millis, effects: &mut V
             settle::receipt(state, node, receipt, output, task_us, now, effects)
         }
         Event::Faulted { node, assignment, fault } => settle::fault(state, node, assignment, fault, now, effects),
-        Event::Checkpoint { node, assignment, checkpoint } => checkpoint::kept(state, node, assignment, checkpoint),
+        Event::Checkpoint { node, assignment, checkpoint } => {
+            checkpoint::kept(state, node, assignment, checkpoint, now)
+        }
         Event::Parted { job, shard, parting } => trial::parted(state, job, shard, parting, now, effects),
         Event::Found { node, assignment, found } => trial::found(state, node, assignment, found, now, effects),
         Event::Concatenated { job, input, bytes } => settle::concatenated(state, job, input, bytes),

@@ -4,7 +4,8 @@
 //! - by hosts of the operator that kept it, which answers for both parts;
 //! - between operators that the grid's owner answers for, and that referee each other's results anyway, where nobody pays for the job.
 //!
-//! All others begin anew. A state has one heir at a time, and only while the shard has no result: two results that grew from the
+//! All others begin anew, and not at once: where the heirs' hosts are all busy one is waited for, for as long as the state has taken.
+//! Whoever begins anew at once is no farther by then. A state has one heir at a time, and only while the shard has no result: two results that grew from the
 //! same state would agree whether or not that state is right.
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use super::{
     Open, State,
     job::{Shard, ShardKey},
 };
-use crate::flow::{AssignmentId, Checkpoint, Fault};
+use crate::flow::{AssignmentId, Checkpoint, Fault, Millis};
 
 /// The word of a fault that says that a state cannot be gone on from.
 pub const REFUSED: &str = "snapshot";
@@ -34,6 +35,10 @@ pub(super) struct Kept {
     pub(super) checkpoint: Checkpoint,
     operator: OperatorId,
     engine: EngineFingerprint,
+    /// How long it took to come to it.
+    took_ms: Millis,
+    /// Until when one who may go on from it is waited for, once its execution has come to nothing.
+    until_ms: Millis,
 }
 
 impl Kept {
@@ -45,6 +50,11 @@ impl Kept {
         if is_shared { vouched.clone() } else { BTreeSet::from([self.operator]) }
     }
 
+    /// Whether one who may go on from it is waited for.
+    pub(super) fn is_awaited(&self, now: Millis) -> bool {
+        now < self.until_ms
+    }
+
     /// The engine that goes on from it.
     pub(super) fn engine(&self) -> EngineFingerprint {
         self.engine
@@ -52,12 +62,19 @@ impl Kept {
 }
 
 /// A host has kept a state of what it runs.
-pub(super) fn kept(state: &mut State, node: NodeId, id: AssignmentId, checkpoint: Checkpoint) {
+pub(super) fn kept(state: &mut State, node: NodeId, id: AssignmentId, checkpoint: Checkpoint, now: Millis) {
     let Some(open) = state.open.get_mut(id).filter(|open| open.node == node) else { return };
     if is_farther(open, checkpoint.fuel_used) {
         let (operator, engine) = (open.operator, open.engine);
-        open.kept = Some(Box::new(Kept { checkpoint, operator, engine }));
+        let took_ms = took_ms(now.saturating_sub(open.since), open.from_fuel.unwrap_or(0), checkpoint.fuel_used);
+        open.kept = Some(Box::new(Kept { checkpoint, operator, engine, took_ms, until_ms: 0 }));
     }
+}
+
+/// How long all of the fuel takes of which a host has used what comes after `from` in this time.
+fn took_ms(elapsed: Millis, from: u64, fuel: u64) -> Millis {
+    let all = u128::from(elapsed) * u128::from(fuel) / u128::from(fuel.saturating_sub(from).max(1));
+    Millis::try_from(all).unwrap_or(Millis::MAX)
 }
 
 /// Whether a state after so much fuel is one to keep of the execution.
@@ -67,7 +84,7 @@ pub(super) fn is_farther(open: &Open, fuel_used: u64) -> bool {
 
 /// An execution came to nothing: what was kept of it is for the next one, unless that was why, or its host has failed by itself at
 /// what it had inherited.
-pub(super) fn bequeath(shard: &mut Shard, open: &mut Open, fault: &Fault) {
+pub(super) fn bequeath(shard: &mut Shard, open: &mut Open, fault: &Fault, wait_ms_max: Millis, now: Millis) {
     let is_lost = LOST.contains(&fault.word.as_str());
     let is_new = |kept: &Kept| open.from_fuel.is_none_or(|from| kept.checkpoint.fuel_used > from);
     let Some(kept) = open.kept.take() else { return };
@@ -76,7 +93,8 @@ pub(super) fn bequeath(shard: &mut Shard, open: &mut Open, fault: &Fault) {
     }
     let fuel = |kept: &Kept| kept.checkpoint.fuel_used;
     if shard.kept.as_deref().is_none_or(|other| fuel(&kept) > fuel(other)) {
-        shard.kept = Some(kept);
+        let until_ms = now.saturating_add(kept.took_ms.min(wait_ms_max));
+        shard.kept = Some(Box::new(Kept { until_ms, ..*kept }));
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cast::Cast,
-    checkpoint::Kept,
+    checkpoint::{self, Kept},
     queue::{Queued, Waits},
     referee,
     trial::Trial,
@@ -303,7 +303,10 @@ impl Shard {
     }
 
     /// What it waits as, if it does.
-    fn waits_as(&self, config: &Config) -> Waits {
+    fn waits_as(&self, config: &Config, now: Millis) -> Waits {
+        if checkpoint::left(self).is_some_and(|kept| kept.is_awaited(now)) {
+            return Waits::Kept;
+        }
         match (self.casts.is_empty() && self.open.is_empty(), self.is_disputed(config)) {
             (true, _) => Waits::Fresh,
             (false, true) => Waits::Disputed,
@@ -471,7 +474,7 @@ impl Job {
     pub(super) fn requeue(&mut self, key: ShardKey, config: &Config, now: Millis) {
         let Some(shard) = self.shard(key) else { return };
         let may = !self.phase.is_ended() && shard.attempts < self.spec.attempts_max;
-        let state = (may && shard.missing(config, now) > 0).then(|| shard.waits_as(config));
+        let state = (may && shard.missing(config, now) > 0).then(|| shard.waits_as(config, now));
         self.queued.put(key, state);
     }
 

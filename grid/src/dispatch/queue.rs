@@ -1,7 +1,7 @@
 //! Shards that wait for hosts, and whose turn it is.
 //!
-//! Jobs take turns, one assignment at a time, in two [`Line`]s. Shards of which results differ come first: few may referee, all other work
-//! of theirs can be done by others, and until they have voted a liar goes on.
+//! Jobs take turns, one assignment at a time, in two [`Line`]s. What only few hosts may do comes first, since others can do all else that
+//! these could: to referee, for until then a liar goes on, and to go on from a state that was kept, for whoever else does it begins anew.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -17,6 +17,8 @@ pub(super) enum Waits {
     Fresh,
     /// Some have, and more are wanted.
     Partial,
+    /// A host of some operators may go on from a state that was kept of it, and is waited for.
+    Kept,
     /// Its results differ.
     Disputed,
 }
@@ -24,14 +26,14 @@ pub(super) enum Waits {
 /// Where jobs take their turn; the first is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Line {
-    /// For shards whose results differ.
-    Disputed,
+    /// For what only few hosts may do.
+    Few,
     /// For all others.
     Others,
 }
 
 impl Line {
-    pub(super) const ALL: [Self; 2] = [Self::Disputed, Self::Others];
+    pub(super) const ALL: [Self; 2] = [Self::Few, Self::Others];
 }
 
 /// A job's shards that wait for hosts.
@@ -39,6 +41,7 @@ impl Line {
 pub(super) struct Queued {
     fresh: BTreeSet<ShardKey>,
     partial: BTreeSet<ShardKey>,
+    kept: BTreeSet<ShardKey>,
     disputed: BTreeSet<ShardKey>,
 }
 
@@ -53,6 +56,7 @@ impl Queued {
         let queues = [
             (Waits::Fresh, &mut self.fresh),
             (Waits::Partial, &mut self.partial),
+            (Waits::Kept, &mut self.kept),
             (Waits::Disputed, &mut self.disputed),
         ];
         for (queue_waits, queue) in queues {
@@ -74,25 +78,34 @@ impl Queued {
         self.of(line).into_iter().any(|queue| !queue.is_empty())
     }
 
+    /// Whether one is waited for who may go on from a state of the shard.
+    pub(super) fn is_kept(&self, key: ShardKey) -> bool {
+        self.kept.contains(&key)
+    }
+
+    /// Those of which results differ.
+    pub(super) fn disputed(&self) -> impl Iterator<Item = ShardKey> {
+        self.disputed.iter().copied()
+    }
+
     /// In the order in which they should be looked at, `max` of each queue at most: those that somebody has had come first, so that shards
     /// are finished rather than begun.
     pub(super) fn first(&self, line: Line, max: usize) -> impl Iterator<Item = ShardKey> {
         self.of(line).into_iter().flat_map(move |queue| queue.iter().take(max)).copied()
     }
 
-    fn of(&self, line: Line) -> impl IntoIterator<Item = &BTreeSet<ShardKey>> {
-        let (first, second) = match line {
-            Line::Disputed => (&self.disputed, None),
-            Line::Others => (&self.partial, Some(&self.fresh)),
-        };
-        std::iter::once(first).chain(second)
+    fn of(&self, line: Line) -> [&BTreeSet<ShardKey>; 2] {
+        match line {
+            Line::Few => [&self.disputed, &self.kept],
+            Line::Others => [&self.partial, &self.fresh],
+        }
     }
 }
 
 /// Jobs that have queued shards, in the order of their turns.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Turns {
-    disputed: VecDeque<JobId>,
+    few: VecDeque<JobId>,
     others: VecDeque<JobId>,
 }
 
@@ -100,7 +113,7 @@ impl Turns {
     /// One line.
     pub(super) fn of(&mut self, line: Line) -> &mut VecDeque<JobId> {
         match line {
-            Line::Disputed => &mut self.disputed,
+            Line::Few => &mut self.few,
             Line::Others => &mut self.others,
         }
     }
@@ -108,7 +121,7 @@ impl Turns {
     /// Whether the job has its turn there.
     pub(super) fn contains(&self, line: Line, job: JobId) -> bool {
         match line {
-            Line::Disputed => self.disputed.contains(&job),
+            Line::Few => self.few.contains(&job),
             Line::Others => self.others.contains(&job),
         }
     }

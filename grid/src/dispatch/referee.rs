@@ -11,7 +11,6 @@ use super::{
     State,
     job::{Job, Shard, ShardKey},
     money,
-    queue::Line,
 };
 use crate::{config::Config, engines::EngineAsk, fleet::Host};
 
@@ -70,8 +69,7 @@ pub(super) fn host_changed(state: &mut State, node: NodeId) {
 
 /// Others referee than before: nobody waits for one that is not there any more.
 pub(super) fn regard(state: &mut State) {
-    let disputed =
-        state.jobs.iter().flat_map(|(id, job)| job.queued.first(Line::Disputed, usize::MAX).map(|key| (*id, key)));
+    let disputed = state.jobs.iter().flat_map(|(id, job)| job.queued.disputed().map(|key| (*id, key)));
     let decided = |(id, key): &(JobId, ShardKey)| {
         let shard = state.jobs.get(id).and_then(|job| job.shard(*key));
         shard.is_some_and(|shard| shard.has_verdict(&state.config))

@@ -43,21 +43,25 @@ enum Left {
     Nothing,
     /// Jobs of which nothing fits a host that was looked at.
     Waiting,
-    /// Jobs that were not looked at.
+    /// Jobs that were not looked at, or that it may soon be time for.
     Unseen,
 }
 
 /// Gives out work of jobs in a line.
 fn serve(state: &mut State, line: Line, now: Millis, effects: &mut Vec<Effect>) -> Left {
-    let mut passed_over = 0;
+    let (mut passed_over, mut is_awaited) = (0, false);
     while passed_over < state.turns.of(line).len() && state.fleet.has_room() {
         if passed_over == state.config.scan_jobs_max {
             return Left::Unseen;
         }
         // It keeps its place meanwhile, so that whatever queues more of it does not give it a second one.
         let Some(&id) = state.turns.of(line).front() else { break };
-        let is_placed = match next_of(state, id, line) {
+        let is_placed = match next_of(state, id, line, now) {
             Some(Next::Place(placed)) => assign(state, id, placed, now, effects),
+            Some(Next::Wait) => {
+                is_awaited = true;
+                false
+            }
             Some(Next::Judge(key)) => {
                 settle::judge(state, id, key, now, effects);
                 settle::judge_left(state, now, effects);
@@ -74,7 +78,11 @@ fn serve(state: &mut State, line: Line, now: Millis, effects: &mut Vec<Effect>) 
         turns.pop_front();
         turns.extend(waits.then_some(id));
     }
-    if passed_over > 0 && !state.turns.of(line).is_empty() { Left::Waiting } else { Left::Nothing }
+    match passed_over > 0 && !state.turns.of(line).is_empty() {
+        true if is_awaited => Left::Unseen,
+        true => Left::Waiting,
+        false => Left::Nothing,
+    }
 }
 
 fn scan_again(state: &mut State, now: Millis) {
@@ -90,16 +98,19 @@ enum Next {
     Place(Placed),
     /// It waited for a referee, and none that could be asked is there any more: what is known of it has to do.
     Judge(ShardKey),
+    /// One who may go on from what was kept of it is waited for.
+    Wait,
 }
 
-/// The first of the job's shards in the line that fits a host with room, or needs none. Shards that nobody has had are all alike, and so are those
-/// that wait for their first referee on one engine: where one of them fits nobody, none does.
-fn next_of(state: &State, id: JobId, line: Line) -> Option<Next> {
+/// The first of the job's shards in the line that fits a host with room, or needs none. Shards that nobody has had are all alike, and so
+/// are those that wait for their first referee on one engine: where one of them fits nobody, none does.
+fn next_of(state: &State, id: JobId, line: Line, now: Millis) -> Option<Next> {
     let job = state.jobs.get(&id)?;
     let (mut nobody_begins, mut nobody_referees) = (false, None);
-    let is_disputed = line == Line::Disputed;
+    let mut is_awaited = false;
     for key in job.queued.first(line, state.config.scan_max) {
         let Some(shard) = job.shard(key) else { continue };
+        let is_disputed = line == Line::Few && !shard.casts.is_empty();
         let is_decided = is_disputed && shard.has_verdict(&state.config);
         if is_decided && !referee::is_awaited(state, id, job, shard) {
             return Some(Next::Judge(key));
@@ -117,7 +128,14 @@ fn next_of(state: &State, id: JobId, line: Line) -> Option<Next> {
             // However long the one takes that has it, nobody else is asked, and on no engine but that of what there is to compare.
             referees.then(picked).flatten().filter(|(_, engine)| Some(*engine) == shard.engine)
         } else {
-            heir(state, id, shard, &need).or_else(picked)
+            match heir(state, id, shard, &need, now) {
+                Some(Heir::Free(placed)) => Some(placed),
+                Some(Heir::Awaited) => {
+                    is_awaited = true;
+                    continue;
+                }
+                None => picked(),
+            }
         };
         if let Some((node, engine)) = placed {
             return Some(Next::Place((key, node, engine)));
@@ -127,11 +145,19 @@ fn next_of(state: &State, id: JobId, line: Line) -> Option<Next> {
             nobody_referees = Some(shard.engine);
         }
     }
-    None
+    is_awaited.then_some(Next::Wait)
 }
 
-/// A host that may go on from what was kept of the shard, and its engine.
-fn heir(state: &State, id: JobId, shard: &Shard, need: &Need<'_>) -> Option<(NodeId, EngineFingerprint)> {
+/// A host that may go on from what was kept of a shard.
+enum Heir {
+    /// It has room.
+    Free((NodeId, EngineFingerprint)),
+    /// It has none, and is waited for.
+    Awaited,
+}
+
+/// Who goes on from what was kept of the shard, if anybody.
+fn heir(state: &State, id: JobId, shard: &Shard, need: &Need<'_>, now: Millis) -> Option<Heir> {
     let fits = |kept: &&checkpoint::Kept| {
         let is_engine = shard.engine.is_none_or(|engine| engine == kept.engine());
         is_engine && state.fleet.operators(kept.engine()) >= usize::from(need.quorum)
@@ -139,7 +165,12 @@ fn heir(state: &State, id: JobId, shard: &Shard, need: &Need<'_>) -> Option<(Nod
     let kept = checkpoint::left(shard).filter(fits)?;
     let heirs = kept.heirs(state, id);
     let need = Need { among: Among::Heirs(&heirs), engine: Some(kept.engine()), ..*need };
-    place::pick(&need, &state.fleet, &state.config)
+    let awaited = || {
+        let affordable = |host: &Host| place::affordable(need.limits, need.ask.device, need.budget, host).is_ok();
+        let is_there = kept.is_awaited(now) && place::any_of(&heirs, &need, &state.fleet, affordable);
+        is_there.then_some(Heir::Awaited)
+    };
+    place::pick(&need, &state.fleet, &state.config).map(Heir::Free).or_else(awaited)
 }
 
 /// What the shard's next execution needs of a host; `operators` are the shard's own. Whose hosts may run it follows from what

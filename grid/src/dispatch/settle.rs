@@ -428,13 +428,13 @@ pub(super) fn fault(
         return;
     }
     let Some(job) = state.jobs.get_mut(&open.job) else { return };
-    let info = job.info(open.shard);
+    let (info, wait_ms_max) = (job.info(open.shard), job.spec.limits.wall_ms_max);
     let Some(shard) = job.shard_mut(open.shard) else { return };
     shard.faults += 1;
     if !shard.faulted.contains(&node) {
         shard.faulted.push(node);
     }
-    checkpoint::bequeath(shard, &mut open, &fault);
+    checkpoint::bequeath(shard, &mut open, &fault, wait_ms_max, now);
     shard.last_fault = Some(Box::new(fault.clone()));
     effects.push(Effect::Notify { job: open.job, notice: Notice::Faulted { shard: info, node, fault } });
     if shard.accepted.is_none() {

@@ -30,7 +30,8 @@ use crate::{
     fleet::{Host, Record, Suspension},
     flow::{AssignmentId, Checkpoint, Fault, Millis},
     ledger::{Ledger, Role},
-    place, reputation,
+    place::{self, Among},
+    reputation,
 };
 
 /// A job at a glance.
@@ -340,11 +341,12 @@ impl State {
         let view = shard_view(self, id, job, key, shard);
         let waits = shard.accepted.is_none() && !job.phase.is_ended();
         let operators = shard.operators();
-        let hosts = if waits {
-            place::explain(&schedule::need(self, id, job, shard, &operators), &self.fleet, &self.config)
-        } else {
-            Vec::new()
-        };
+        let heirs = checkpoint::left(shard).filter(|_| job.queued.is_kept(key)).map(|kept| kept.heirs(self, id));
+        let mut need = schedule::need(self, id, job, shard, &operators);
+        if let Some(heirs) = &heirs {
+            need.among = Among::Heirs(heirs);
+        }
+        let hosts = if waits { place::explain(&need, &self.fleet, &self.config) } else { Vec::new() };
         let hosts: Vec<WhyHost> = hosts
             .into_iter()
             .map(|(node, result)| WhyHost {
@@ -353,11 +355,11 @@ impl State {
                 reason: result.err().map(|reason| reason.to_string()),
             })
             .collect();
-        Some(Why { summary: summary(self, id, job, shard), shard: view, hosts })
+        Some(Why { summary: summary(self, id, job, key, shard), shard: view, hosts })
     }
 }
 
-fn summary(state: &State, id: JobId, job: &Job, shard: &Shard) -> String {
+fn summary(state: &State, id: JobId, job: &Job, key: ShardKey, shard: &Shard) -> String {
     if shard.accepted.is_some() {
         return match (&shard.drawn, shard.sole_witness()) {
             (Some(drawn), Some(_)) => {
@@ -387,6 +389,12 @@ fn summary(state: &State, id: JobId, job: &Job, shard: &Shard) -> String {
             Some(kept) => format!("waits to be tried again{fault}; it may go on from state {}", kept.checkpoint.index),
             None => format!("waits to be tried again{fault}"),
         };
+    }
+    if let Some(kept) = checkpoint::left(shard).filter(|_| job.queued.is_kept(key)) {
+        return format!(
+            "waits for a host of its operator to have room and go on from state {}; in the end another begins anew",
+            kept.checkpoint.index
+        );
     }
     match standstill(state, id, job) {
         Some(why) => format!("waits: {why}"),
