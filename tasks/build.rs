@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
-    if !target_installed()? && !(add_target() && target_installed()?) {
+    if !(target_installed()? || add_target() && target_installed()?) {
         println!("cargo::error=tasks are compiled to {TARGET}, which is not installed: rustup target add {TARGET}");
         return Ok(());
     }

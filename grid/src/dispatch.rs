@@ -67,7 +67,10 @@ pub use self::{
     job::{Job, Phase},
     sane::Insane,
     unsteady::Unsteady,
-    view::{ClassView, Costs, ExecutionView, HostQuote, HostView, JobView, OperatorView, Pay, Purpose, ShardView, Why},
+    view::{
+        ClassView, Costs, Doubtful, ExecutionView, HostQuote, HostView, JobView, OperatorView, Pay, Purpose, ShardView,
+        Why,
+    },
 };
 use self::{
     executions::{Executions, Open},

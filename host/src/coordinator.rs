@@ -4,12 +4,13 @@
 //! them to the [`Journal`] and performs the effects. Assignments go out at once; what somebody may rely on (an
 //! acknowledgement, an answer to a submitter, a notice) waits in [`release`] until the journal says that its events are
 //! on disk. On start the journal is replayed through the same machine. What the machine hands over for good is read back from the
-//! journal: old postings and invoices in `books`, changes of operators' standings in `histories`.
+//! journal: old postings and invoices in `books`, records in `logs`, changes of operators' standings in `histories`.
 //!
 //! A crash loses what was never acknowledged. Hosts keep receipts until they are, and come back by themselves.
 
 mod books;
 mod histories;
+mod logs;
 mod release;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ use self::work::Loop;
 pub use self::{
     books::StatementError,
     histories::{HistoryError, HistoryFile, KnownOperator},
+    logs::LogFileError,
 };
 pub use crate::journal::{Changed, LoggedRecord, StoredRecord};
 use crate::{
@@ -462,22 +464,6 @@ impl Coordinator {
     pub fn names(&self) -> Vec<(Name, NameEntry)> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         names.entries().map(|(name, entry)| (name.clone(), entry.clone())).collect()
-    }
-
-    /// The records of a job that stand, by shard.
-    ///
-    /// # Errors
-    /// When the journal cannot be read.
-    pub async fn records(&self, job: JobId) -> Result<Vec<LoggedRecord>, JournalError> {
-        self.journal.records(job).await
-    }
-
-    /// All records that a job ever had, in their order.
-    ///
-    /// # Errors
-    /// When the journal cannot be read.
-    pub async fn log(&self, job: JobId) -> Result<Vec<LoggedRecord>, JournalError> {
-        self.journal.log(job).await
     }
 
     /// A small output, as it was kept beside its receipt; larger ones are in the store.

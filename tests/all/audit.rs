@@ -62,6 +62,35 @@ async fn a_job_of_known_hosts_costs_little_more_than_one_execution_each_and_anyb
     assert!(code == Some(0) && said.contains("holds: of 100 results"), "{said}");
 }
 
+/// Somebody, once it is caught.
+async fn caught(cluster: &Cluster) -> HostAnswer {
+    let caught = cluster.until("the stranger is caught", async || {
+        let nodes: Vec<HostAnswer> = cluster.client.get("/v1/nodes").await.ok()?;
+        nodes.into_iter().find(|node| node.suspended.is_some())
+    });
+    caught.await
+}
+
+#[tokio::test]
+async fn who_asked_for_one_operators_word_alone_is_told_when_that_is_caught() {
+    let cluster = Cluster::start_vouched(EXE, &[Conduct::Liar, Conduct::Honest, Conduct::Honest]).await;
+    let request = JobRequest { policy: Policy::None, ..digits::request(&cluster, LINES).await };
+    let trusting = cluster.submit(&request).await;
+    assert_ne!(cluster.result(trusting).await, digits::truth(), "the liar was asked, and nobody else");
+    digits::submit(&cluster, LINES).await;
+    caught(&cluster).await;
+    let id = trusting.to_string();
+    for command in ["job", "results"] {
+        let (code, said) = say(&cluster, &[command, &id]).await;
+        let told =
+            said.contains("of its results (shard ") && said.contains("word of an operator that was caught since");
+        assert!(code == Some(0) && told, "{said}");
+    }
+    let doubtful = cluster.client.job(trusting).await.unwrap().doubtful.unwrap();
+    let (_, said) = say(&cluster, &["why", &id, "--shard", &doubtful.shards[0].index.to_string()]).await;
+    assert!(said.contains("was caught since, so it may be wrong"), "{said}");
+}
+
 #[tokio::test]
 async fn a_stranger_that_lies_is_caught_by_what_it_repeats() {
     let hosts = [Conduct::Liar, Conduct::Honest, Conduct::Honest, Conduct::Honest];
@@ -71,11 +100,7 @@ async fn a_stranger_that_lies_is_caught_by_what_it_repeats() {
     let executions = executions(&cluster, job).await;
     assert!(executions <= SHARDS + 25, "{executions} executions of {SHARDS} shards");
     // It may have its first result to repeat when the job has ended already.
-    let caught = cluster.until("the stranger is caught", async || {
-        let nodes: Vec<HostAnswer> = cluster.client.get("/v1/nodes").await.ok()?;
-        nodes.into_iter().find(|node| node.suspended.is_some())
-    });
-    let caught = caught.await;
+    let caught = caught(&cluster).await;
     assert!(!caught.vouched && caught.contradicted > 0, "{caught:?}");
     let (code, said) = say(&cluster, &["job", "verify", &job.to_string()]).await;
     assert!(code == Some(0) && said.contains("1 hosts are accused with evidence"), "{said}");

@@ -5,9 +5,10 @@ use std::path::Path;
 use host::{gateway::wire::JobRequest, launch::Process};
 use registry::{
     canon,
-    log::{Entry, Kind, file, job},
+    id::NodeId,
+    log::{Entry, JobHead, Kind, file, job},
     receipt::Receipt,
-    sign::Batch,
+    sign::{Batch, SecretKey, Signed},
 };
 use support::{Cluster, Conduct};
 
@@ -110,9 +111,10 @@ async fn logs_of_a_job_and_of_its_hosts_verify_offline_and_tampered_ones_are_ref
     let tampered = cluster.scratch("tampered.log");
     let whole = items(&std::fs::read(&jobs_log).unwrap(), Kind::Job);
     is_refused_in_pieces(&tampered, Kind::Job, &whole).await;
-    let mut exchanged = entries(&whole);
-    exchanged[1].record = exchanged[2].record.clone();
-    is_refused(&tampered, &job::file(id, &exchanged), "an entry was exchanged").await;
+    let [one, other] = [1, 2].map(|index: usize| entry(&whole[index]));
+    let exchanged = canon::encode(&job::Item::Entry(Box::new(Entry { record: other.record, ..one })));
+    let exchanged = [&whole[..1], &[exchanged], &whole[2..]].concat();
+    is_refused(&tampered, &joined(Kind::Job, &exchanged), "an entry was exchanged").await;
 
     let whole = items(&std::fs::read(&hosts_log).unwrap(), Kind::Host);
     assert!(whole.len() > BATCHES, "{} batches", whole.len());
@@ -125,10 +127,62 @@ async fn logs_of_a_job_and_of_its_hosts_verify_offline_and_tampered_ones_are_ref
     is_refused(&tampered, &joined(Kind::Host, &forged), "entry 1: ").await;
 }
 
-fn entries(items: &[Vec<u8>]) -> Vec<Entry> {
-    let entry = |item: &Vec<u8>| match job::Item::from_bytes(item).unwrap() {
-        job::Item::Entry(entry) => Some(*entry),
-        job::Item::End { .. } => None,
+fn entry(item: &[u8]) -> Entry {
+    match job::Item::from_bytes(item).unwrap() {
+        job::Item::Entry(entry) => *entry,
+        end => panic!("{end:?}"),
+    }
+}
+
+#[tokio::test]
+async fn who_has_a_jobs_log_draws_its_audits_again_with_no_grid_there() {
+    let mut cluster = Cluster::start_vouched(EXE, &[Conduct::Honest; 3]).await;
+    let submitted = cluster.client.submit(&digits::request(&cluster, 18).await).await.unwrap();
+    assert_eq!(cluster.result(submitted.id).await, digits::truth());
+    let log = cluster.scratch("job.log");
+    let (log, job) = (log.to_str().unwrap(), submitted.id.to_string());
+    let got = String::from_utf8(cluster.cli(&["receipt", "get", &job, "--log", log], b"").await.stdout).unwrap();
+    assert!(got.contains("quorate job verify --log"), "{got}");
+    cluster.hosts.iter_mut().for_each(Process::kill);
+    cluster.kill_coordinator();
+
+    let (code, said) = say(&["receipt", "verify", log]).await;
+    let coordinator = said.split("signed by coordinator ").nth(1).and_then(|rest| rest.split(' ').next());
+    let coordinator = coordinator.unwrap_or_else(|| panic!("{code:?} {said}")).to_owned();
+    let (key, told) = (["--coordinator-key", &coordinator], submitted.secret_hash.to_string());
+    let pinned = ["job", "verify", "--log", log, key[0], key[1], "--secret-hash", &told];
+    let (code, said) = say(&pinned).await;
+    assert!(code == Some(0) && said.contains("holds: of 100 results"), "{said}");
+    let (code, said) = say(&["receipt", "verify", log, key[0], key[1]]).await;
+    assert_eq!(code, Some(0), "{said}");
+
+    let other = SecretKey::from_bytes(&[5; 32]);
+    let stranger = NodeId(other.public());
+    let named = stranger.to_string();
+    for args in [["job", "verify", "--log", log], ["receipt", "verify", "--json", log]] {
+        let (code, said) = say(&[&args[..], &["--coordinator-key", &named]].concat()).await;
+        assert!(
+            code == Some(1) && said.contains("is signed by coordinator") && said.contains("another grid's"),
+            "{said}"
+        );
+    }
+    // Somebody else's end, which is signed well: it is theirs, and they have told no secret.
+    let whole = items(&std::fs::read(log).unwrap(), Kind::Job);
+    let (end, entries) = whole.split_last().unwrap();
+    let job::Item::Signed(signed) = job::Item::from_bytes(end).unwrap() else { panic!("the end is not signed") };
+    let head = JobHead { coordinator: stranger, secret: None, ..signed.peek().unwrap() };
+    let ends = |head: &JobHead, key: &SecretKey| {
+        let end = canon::encode(&job::Item::Signed(Box::new(Signed::seal(head, key))));
+        joined(Kind::Job, &[entries, &[end]].concat())
     };
-    items.iter().filter_map(entry).collect()
+    std::fs::write(log, ends(&head, &other)).unwrap();
+    let (code, said) = say(&["job", "verify", "--log", log]).await;
+    assert!(code == Some(1) && said.contains("had not ended"), "{said}");
+    let (code, said) = say(&pinned).await;
+    assert!(code == Some(1) && said.contains("is signed by coordinator"), "{said}");
+    // And one that says it were the coordinator's.
+    let head = signed.peek().unwrap();
+    is_refused(Path::new(log), &ends(&head, &other), "head names coordinator").await;
+    let lacking = joined(Kind::Job, &[&entries[..entries.len() - 1], std::slice::from_ref(end)].concat());
+    is_refused(Path::new(log), &lacking, "log is truncated").await;
 }

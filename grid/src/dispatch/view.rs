@@ -1,7 +1,8 @@
 //! What may be asked of the machine: jobs, hosts, and why a shard is where it is. `costs`: what that costs. `operators`: what
-//! operators have shown.
+//! operators have shown. `doubtful`: what was delivered on the word of those that were caught since.
 
 mod costs;
+mod doubtful;
 mod operators;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use self::costs::pay;
 pub use self::costs::{Costs, HostQuote, Pay};
+pub use self::doubtful::Doubtful;
 pub use self::operators::{ClassView, OperatorView};
 use super::{
     Job, Phase, State, Unsteady, checkpoint,
@@ -71,6 +73,9 @@ pub struct JobView {
     /// That nobody reproduced a result of its module, in this job or in another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsteady: Option<Unsteady>,
+    /// Results that rest on the word of operators that were caught since; left out of lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubtful: Option<Doubtful>,
 }
 
 /// A host at a glance.
@@ -203,7 +208,8 @@ impl State {
 
     /// The job at a glance.
     pub fn job_view(&self, id: JobId) -> Option<JobView> {
-        Some(JobView { waits: self.waits(id), ..self.glance(id)? })
+        let doubtful = self.jobs.get(&id).and_then(|job| self.doubtful(job));
+        Some(JobView { waits: self.waits(id), doubtful, ..self.glance(id)? })
     }
 
     fn glance(&self, id: JobId) -> Option<JobView> {
@@ -229,6 +235,7 @@ impl State {
             costs: self.costs(id),
             waits: None,
             unsteady: self.unsteady(job.spec.module),
+            doubtful: None,
         })
     }
 
@@ -361,12 +368,16 @@ impl State {
 
 fn summary(state: &State, id: JobId, job: &Job, key: ShardKey, shard: &Shard) -> String {
     if shard.accepted.is_some() {
-        return match (&shard.drawn, shard.sole_witness()) {
+        let stands = match (&shard.drawn, shard.sole_witness()) {
             (Some(drawn), Some(_)) => {
                 format!("accepted on one operator's word: not drawn for an audit, at a rate of {} ppm", drawn.rate_ppm)
             }
             (Some(drawn), None) => format!("accepted: audited, at a rate of {} ppm", drawn.rate_ppm),
             (None, _) => format!("accepted: its quorum of {} agrees", shard.quorum),
+        };
+        return match state.doubted(shard) {
+            Some(operator) => format!("{stands}; operator {operator} was caught since, so it may be wrong"),
+            None => stands,
         };
     }
     if job.phase.is_ended() {

@@ -1,10 +1,17 @@
 //! `quorate job`, and `quorate job verify`: was each result checked as it had to be?
 
+use std::{
+    fs::File,
+    io::{BufReader, Read},
+    path::{Path, PathBuf},
+};
+
 use clap::{Args, Subcommand};
 use registry::{
-    audit::{self, Audited},
-    id::{JobId, SecretHash},
+    audit::{self, Audited, Secret},
+    id::{JobId, NodeId, SecretHash},
     job::Policy,
+    log::{Heads, JobHead, JobLog, Kind},
     receipt::Record,
 };
 use serde::Serialize;
@@ -14,6 +21,7 @@ use super::{
     CliError, Exit, Outcome,
     connect::{ConnectArgs, find_job},
     output,
+    receipt::signed_by,
 };
 use crate::{
     client::{
@@ -44,7 +52,14 @@ enum JobVerb {
 #[derive(Debug, Args)]
 struct VerifyArgs {
     /// The job, or the beginning of its id.
-    job: String,
+    #[arg(required_unless_present = "log")]
+    job: Option<String>,
+    /// The job's log as `receipt get --log` wrote it after the job had ended: it has all that is needed, and no grid is asked.
+    #[arg(long, value_name = "FILE", conflicts_with = "job")]
+    log: Option<PathBuf>,
+    /// The coordinator that has to have signed the log: the node that its ticket and `quorate up` name.
+    #[arg(long, value_name = "NODE", requires = "log")]
+    coordinator_key: Option<NodeId>,
     /// What `submit --json` said that the secret is committed to by; otherwise what the coordinator says now is believed.
     #[arg(long, value_name = "HASH")]
     secret_hash: Option<SecretHash>,
@@ -86,6 +101,9 @@ fn show(job: &JobAnswer) -> Result<(), CliError> {
     if let Some(unsteady) = &job.unsteady {
         rows.push(("module", unsteady.to_string()));
     }
+    if let Some(doubtful) = &job.doubtful {
+        rows.push(("doubtful", doubtful.to_string()));
+    }
     if let Some(waits) = &job.waits {
         rows.push(("waits", output::shown(waits)));
     }
@@ -117,31 +135,69 @@ struct Verified {
     error: Option<String>,
 }
 
+/// What is needed to draw again.
+struct Evidence {
+    job: JobId,
+    policy: Option<Policy>,
+    secret_hash: Option<SecretHash>,
+    secret: Option<Secret>,
+    records: Vec<Record>,
+}
+
 async fn verify(args: VerifyArgs) -> Outcome {
-    let client = args.connect.client()?;
-    let id = find_job(&client, &args.job).await?;
-    let job = client.job(id).await?;
-    if job.policy != Some(Policy::Audit) {
-        let policy = job.policy.map_or_else(|| "another".to_owned(), |policy| policy.to_string());
-        let id = output::short(id);
+    let Evidence { job, policy, secret_hash, secret, records } = match &args.log {
+        Some(log) => logged(log, args.coordinator_key)
+            .map_err(|error| CliError::Failed(format!("{}: {error}", log.display())))?,
+        None => told(&args.connect.client()?, args.job.as_deref().unwrap_or_default()).await?,
+    };
+    let id = output::short(job);
+    if policy != Some(Policy::Audit) {
+        let policy = policy.map_or_else(|| "another".to_owned(), |policy| policy.to_string());
         return Err(CliError::Usage(format!(
             "job {id} has policy {policy}, so nothing was drawn: check its records with `quorate receipt get {id} --out DIR` and `quorate receipt verify DIR`"
         )));
     }
-    let (Some(secret), Some(told)) = (job.secret, job.secret_hash) else {
-        let phase = job.phase;
-        return Err(CliError::Failed(format!("job is {phase}: its secret is told when it has ended, try again then")));
+    let (Some(secret), Some(committed)) = (secret, args.secret_hash.or(secret_hash)) else {
+        return Err(CliError::Failed(format!(
+            "job {id} had not ended: its secret is told when it has, try again then"
+        )));
     };
-    let checked = audit::check(id, args.secret_hash.unwrap_or(told), &secret, &records(&client, id).await?);
+    let checked = audit::check(job, committed, &secret, &records);
     if args.connect.json {
         let (audited, error) = (checked.as_ref().ok().copied(), checked.as_ref().err().map(ToString::to_string));
-        output::json(&Verified { job: id, holds: checked.is_ok(), audited, error })?;
+        output::json(&Verified { job, holds: checked.is_ok(), audited, error })?;
     }
-    let audited = checked.map_err(|error| CliError::Failed(format!("job {}: {error}", output::short(id))))?;
+    let audited = checked.map_err(|error| CliError::Failed(format!("job {id}: {error}")))?;
     if !args.connect.json {
         output::line(&sentence(&audited))?;
     }
     Ok(Exit::Ok)
+}
+
+/// What the coordinator tells now.
+async fn told(client: &Client, job: &str) -> Result<Evidence, CliError> {
+    let id = find_job(client, job).await?;
+    let JobAnswer { policy, secret_hash, secret, .. } = client.job(id).await?;
+    Ok(Evidence { job: id, policy, secret_hash, secret, records: records(client, id).await? })
+}
+
+/// What a job's log has, which its coordinator signed.
+fn logged(path: &Path, coordinator: Option<NodeId>) -> Result<Evidence, String> {
+    let mut file = BufReader::new(File::open(path).map_err(|error| error.to_string())?);
+    let mut line = vec![0; Kind::Job.line().len()];
+    if file.read_exact(&mut line).is_err() || line != Kind::Job.line() {
+        return Err("is no log of a job: write one with `quorate receipt get JOB --log FILE`".to_owned());
+    }
+    let mut records = Vec::new();
+    let keep = |record: &Record| {
+        records.push(record.clone());
+        Ok(())
+    };
+    let said = JobLog::check_each(file, &mut Heads::default(), keep).map_err(|place| place.to_string())?;
+    coordinator.map_or(Ok(()), |expected| signed_by(said.signed.as_ref(), expected))?;
+    let JobHead { job, policy, secret_hash, secret, .. } =
+        said.signed.ok_or("has no signed end, and so no secret: get it again of a coordinator that signs")?;
+    Ok(Evidence { job, policy: Some(policy), secret_hash: Some(secret_hash), secret, records })
 }
 
 async fn records(client: &Client, id: JobId) -> Result<Vec<Record>, CliError> {

@@ -47,6 +47,9 @@ struct Written {
 pub(super) async fn run(args: ResultsArgs) -> Outcome {
     let client = args.connect.client()?;
     let job = find_job(&client, &args.job).await?;
+    if let Some(doubtful) = client.job(job).await?.doubtful {
+        output::note(&format!("careful: {doubtful}"));
+    }
     let mut written = Written { job, stdout_bytes: 0, files: Vec::new() };
     match (&args.out_dir, &args.out) {
         (Some(dir), _) => {

@@ -293,6 +293,7 @@ mod tests {
             costs: None,
             waits: None,
             unsteady: None,
+            doubtful: None,
             devices: BTreeMap::new(),
             outcomes: Some(outcomes.iter().map(|(word, tasks)| ((*word).to_owned(), *tasks)).collect()),
             stdout: None,

@@ -16,12 +16,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 const BAR_BYTES_MIN: u64 = 4 << 20;
 
 /// Says what whoever submitted a job should know before it has ended: what it waits for, when no host that is there can run it, and that
-/// its module is marked.
+/// its module is marked; and whoever looks at its results after, which of them are doubtful.
 pub(super) fn tell(job: &JobAnswer) {
     if job.ended_ms.is_none()
         && let Some(unsteady) = &job.unsteady
     {
         output::note(&format!("careful: {unsteady}"));
+    }
+    if let Some(doubtful) = &job.doubtful {
+        output::note(&format!("careful: {doubtful}"));
     }
     if let Some(waits) = &job.waits {
         output::note(&format!("nothing of it runs: {}; it waits until its deadline", output::shown(waits)));

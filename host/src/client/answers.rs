@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use grid::{
-    dispatch::Unsteady,
+    dispatch::{Doubtful, Unsteady},
     flow::{Checkpoint, Fault},
     ledger::Standing,
 };
@@ -56,6 +56,9 @@ pub struct JobAnswer {
     /// That nobody reproduced a result of its module, in this job or in another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsteady: Option<Unsteady>,
+    /// Results that rest on the word of operators that were caught since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubtful: Option<Doubtful>,
     /// How its tasks ended, and how many each way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcomes: Option<BTreeMap<String, u32>>,

@@ -13,15 +13,17 @@ use grid::{
     flow::{AssignmentId, Checkpoint, Fault, Found, Offer, Until},
 };
 use registry::{
+    audit::Secret,
     canon,
     device::{Device, DeviceAsk, DeviceKind},
     dispute::End,
     id::{
-        BlobHash, EngineFingerprint, JobId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, StateRoot, TaskId,
+        BlobHash, EngineFingerprint, JobId, LinkId, ManifestHash, ModelHash, ModuleHash, NodeId, OperatorId, StateRoot,
+        TaskId,
     },
     job::{Class, JobInput, JobSpec, Limits, Policy, Profile, ShardInfo, Split, Stage, TaskKey, TaskTemplate},
     log::{
-        Conflict, Entry, Heads, History, HostLog, JobLog, Kind, Receipts, chain, file,
+        Conflict, Entry, Heads, History, HostLog, JobHead, JobLog, Kind, Receipts, chain, file,
         history::{self, Expected, HistoryHead},
         job,
     },
@@ -51,7 +53,7 @@ use crate::{
 type Reader = fn(&[u8]) -> Result<bool, String>;
 
 /// Every type that comes through the codec from outside.
-const READERS: [(&str, Reader); 28] = [
+const READERS: [(&str, Reader); 29] = [
     ("job", value::<JobSpec>),
     ("template", value::<TaskTemplate>),
     ("task key", value::<TaskKey>),
@@ -77,6 +79,7 @@ const READERS: [(&str, Reader); 28] = [
     ("two heads", conflict),
     ("entry of a history", change),
     ("signed head of a history", signed::<HistoryHead>),
+    ("signed head of a job's log", signed::<JobHead>),
     ("log", log),
     ("message to a coordinator", message::<ToCoordinator>),
     ("message to a host", message::<ToHost>),
@@ -369,9 +372,16 @@ fn log_samples(key: &SecretKey) -> Vec<Vec<u8>> {
         canon::encode(&conflict),
         canon::encode(&job::Item::Entry(Box::new(entry.clone()))),
         canon::encode(&job::Item::End { entries: 1, head: job::START }),
+        canon::encode(&Signed::seal(&job_head(key, 1, job::START), key)),
         host,
-        job::file(JobId([8; 32]), &[entry]),
+        job::file(JobId([8; 32]), &[entry], key, |entries, link| job_head(key, entries, link)),
     ]
+}
+
+fn job_head(key: &SecretKey, entries: u64, link: LinkId) -> JobHead {
+    let (secret, at_ms, policy) = (Secret::from_bytes([7; 32]), 5, Policy::Audit);
+    let (coordinator, job, secret_hash) = (NodeId(key.public()), JobId([8; 32]), secret.hash());
+    JobHead { coordinator, job, entries, link, at_ms, policy, secret_hash, secret: Some(secret) }
 }
 
 /// A history with each kind of entry, its entries and its head alone.

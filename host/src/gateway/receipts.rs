@@ -10,13 +10,11 @@ use registry::{
     device::Device,
     id::{JobId, LinkId, NodeId},
     job::ShardInfo,
-    log::{Entry, job},
-    receipt::{Record, RecordError},
 };
 use serde::Serialize;
 
 use super::{ApiError, Gateway, jobs::said};
-use crate::coordinator::LoggedRecord;
+use crate::coordinator::{LogFileError, LoggedRecord};
 
 /// One record of a job.
 #[derive(Debug, Serialize)]
@@ -84,23 +82,22 @@ pub(super) async fn read(
     Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
 }
 
-/// `GET /v1/jobs/{id}/log`: all records that the job ever had, chained.
+/// `GET /v1/jobs/{id}/log`: all records that the job ever had, chained, and signed at the end.
 pub(super) async fn log(State(gateway): State<Gateway>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let id: JobId = id.parse()?;
-    known(&gateway, id).await?;
-    let logged = gateway.inner.coordinator.log(id).await?;
-    let mut prev = job::START;
-    let entry = |logged: LoggedRecord| {
-        let record = Record::from_bytes(&logged.record.bytes)?;
-        Ok(Entry { seq: logged.seq, prev: std::mem::replace(&mut prev, logged.link), record })
-    };
-    let entries: Result<Vec<Entry>, RecordError> = logged.into_iter().map(entry).collect();
-    let damaged = |error: RecordError| {
-        let message = format!("a record of job {id} is damaged: {error}");
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged", message)
-    };
+    let file = gateway.inner.coordinator.log_file(id.parse()?).await?;
     let kind = HeaderValue::from_static("application/octet-stream");
-    Ok(([(header::CONTENT_TYPE, kind)], job::file(id, &entries.map_err(damaged)?)).into_response())
+    Ok(([(header::CONTENT_TYPE, kind)], file).into_response())
+}
+
+impl From<LogFileError> for ApiError {
+    fn from(error: LogFileError) -> Self {
+        match error {
+            LogFileError::Closed(closed) => closed.into(),
+            LogFileError::Journal(error) => error.into(),
+            LogFileError::Unknown { job } => Self::unknown_job(job),
+            LogFileError::Damaged { .. } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged", error),
+        }
+    }
 }
 
 async fn records(gateway: &Gateway, id: JobId) -> Result<Vec<LoggedRecord>, ApiError> {

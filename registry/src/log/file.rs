@@ -180,8 +180,8 @@ pub enum LogError {
         /// The coordinator named.
         named: NodeId,
     },
-    /// Another coordinator's history.
-    #[error("history is signed by coordinator {found} instead of {expected}: another grid's")]
+    /// Another coordinator's history, or job's log.
+    #[error("is signed by coordinator {found} instead of {expected}: another grid's")]
     OtherCoordinator {
         /// Whose was expected.
         expected: NodeId,

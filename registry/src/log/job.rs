@@ -1,5 +1,8 @@
 //! A job's log: its records, accepted ones and evidence, in the order in which they were kept. Nothing is taken out of it: a
 //! result that was withdrawn stays, and what took its place comes later.
+//!
+//! The coordinator signs where it ends, together with what decided the job's audits. Who has the file can draw them again with nothing
+//! else, and a coordinator that signs two logs of which neither goes on from the other has given evidence against itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,10 +18,12 @@ use super::{
     heads::Heads,
 };
 use crate::{
+    audit::Secret,
     canon,
-    id::{BlobHash, JobId, LinkId},
-    job::{ShardInfo, Stage},
+    id::{BlobHash, JobId, LinkId, NodeId, SecretHash},
+    job::{Policy, ShardInfo, Stage},
     receipt::{Checked, Record},
+    sign::{SecretKey, Signed, Statement},
 };
 
 /// What stands for an entry and everything before it: entry `seq` of a job's log holds this record.
@@ -38,19 +43,56 @@ pub struct Entry {
     pub record: Record,
 }
 
+/// What a coordinator signs about a job's log: where it ends, and what decided the job's audits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobHead {
+    /// Who signs, and decided.
+    pub coordinator: NodeId,
+    /// Whose log it is.
+    pub job: JobId,
+    /// Entries in it.
+    pub entries: u64,
+    /// The link of the last; zeros when there is none.
+    pub link: LinkId,
+    /// When it was signed: more may have come since.
+    pub at_ms: u64,
+    /// How results are checked.
+    pub policy: Policy,
+    /// What was committed to when the job was accepted.
+    pub secret_hash: SecretHash,
+    /// That secret, once the job has ended: until then audits are drawn with it.
+    pub secret: Option<Secret>,
+}
+
+impl Statement for JobHead {
+    const DOMAIN: &'static str = "quorate/job-log-head/1";
+    const BYTES_MAX: usize = 512;
+}
+
+impl JobHead {
+    /// The head, when the coordinator that it names has signed it.
+    fn open(signed: &Signed<Self>) -> Result<Self, LogError> {
+        let (head, signer) = signed.open()?;
+        if head.coordinator.0 == signer { Ok(head) } else { Err(LogError::Signer { named: head.coordinator }) }
+    }
+}
+
 /// An item of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum Item {
     /// An entry.
     Entry(Box<Entry>),
-    /// The end, so that a file which was cut is seen to be.
+    /// The end, so that a file which was cut is seen to be: of files that are older than signed ends.
     End {
         /// Entries.
         entries: u64,
         /// The link of the last.
         head: LinkId,
     },
+    /// The end, signed by the coordinator.
+    Signed(Box<Signed<JobHead>>),
 }
 
 impl Item {
@@ -80,6 +122,9 @@ pub struct JobSaid {
     pub shards: u64,
     /// The link of the last.
     pub head: LinkId,
+    /// What the coordinator signed about it; nothing in files that are older than that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed: Option<JobHead>,
 }
 
 /// A job's log as far as it was checked.
@@ -150,7 +195,18 @@ impl JobLog {
             accepted: self.accepted.len() as u64,
             shards: self.cuts.values().map(|shard| u64::from(shard.count)).sum(),
             head,
+            signed: None,
         })
+    }
+
+    /// The same, of an end that is signed.
+    fn end_signed(&self, signed: &Signed<JobHead>) -> Result<JobSaid, LogError> {
+        let head = JobHead::open(signed)?;
+        let said = self.end(head.entries, head.link)?;
+        if said.job != head.job {
+            return Err(LogError::OtherJob { expected: said.job, found: head.job });
+        }
+        Ok(JobSaid { signed: Some(head), ..said })
     }
 
     /// Checks a whole file, after its first line; `heads` may know of heads from elsewhere.
@@ -183,16 +239,16 @@ impl JobLog {
         mut each: impl FnMut(&Record) -> Result<(), LogError>,
     ) -> Result<JobSaid, LogError> {
         while let Some(item) = items.next()? {
-            match Item::from_bytes(&item)? {
+            let said = match Item::from_bytes(&item)? {
                 Item::Entry(entry) => {
                     self.push(&entry, heads).map_err(|error| error.or_reordered(items, number))?;
                     each(&entry.record)?;
+                    continue;
                 }
-                Item::End { entries, head } => {
-                    let said = self.end(entries, head)?;
-                    return if items.next()?.is_none() { Ok(said) } else { Err(LogError::Trailing) };
-                }
-            }
+                Item::End { entries, head } => self.end(entries, head)?,
+                Item::Signed(signed) => self.end_signed(&signed)?,
+            };
+            return if items.next()?.is_none() { Ok(said) } else { Err(LogError::Trailing) };
         }
         Err(LogError::Truncated)
     }
@@ -202,18 +258,25 @@ impl JobLog {
 fn number(item: &[u8]) -> Option<u64> {
     match Item::from_bytes(item) {
         Ok(Item::Entry(entry)) => Some(entry.seq),
-        Ok(Item::End { .. }) | Err(_) => None,
+        Ok(Item::End { .. } | Item::Signed(_)) | Err(_) => None,
     }
 }
 
-/// The file that holds these entries, which are a whole log.
-pub fn file(job: JobId, entries: &[Entry]) -> Vec<u8> {
+/// The file that holds these entries, which are a whole log; `sign` says what is signed of so many with this link of the last.
+pub fn file(job: JobId, entries: &[Entry], key: &SecretKey, sign: impl FnOnce(u64, LinkId) -> JobHead) -> Vec<u8> {
+    let (mut file, head) = beginning(job, entries);
+    let head = sign(entries.len() as u64, head);
+    file::push(&mut file, &canon::encode(&Item::Signed(Box::new(Signed::seal(&head, key)))));
+    file
+}
+
+/// The file without its end, and the link of the last entry.
+fn beginning(job: JobId, entries: &[Entry]) -> (Vec<u8>, LinkId) {
     let mut file = Kind::Job.line().to_vec();
     let mut head = START;
     for entry in entries {
         head = link(job, entry.seq, entry.prev, &entry.record.to_bytes());
         file::push(&mut file, &canon::encode(&Item::Entry(Box::new(entry.clone()))));
     }
-    file::push(&mut file, &canon::encode(&Item::End { entries: entries.len() as u64, head }));
-    file
+    (file, head)
 }

@@ -4,12 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    audit::Secret,
     canon,
-    id::{BlobHash, EngineFingerprint, JobId, ModuleHash, NodeId, OperatorId, TaskId},
-    job::{Class, ShardInfo, Stage},
+    id::{BlobHash, EngineFingerprint, JobId, LinkId, ModuleHash, NodeId, OperatorId, TaskId},
+    job::{Class, Policy, ShardInfo, Stage},
     membership::NodeCert,
     receipt::{Accepted, Execution, Outcome, Receipt, Record, Witness},
-    sign::{Batch, Head, SecretKey, Signed, Tip},
+    sign::{Batch, Head, SecretKey, Signed, Statement, Tip},
 };
 
 const SHARDS: u32 = 6;
@@ -98,7 +99,36 @@ fn check_job(file: &[u8]) -> Result<job::JobSaid, Place> {
 }
 
 fn job_refusal(entries: &[Entry]) -> String {
-    check_job(&job::file(JobId([1; 32]), entries)).unwrap_err().to_string()
+    check_job(&job_file(1, entries)).unwrap_err().to_string()
+}
+
+/// The file of these entries, signed as the log of job `job`.
+fn job_file(job: u8, entries: &[Entry]) -> Vec<u8> {
+    job::file(JobId([job; 32]), entries, &key(50), |entries, link| job_head(job, entries, link))
+}
+
+fn job_head(job: u8, entries: u64, link: LinkId) -> JobHead {
+    JobHead {
+        coordinator: NodeId(key(50).public()),
+        job: JobId([job; 32]),
+        entries,
+        link,
+        at_ms: 5,
+        policy: Policy::Audit,
+        secret_hash: Secret::from_bytes([3; 32]).hash(),
+        secret: Some(Secret::from_bytes([3; 32])),
+    }
+}
+
+/// The end of a file, as one item.
+fn end(item: &job::Item) -> Vec<u8> {
+    let mut end = Vec::new();
+    file::push(&mut end, &canon::encode(item));
+    end
+}
+
+fn signed_end(head: &JobHead, signer: u8) -> Vec<u8> {
+    end(&job::Item::Signed(Box::new(Signed::seal(head, &key(signer)))))
 }
 
 #[test]
@@ -210,11 +240,19 @@ fn receipts_of_others_are_not_signed_for() {
 #[test]
 fn a_jobs_log_says_what_was_kept_and_where_it_ends() {
     let entries = entries();
-    let said = check_job(&job::file(JobId([1; 32]), &entries)).unwrap();
+    let file = job_file(1, &entries);
+    let said = check_job(&file).unwrap();
     let last = entries.last().unwrap();
     let head = link(JobId([1; 32]), last.seq, last.prev, &last.record.to_bytes());
-    let job = JobId([1; 32]);
-    assert_eq!(said, job::JobSaid { job, records: 6, evidence: 0, inconclusive: 0, accepted: 6, shards: 6, head });
+    let (job, signed) = (JobId([1; 32]), Some(job_head(1, 6, head)));
+    let expected = job::JobSaid { job, records: 6, evidence: 0, inconclusive: 0, accepted: 6, shards: 6, head, signed };
+    assert_eq!(said, expected);
+    let most = JobHead { entries: u64::MAX, at_ms: u64::MAX, policy: Policy::Quorum(u8::MAX), ..job_head(1, 6, head) };
+    assert!(canon::encode(&most).len() <= JobHead::BYTES_MAX);
+    // As files end that are older than signed ends.
+    let bare = &file[..file.len() - signed_end(&job_head(1, 6, head), 50).len()];
+    let older = [bare, &end(&job::Item::End { entries: 6, head })].concat();
+    assert_eq!(check_job(&older).unwrap(), job::JobSaid { signed: None, ..expected });
     assert!(job_refusal(&[]).contains("log has no entries"));
 }
 
@@ -238,20 +276,30 @@ fn each_way_to_tamper_with_a_jobs_log_has_a_name() {
     refused(&exchanged, "entry 3: entry is chained to");
     refused(&whole[1..], "log has a gap: number 0 is missing");
 
-    let file = job::file(JobId([1; 32]), &whole);
+    let file = job_file(1, &whole);
     let refusal = |file: &[u8]| check_job(file).unwrap_err().to_string();
     assert!(refusal(&file[..file.len() - 1]).contains("entry 6: log is truncated"));
-    let end = canon::encode(&job::Item::End { entries: 6, head: job::START }).len() + 4;
-    assert!(refusal(&file[..file.len() - end]).contains("entry 6: log is truncated"));
-    let short = job::file(JobId([1; 32]), &whole[..5]);
-    let mut cut = short[..short.len() - end].to_vec();
-    cut.extend_from_slice(&file[file.len() - end..]);
+    let end_bytes = signed_end(&job_head(1, 6, job::START), 50).len();
+    let (bare, its_end) = file.split_at(file.len() - end_bytes);
+    assert!(refusal(bare).contains("entry 6: log is truncated"));
+    let short = job_file(1, &whole[..5]);
+    let cut = [&short[..short.len() - end_bytes], its_end].concat();
     assert!(refusal(&cut).contains("entry 5: log is truncated"));
-    let mut more = file.clone();
-    file::push(&mut more, &canon::encode(&job::Item::End { entries: 6, head: job::START }));
+    let more = [&file[..], its_end].concat();
     assert!(refusal(&more).contains("log goes on after its end"));
-    let other_job = job::file(JobId([2; 32]), &whole);
+    let other_job = job_file(2, &whole);
     assert!(refusal(&other_job).contains("entry is chained to"), "{}", refusal(&other_job));
+
+    let head = check_job(&file).unwrap().head;
+    let ends = |head: &JobHead, signer: u8| refusal(&[bare, &signed_end(head, signer)].concat());
+    assert!(ends(&job_head(2, 6, head), 50).contains("entry 6: record is of job 0202"));
+    assert!(ends(&job_head(1, 6, head), 51).contains("entry 6: head names coordinator"));
+    assert!(ends(&job_head(1, 5, head), 50).contains("entry is chained to"));
+    assert!(ends(&job_head(1, 7, head), 50).contains("log is truncated"));
+    let mut forged = file.clone();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    assert!(refusal(&forged).contains("signature over quorate/job-log-head/1"), "{}", refusal(&forged));
 }
 
 #[test]
@@ -267,7 +315,7 @@ fn records_of_another_job_or_cut_are_refused() {
 
 #[test]
 fn files_say_which_log_they_hold() {
-    assert_eq!(Kind::of(&job::file(JobId([1; 32]), &entries())), Some(Kind::Job));
+    assert_eq!(Kind::of(&job_file(1, &entries())), Some(Kind::Job));
     assert_eq!(Kind::of(Kind::Host.line()), Some(Kind::Host));
     assert_eq!(Kind::of(&entries()[0].record.to_bytes()), None);
 }
@@ -281,7 +329,7 @@ proptest! {
         let mut changed = file.clone();
         changed[at.index(file.len())] ^= change;
         prop_assert!(HostLog::check(changed.as_slice(), &mut Heads::default()).is_err());
-        let file = job::file(JobId([1; 32]), &entries());
+        let file = job_file(1, &entries());
         let mut changed = file.clone();
         let line = Kind::Job.line().len();
         changed[line + at.index(file.len() - line)] ^= change;

@@ -1,6 +1,9 @@
 //! Results that are accepted on one operator's word, and what is drawn, repeated and withdrawn so that this means something.
 
-use registry::{job::Class, receipt::Accepted};
+use registry::{
+    job::{Class, Stage},
+    receipt::Accepted,
+};
 
 use super::*;
 use crate::audit::{AuditConfig, TASK_MICRO};
@@ -197,6 +200,31 @@ fn what_was_delivered_and_wrong_is_told_and_put_right() {
     assert!(is_suspended(&world, 1) && !is_suspended(&world, 2));
     assert_eq!(world.evidence.len(), 1);
     assert_eq!(world.evidence[0].1.check().unwrap().accused.unwrap().0, world.hosts[1].node());
+}
+
+#[test]
+fn whoever_uses_what_rests_on_the_word_of_one_that_was_caught_since_is_told() {
+    let never = AuditConfig { rate_ppm_min: 0, stake_micro: u64::MAX / 8, ..AuditConfig::default() };
+    let mut world = grid_with(1, &[Conduct::Honest, Conduct::Honest, Conduct::Silent], 13, never);
+    shown(&mut world, 1, 1_000_000_000_000);
+    let before = world.submit(&lines(40), |_| {});
+    world.run();
+    assert_eq!(world.state.job_view(before).unwrap().doubtful, None);
+    (world.hosts[1].conduct, world.hosts[2].conduct) = (Conduct::Liar, Conduct::Honest);
+    world.hosts[2].inbox.clear();
+    world.join(2);
+    let after = world.submit(b"disputed\n", |spec| spec.policy = Policy::Quorum(2));
+    world.run();
+    assert!(is_suspended(&world, 1) && is_right(&world, after));
+    let caught = OperatorId(world.hosts[1].operator.public());
+    let doubtful = world.state.job_view(before).unwrap().doubtful.expect("it did most of it");
+    assert!(doubtful.results > 8 && doubtful.shards.len() == 8 && doubtful.operators == BTreeSet::from([caught]));
+    let says = format!("{} of its results (shard {}, ", doubtful.results, doubtful.shards[0].index);
+    assert!(doubtful.to_string().starts_with(&says) && doubtful.to_string().contains(", ...) rest on"), "{doubtful}");
+    let summary = |index: u32| world.state.why(before, Stage::Map, index).unwrap().summary;
+    assert!(summary(doubtful.shards[0].index).contains("was caught since"));
+    assert!((0..40).any(|index| !summary(index).contains("caught")), "the referee's results are not doubtful");
+    assert_eq!(world.state.job_view(after).unwrap().doubtful, None, "two have signed it");
 }
 
 #[test]

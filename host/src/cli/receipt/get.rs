@@ -65,7 +65,9 @@ async fn get_log(client: &Client, id: JobId, path: &Path, args: &GetArgs) -> Res
         (true, Some(_)) => {}
         (false, _) => {
             let file = path.display();
-            output::line(&format!("log in {file}: check it with `quorate receipt verify {file}`"))?;
+            output::line(&format!(
+                "log in {file}: check it with `quorate receipt verify {file}`, and its audits with `quorate job verify --log {file}`"
+            ))?;
         }
     }
     Ok(())

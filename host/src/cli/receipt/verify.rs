@@ -11,8 +11,8 @@ use std::{
 
 use clap::Args;
 use registry::{
-    id::BlobHash,
-    log::{Heads, HostLog, JobLog, Kind, host::HostSaid, job::JobSaid},
+    id::{BlobHash, NodeId},
+    log::{Heads, HostLog, JobHead, JobLog, Kind, LogError, host::HostSaid, job::JobSaid},
     receipt::Checked,
 };
 use serde::Serialize;
@@ -28,6 +28,9 @@ pub(in crate::cli) struct VerifyArgs {
     /// The head that the log has to end in, as `receipt list` shows it or the host says: one that was truncated ends elsewhere.
     #[arg(long, value_name = "HASH")]
     head: Option<BlobHash>,
+    /// The coordinator that has to have signed the end of each job's log: the node that its ticket and `quorate up` name.
+    #[arg(long, value_name = "NODE")]
+    coordinator_key: Option<NodeId>,
     /// Write one JSON value to standard output, for programs.
     #[arg(long)]
     json: bool,
@@ -69,7 +72,7 @@ pub(super) fn run(args: &VerifyArgs) -> Outcome {
     let mut heads = Heads::default();
     for path in &args.files {
         for file in files(path, &[EXTENSION, LOG_EXTENSION])? {
-            let verified = verify(file, args.head, &mut heads);
+            let verified = verify(file, args, &mut heads);
             if !args.json {
                 output::line(&sentence(&verified))?;
             }
@@ -93,8 +96,9 @@ pub(super) fn run(args: &VerifyArgs) -> Outcome {
     Ok(Exit::Ok)
 }
 
-fn verify(file: PathBuf, head: Option<BlobHash>, heads: &mut Heads) -> Verified {
-    match check(&file, heads).and_then(|said| ends_in(said, head)) {
+fn verify(file: PathBuf, args: &VerifyArgs, heads: &mut Heads) -> Verified {
+    let expected = |said| ends_in(said, args.head).and_then(|said| is_signed_by(said, args.coordinator_key));
+    match check(&file, heads).and_then(expected) {
         Ok(said) => Verified { file, holds: true, said: Some(said), error: None },
         Err(error) => Verified { file, holds: false, said: None, error: Some(error) },
     }
@@ -129,20 +133,40 @@ fn ends_in(said: Said, head: Option<BlobHash>) -> Result<Said, String> {
     }
 }
 
+fn is_signed_by(said: Said, coordinator: Option<NodeId>) -> Result<Said, String> {
+    if let (Said::JobLog(said), Some(expected)) = (&said, coordinator) {
+        signed_by(said.signed.as_ref(), expected)?;
+    }
+    Ok(said)
+}
+
+/// Whether this coordinator has signed the end of a job's log.
+pub(in crate::cli) fn signed_by(head: Option<&JobHead>, expected: NodeId) -> Result<(), String> {
+    match head.map(|head| head.coordinator) {
+        Some(found) if found == expected => Ok(()),
+        Some(found) => Err(LogError::OtherCoordinator { expected, found }.to_string()),
+        None => Err("nobody has signed its end: ask for the log again, of a coordinator that signs".to_owned()),
+    }
+}
+
 fn sentence(verified: &Verified) -> String {
     let file = verified.file.display();
     match &verified.said {
         None => format!("BAD  {file}: {}", verified.error.as_deref().unwrap_or("not checked")),
         Some(Said::Checked(checked)) => format!("ok   {file}: {}", of_record(checked)),
         Some(Said::JobLog(said)) => {
-            let JobSaid { job, records, evidence, inconclusive, accepted, shards, head } = said;
+            let JobSaid { job, records, evidence, inconclusive, accepted, shards, head, signed } = said;
             let job = output::short(*job);
             let inconclusive = match inconclusive {
                 0 => String::new(),
                 count => format!(" and {count} of results that differ"),
             };
+            let signed = signed.as_ref().map_or_else(
+                || "not signed".to_owned(),
+                |signed| format!("signed by coordinator {} at {} ms", signed.coordinator, signed.at_ms),
+            );
             format!(
-                "ok   {file}: job {job}: log of {records} records, {evidence} of them evidence{inconclusive}, with {accepted} of {shards} shards accepted; head {head}"
+                "ok   {file}: job {job}: log of {records} records, {evidence} of them evidence{inconclusive}, with {accepted} of {shards} shards accepted; {signed}; head {head}"
             )
         }
         Some(Said::HostLog(said)) => {
@@ -181,8 +205,12 @@ fn of_record(checked: &Checked) -> String {
 mod tests {
     use super::*;
 
+    fn args(file: &Path) -> VerifyArgs {
+        VerifyArgs { files: vec![file.to_owned()], head: None, coordinator_key: None, json: false }
+    }
+
     fn verified(file: &Path) -> Verified {
-        verify(file.to_owned(), None, &mut Heads::default())
+        verify(file.to_owned(), &args(file), &mut Heads::default())
     }
 
     #[test]
@@ -190,8 +218,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("map-000000.cbor");
         std::fs::write(&path, b"nonsense").unwrap();
-        let args = VerifyArgs { files: vec![dir.path().to_owned()], head: None, json: false };
-        assert_eq!(run(&args).unwrap_err().exit(), Exit::Failed);
+        assert_eq!(run(&args(dir.path())).unwrap_err().exit(), Exit::Failed);
         let verified = verified(&path);
         assert!(
             sentence(&verified).starts_with("BAD  ") && sentence(&verified).contains("not a record"),
