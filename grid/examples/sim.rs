@@ -9,7 +9,7 @@ use grid::sim::{self, Broken, Network, Options, Report, Trouble, chart, sweep};
 const USAGE: &str =
     "sim [--seed N] [--hosts N] [--operators N] [--vouched N] [--slots N] [--tasks N] [--job-tasks N] [--task-ms N]
     [--steps N] [--checkpoint-ms N] [--load SHARE] [--policy POLICY] [--adversary WORD] [--liars SHARE] [--established] [--no-re-entry] [--shown N]
-    [--newcomers SHARE] [--stake TASKS] [--dear TASKS] [--network calm|harsh] [--trouble none|usual] [--check-every N] [--json]
+    [--newcomers SHARE] [--stake TASKS] [--rate-min SHARE] [--dear TASKS] [--network calm|harsh] [--trouble none|usual] [--check-every N] [--json]
     [--sweep SHARE,SHARE.. --seeds N [--svg FILE]]";
 
 /// What is asked for besides one run.
@@ -51,6 +51,7 @@ fn options() -> Result<(Options, Ask), Box<dyn Error>> {
             "--shown" => options.shown_tasks = value()?.parse()?,
             "--newcomers" => options.newcomers_ppm = ppm(&value()?)?,
             "--stake" => options.stake_tasks = value()?.parse()?,
+            "--rate-min" => options.config.audit.rate_ppm_min = ppm(&value()?)?,
             "--dear" => options.dear = value()?.parse()?,
             "--network" => options.network = if value()? == "harsh" { Network::harsh() } else { Network::default() },
             "--trouble" => options.trouble = if value()? == "usual" { Trouble::usual() } else { Trouble::default() },

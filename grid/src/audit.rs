@@ -21,10 +21,15 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::{self, OutOfBounds};
+
 /// What one task is worth, in micro-credits, as long as nobody pays for it and nobody says otherwise.
 pub const TASK_MICRO: u64 = FREE_TASK_MICRO;
 /// Most that a worth may be; with it no product of two overflows 128 bits.
 const WORTH_MICRO_MAX: u64 = 1 << 60;
+
+/// A century.
+const HALF_LIFE_MS_MAX: u64 = 100 * 365 * 24 * 3_600 * 1_000;
 
 /// Rates are up to so many times the least one, as a rule.
 const USUAL_RATES: u32 = 2;
@@ -85,6 +90,27 @@ impl AuditConfig {
     pub fn rules(&self) -> StandingRules {
         let Self { half_life_ms, newcomer_micro, free_task_micro, .. } = *self;
         StandingRules { half_life_ms, newcomer_micro, free_task_micro }
+    }
+
+    /// Whether results can be audited by these, where a shard may have so many executions: something is audited always, by somebody, and a
+    /// lie is to cost what it gains at least.
+    ///
+    /// # Errors
+    /// Names the first that is out of its bounds.
+    pub fn check(&self, replicas_max: u8) -> Result<(), OutOfBounds> {
+        let (whole, others) = (u64::from(PPM), u64::from(replicas_max.saturating_sub(1)));
+        bounds::check([
+            ("audit.rate_ppm_min", self.rate_ppm_min.into(), 1, whole),
+            ("audit.newcomer_micro", self.newcomer_micro, 0, WORTH_MICRO_MAX),
+            ("audit.colluding_ppm", self.colluding_ppm.into(), 0, whole - 1),
+            ("audit.margin_ppm", self.margin_ppm.into(), whole, 1_000 * whole),
+            ("audit.auditors", self.auditors.into(), 1, others),
+            ("audit.stake_micro", self.stake_micro, 0, WORTH_MICRO_MAX),
+            ("audit.newcomers_quorum", self.newcomers_quorum.into(), 2, replicas_max.into()),
+            ("audit.qualification_ppm", self.qualification_ppm.into(), 0, whole),
+            ("audit.half_life_ms", self.half_life_ms, 1, HALF_LIFE_MS_MAX),
+            ("audit.free_task_micro", self.free_task_micro, 1, WORTH_MICRO_MAX),
+        ])
     }
 
     /// Which part of a job's results is audited as a rule, in parts per million, and by how many: what its budget is reckoned with.

@@ -22,6 +22,7 @@
 
 pub mod aggregate;
 pub mod audit;
+pub mod bounds;
 pub mod config;
 pub mod dispatch;
 pub mod engines;

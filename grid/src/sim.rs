@@ -47,7 +47,11 @@ use registry::{job::Policy, segment::SEGMENTS_MAX};
 use serde::Serialize;
 
 pub use self::{adversary::Adversary, check::Broken, report::Report};
-use crate::{config::Config, flow::Millis};
+use crate::{
+    bounds::{self, OutOfBounds},
+    config::Config,
+    flow::Millis,
+};
 
 /// What is simulated. Shares are in parts per million.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -221,24 +225,14 @@ impl Default for Options {
     }
 }
 
-/// Why options make no sense.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what} is {value}, outside the bounds of {min} to {max}")]
-pub struct OptionsError {
-    what: &'static str,
-    value: u64,
-    min: u64,
-    max: u64,
-}
-
 impl Options {
     /// Whether a run of these makes sense.
     ///
     /// # Errors
     /// Names the first number that is out of its bounds.
-    pub fn check(&self) -> Result<(), OptionsError> {
+    pub fn check(&self) -> Result<(), OutOfBounds> {
         let ppm = 1_000_000;
-        let bounds = [
+        bounds::check([
             ("number of hosts", self.hosts.into(), 1, 1_000_000),
             ("number of operators", self.operators.into(), 1, self.hosts.into()),
             ("number of vouched operators", self.vouched.into(), 0, self.operators.into()),
@@ -256,11 +250,7 @@ impl Options {
             ("largest delay in ms", self.network.delay_ms_max, self.network.delay_ms_min, 60_000),
             ("share of hosts that are away in ppm", self.trouble.churn_ppm.into(), 0, 900_000),
             ("factor of slow hosts", self.trouble.slow_factor, 1, 100),
-        ];
-        match bounds.into_iter().find(|(_, value, min, max)| !(min..=max).contains(&value)) {
-            Some((what, value, min, max)) => Err(OptionsError { what, value, min, max }),
-            None => Ok(()),
-        }
+        ])
     }
 }
 

@@ -37,7 +37,7 @@ mod inference;
 
 use std::path::{Path, PathBuf};
 
-use grid::ledger::RulesError;
+use grid::{bounds::OutOfBounds, ledger::RulesError};
 use registry::price::{PriceError, PriceTable};
 use serde::Deserialize;
 
@@ -183,6 +183,9 @@ pub enum ConfigError {
     /// A price is over its bound.
     #[error("host.prices: {0}")]
     Price(#[from] PriceError),
+    /// A parameter of the grid's decisions is out of its bounds.
+    #[error("grid.{0}")]
+    Grid(#[from] OutOfBounds),
     /// The ledger's rules do not fit together.
     #[error("grid.ledger: {0}")]
     Rules(#[from] RulesError),
@@ -199,6 +202,7 @@ impl Config {
         let config: Self = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
         config.host.check()?;
+        config.grid.check()?;
         config.grid.ledger.check()?;
         Ok(config)
     }
@@ -295,6 +299,8 @@ mod tests {
             ("[host]\ncpu_class = \"avx9\"\n", "avx9"),
             ("[host.prices]\nwall_second_micro = 7\n", "wall_second_micro"),
             ("[host.prices]\nmib_out_micro = 1000000000001\n", "price mib_out_micro is 1000000000001"),
+            ("[grid]\nscan_max = 0\n", "grid.scan_max is 0, outside the bounds of 1 to 1048576"),
+            ("[grid.audit]\nrate_ppm_min = 0\n", "grid.audit.rate_ppm_min is 0, outside the bounds of 1 to 1000000"),
             ("[grid.ledger]\nunbonding_ms = 7\n", "unbonding_ms is 7, below audit_window_ms"),
             ("[host.inference]\nonnxruntimes = \"auto\"\n", "onnxruntimes"),
             ("[host]\nisolation = \"thread\"\n[host.inference]\nonnxruntime = \"auto\"\n", "native library"),

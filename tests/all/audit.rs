@@ -1,8 +1,11 @@
 //! Audits over real processes: what they cost, whom they catch, and that anybody can draw again.
 
+use std::path::Path;
+
 use host::{
     client::answers::{HostAnswer, JobAnswer},
     gateway::wire::JobRequest,
+    launch::Process,
 };
 use registry::{id::JobId, job::Policy};
 use support::{Cluster, Conduct};
@@ -73,10 +76,19 @@ async fn caught(cluster: &Cluster) -> HostAnswer {
 
 #[tokio::test]
 async fn who_asked_for_one_operators_word_alone_is_told_when_that_is_caught() {
-    let cluster = Cluster::start_vouched(EXE, &[Conduct::Liar, Conduct::Honest, Conduct::Honest]).await;
+    let mut cluster = Cluster::start_vouched(EXE, &[Conduct::Liar, Conduct::Honest, Conduct::Honest]).await;
     let request = JobRequest { policy: Policy::None, ..digits::request(&cluster, LINES).await };
+    // Only the liar is there, and nobody contradicts it.
+    cluster.hosts[1..].iter_mut().for_each(Process::kill);
+    cluster.joined(1).await;
     let trusting = cluster.submit(&request).await;
-    assert_ne!(cluster.result(trusting).await, digits::truth(), "the liar was asked, and nobody else");
+    assert!(cluster.result(trusting).await != digits::truth(), "the liar was asked, and nobody else");
+    let home = cluster.data_dir().to_owned();
+    for (host, name) in cluster.hosts[1..].iter_mut().zip(["host-2", "host-3"]) {
+        let dir = host.dir().to_owned();
+        *host = Process::host(Path::new(EXE), name, &dir, &home, &["--slots", "1"]).unwrap();
+    }
+    cluster.joined(3).await;
     digits::submit(&cluster, LINES).await;
     caught(&cluster).await;
     let id = trusting.to_string();

@@ -94,7 +94,7 @@ async fn logs_of_a_job_and_of_its_hosts_verify_offline_and_tampered_ones_are_ref
     }
     cluster.hosts.iter_mut().for_each(Process::kill);
     cluster.kill_coordinator();
-    holds(&jobs_log, "shards accepted; head").await;
+    holds(&jobs_log, "shards accepted; signed by coordinator").await;
     holds(&hosts_log, "log of heads 0 to").await;
     export(&late_log).await;
     holds(&late_log, "log of heads 0 to").await;

@@ -128,7 +128,13 @@ async fn each_way_to_end_has_its_word_and_one_line() {
         (tasks::SPIN.wasm, &["--fuel", "1000000"], "fuel_out", Value::Null, "1000000 units of fuel"),
         (tasks::HOG.wasm, &["--memory-max", "16777216"], "memory_out", Value::Null, "16777216 bytes of memory"),
         (tasks::FLOOD.wasm, &["--output-bytes-max", "65536"], "output_out", Value::Null, "65536 bytes of output"),
-        (tasks::SPIN.wasm, &["--wall-max", "200"], "host_fault", "deadline".into(), "longer than its 200 ms"),
+        (
+            tasks::SPIN.wasm,
+            &["--wall-max", "200", "--fuel", "1000000000000000"],
+            "host_fault",
+            "deadline".into(),
+            "longer than its 200 ms",
+        ),
         (tasks::DEEP.wasm, &[], "trap", "stack_overflow".into(), "stopped by a trap, stack_overflow"),
     ];
     for (wasm, args, outcome, reason, line) in cases {

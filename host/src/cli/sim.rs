@@ -16,7 +16,7 @@ use grid::sim::{
 use registry::{audit::PPM, job::Policy};
 
 use super::{CliError, Exit, Outcome, output};
-use crate::clock::Stopwatch;
+use crate::{clock::Stopwatch, config::Config};
 
 /// Shares of liars of a sweep.
 const SWEEP: [f64; 6] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5];
@@ -47,6 +47,9 @@ pub(super) struct SimArgs {
     /// Average time of a task on an average machine, in milliseconds.
     #[arg(long, value_name = "N", default_value_t = Options::default().task_ms)]
     task_ms: u64,
+    /// Part of what the machines can do that is asked of them; above 1 there is always more to do than they can.
+    #[arg(long, value_name = "SHARE", default_value = "0.6", value_parser = load)]
+    load: u32,
     /// How often a machine keeps a state of a task with several segments, in milliseconds; 0 for never.
     #[arg(long, value_name = "N", default_value_t = Options::default().checkpoint_ms)]
     checkpoint_ms: u64,
@@ -74,6 +77,9 @@ pub(super) struct SimArgs {
     /// Stake of every operator, in tasks, each of which costs a credit; 0 where nobody pays for anything.
     #[arg(long, value_name = "TASKS", default_value_t = Options::default().stake_tasks)]
     stake: u64,
+    /// A configuration file: the grid decides by its section `[grid]`, but for whom its owner answers for.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// What one task in a hundred costs, in tasks: the dear ones.
     #[arg(long, value_name = "TASKS", default_value_t = Options::default().dear)]
     dear: u64,
@@ -122,6 +128,16 @@ fn share(text: &str) -> Result<u32, String> {
     }
 }
 
+/// The same, of what may be more than all.
+fn load(text: &str) -> Result<u32, String> {
+    let load: f64 = text.parse().map_err(|_| "expected a share, e.g. 0.6, or 1.5 for more than all".to_owned())?;
+    if (0.0..=10.0).contains(&load) {
+        Ok((load * f64::from(PPM)).round() as u32)
+    } else {
+        Err("a load lies between 0 and 10".to_owned())
+    }
+}
+
 pub(super) async fn run(args: SimArgs) -> Outcome {
     if args.adversary == ["list"] {
         let row = |(_, word, about): &(Adversary, &str, &str)| vec![(*word).to_owned(), (*about).to_owned()];
@@ -136,9 +152,10 @@ pub(super) async fn run(args: SimArgs) -> Outcome {
 
 fn simulate(args: &SimArgs) -> Outcome {
     let (liars, seeds) = (liars(args), args.seed..args.seed.saturating_add(args.seeds.max(1)));
+    let config = Config::load(args.config.as_deref()).map_err(|error| CliError::Usage(error.to_string()))?.grid;
     let mut plan = Vec::new();
     for adversary in adversaries(&args.adversary)? {
-        plan.extend(sweep::plan(&options(args, adversary)?, &liars, seeds.clone()));
+        plan.extend(sweep::plan(&options(args, &config, adversary)?, &liars, seeds.clone()));
     }
     let watch = Stopwatch::start();
     let reports = run_all(&plan).map_err(|broken| CliError::Failed(broken.to_string()))?;
@@ -176,7 +193,7 @@ fn adversaries(words: &[String]) -> Result<Vec<Adversary>, CliError> {
     words.iter().map(|word| word.parse().map_err(|error| CliError::Usage(format!("{error}")))).collect()
 }
 
-fn options(args: &SimArgs, adversary: Adversary) -> Result<Options, CliError> {
+fn options(args: &SimArgs, config: &grid::config::Config, adversary: Adversary) -> Result<Options, CliError> {
     let defaults = Options::default();
     let options = Options {
         seed: args.seed,
@@ -189,6 +206,7 @@ fn options(args: &SimArgs, adversary: Adversary) -> Result<Options, CliError> {
         task_ms: args.task_ms,
         steps: args.steps,
         checkpoint_ms: args.checkpoint_ms,
+        load_ppm: args.load,
         policy: args.policy,
         adversary,
         liars_ppm: liars(args).into_iter().max().unwrap_or(0),
@@ -198,6 +216,7 @@ fn options(args: &SimArgs, adversary: Adversary) -> Result<Options, CliError> {
         newcomers_ppm: args.newcomers,
         stake_tasks: args.stake,
         dear: args.dear,
+        config: config.clone(),
         network: match args.network {
             NetworkWord::Calm => Network::default(),
             NetworkWord::Harsh => Network::harsh(),
@@ -206,7 +225,7 @@ fn options(args: &SimArgs, adversary: Adversary) -> Result<Options, CliError> {
             TroubleWord::None => Trouble::default(),
             TroubleWord::Usual => Trouble::usual(),
         },
-        ..defaults
+        check_every_events: defaults.check_every_events,
     };
     options.check().map_err(|error| CliError::Usage(error.to_string()))?;
     Ok(options)
@@ -250,6 +269,28 @@ mod tests {
         for text in ["1.1", "-0.1", "a fifth", ""] {
             assert!(share(text).is_err(), "{text}");
         }
+        assert_eq!((load("1.3"), load("0.6")), (Ok(1_300_000), Ok(600_000)));
+        assert!(load("11").is_err() && load("much").is_err());
+    }
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: SimArgs,
+    }
+
+    #[test]
+    fn a_grid_decides_by_the_configuration_that_it_is_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("quorate.toml");
+        let args = ["sim", "--tasks", "300", "--hosts", "20", "--liars", "0", "--config", file.to_str().unwrap()];
+        let args = <Cli as clap::Parser>::parse_from(args).args;
+        assert!(matches!(simulate(&args), Err(CliError::Usage(said)) if said.contains("quorate.toml")));
+        std::fs::write(&file, "[grid.audit]\nrate_ppm_min = 1000000\n").unwrap();
+        let config = Config::load(args.config.as_deref()).unwrap().grid;
+        let options = options(&args, &config, Adversary::RareCheat).unwrap();
+        let report = sim::run(&options).unwrap();
+        assert_eq!((report.accepted, report.executions.audits), (300, 300));
     }
 
     #[test]
