@@ -35,7 +35,7 @@ TABLES = {
     "honest-newcomers-staked": (f"{LONG} --liars 0 --newcomers 0.1", ["rare-cheat"], SEEDS),
     "honest-25000": (f"{LONG} --liars 0 --shown 25000 --stake 0", ["rare-cheat"], SEEDS),
     "honest-2500": (f"{LONG} --liars 0 --shown 2500 --stake 0", ["rare-cheat"], SEEDS),
-    "quorum": ("--hosts 300 --tasks 30000 --liars 0.2 --policy quorum:2 --established --stake 0", ADVERSARIES, SEEDS),
+    "quorum": ("--hosts 100 --tasks 30000 --liars 0.2 --policy quorum:2 --established", ADVERSARIES, SEEDS),
     "balance-newcomers": ("--hosts 100 --tasks 50000 --liars 0.2", ADVERSARIES, SEEDS),
     "balance": ("--hosts 100 --tasks 50000 --liars 0.2 --established", ADVERSARIES, SEEDS),
     "balance-short": ("--hosts 60 --tasks 10000 --liars 0.2 --established", ADVERSARIES, SEEDS),

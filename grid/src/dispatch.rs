@@ -11,7 +11,7 @@
 //! agreed on, at its deadline, or when it is cancelled: so it always ends.
 //!
 //! - `job`: a job and its shards. `executions`: what of them is under way. `cast`: what came of it.
-//! - `checkpoint`: what was kept of executions that came to nothing.
+//! - `checkpoint`: what was kept of executions that came to nothing. `heir`: who goes on from there.
 //! - `queue`: shards that wait, and whose turn it is. `schedule`: they meet hosts with room.
 //! - `money`: what that means for the ledger.
 //! - `settle`: receipts and faults come in.
@@ -27,6 +27,7 @@
 mod cast;
 mod checkpoint;
 mod executions;
+mod heir;
 mod history;
 mod job;
 mod money;
@@ -382,6 +383,7 @@ pub struct State {
     /// Executions under way.
     open: Executions,
     /// Jobs with queued shards.
+    #[serde(default)]
     turns: Turns,
     timers: Timers,
     /// Ended jobs, oldest first.

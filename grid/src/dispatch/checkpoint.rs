@@ -35,9 +35,11 @@ pub(super) struct Kept {
     pub(super) checkpoint: Checkpoint,
     operator: OperatorId,
     engine: EngineFingerprint,
-    /// How long it took to come to it.
+    /// How long the execution took that came to it, or went on from it and came no farther.
+    #[serde(default)]
     took_ms: Millis,
     /// Until when one who may go on from it is waited for, once its execution has come to nothing.
+    #[serde(default)]
     until_ms: Millis,
 }
 
@@ -55,6 +57,11 @@ impl Kept {
         now < self.until_ms
     }
 
+    /// Who has kept it.
+    pub(super) fn operator(&self) -> OperatorId {
+        self.operator
+    }
+
     /// The engine that goes on from it.
     pub(super) fn engine(&self) -> EngineFingerprint {
         self.engine
@@ -63,28 +70,27 @@ impl Kept {
 
 /// A host has kept a state of what it runs.
 pub(super) fn kept(state: &mut State, node: NodeId, id: AssignmentId, checkpoint: Checkpoint, now: Millis) {
-    let Some(open) = state.open.get_mut(id).filter(|open| open.node == node) else { return };
-    if is_farther(open, checkpoint.fuel_used) {
-        let (operator, engine) = (open.operator, open.engine);
-        let took_ms = took_ms(now.saturating_sub(open.since), open.from_fuel.unwrap_or(0), checkpoint.fuel_used);
-        open.kept = Some(Box::new(Kept { checkpoint, operator, engine, took_ms, until_ms: 0 }));
+    if !is_farther(state, node, id, checkpoint.fuel_used) {
+        return;
     }
+    let Some(open) = state.open.get_mut(id) else { return };
+    let (operator, engine) = (open.operator, open.engine);
+    // What others have taken before was waited for when they were lost: in all nobody waits for longer than the state has taken.
+    let took_ms = now.saturating_sub(open.since);
+    open.kept = Some(Box::new(Kept { checkpoint, operator, engine, took_ms, until_ms: 0 }));
 }
 
-/// How long all of the fuel takes of which a host has used what comes after `from` in this time.
-fn took_ms(elapsed: Millis, from: u64, fuel: u64) -> Millis {
-    let all = u128::from(elapsed) * u128::from(fuel) / u128::from(fuel.saturating_sub(from).max(1));
-    Millis::try_from(all).unwrap_or(Millis::MAX)
-}
-
-/// Whether a state after so much fuel is one to keep of the execution.
-pub(super) fn is_farther(open: &Open, fuel_used: u64) -> bool {
-    !open.probe && open.kept.as_ref().is_none_or(|kept| fuel_used > kept.checkpoint.fuel_used)
+/// Whether a state after so much fuel is one to keep of the host's execution. Nobody has looked into it: one that says to be farther than
+/// any can be would displace all others.
+pub(super) fn is_farther(state: &State, node: NodeId, id: AssignmentId, fuel_used: u64) -> bool {
+    let Some(open) = state.open.get(id).filter(|open| open.node == node && !open.probe) else { return false };
+    let can_be = state.jobs.get(&open.job).is_some_and(|job| fuel_used <= job.spec.limits.fuel_max);
+    can_be && open.kept.as_ref().is_none_or(|kept| fuel_used > kept.checkpoint.fuel_used)
 }
 
 /// An execution came to nothing: what was kept of it is for the next one, unless that was why, or its host has failed by itself at
 /// what it had inherited.
-pub(super) fn bequeath(shard: &mut Shard, open: &mut Open, fault: &Fault, wait_ms_max: Millis, now: Millis) {
+pub(super) fn bequeath(shard: &mut Shard, open: &mut Open, fault: &Fault, now: Millis) {
     let is_lost = LOST.contains(&fault.word.as_str());
     let is_new = |kept: &Kept| open.from_fuel.is_none_or(|from| kept.checkpoint.fuel_used > from);
     let Some(kept) = open.kept.take() else { return };
@@ -93,7 +99,7 @@ pub(super) fn bequeath(shard: &mut Shard, open: &mut Open, fault: &Fault, wait_m
     }
     let fuel = |kept: &Kept| kept.checkpoint.fuel_used;
     if shard.kept.as_deref().is_none_or(|other| fuel(&kept) > fuel(other)) {
-        let until_ms = now.saturating_add(kept.took_ms.min(wait_ms_max));
+        let until_ms = now.saturating_add(kept.took_ms);
         shard.kept = Some(Box::new(Kept { until_ms, ..*kept }));
     }
 }
@@ -112,5 +118,18 @@ pub(super) fn inherit(
 ) -> Option<Box<Kept>> {
     let kept = left(state.jobs.get(&id)?.shard(key)?)?;
     let fits = kept.engine == engine && kept.heirs(state, id).contains(&operator);
-    if fits { state.jobs.get_mut(&id)?.shard_mut(key)?.kept.take() } else { None }
+    let kept = if fits { state.jobs.get_mut(&id)?.shard_mut(key)?.kept.take() } else { None };
+    kept.map(|kept| Box::new(Kept { took_ms: 0, ..*kept }))
+}
+
+/// Nobody is waited for any more who may go on from what was kept of the shard.
+pub(super) fn wait_no_more(shard: &mut Shard) {
+    if let Some(kept) = &mut shard.kept {
+        kept.until_ms = 0;
+    }
+}
+
+/// Until when one is waited for who may go on from what was kept of the shard, if that is later than this.
+pub(super) fn wait_ends(shard: &Shard, after: Millis) -> Option<Millis> {
+    left(shard).map(|kept| kept.until_ms).filter(|until_ms| *until_ms > after)
 }

@@ -303,9 +303,10 @@ impl Shard {
     }
 
     /// What it waits as, if it does.
-    fn waits_as(&self, config: &Config, now: Millis) -> Waits {
-        if checkpoint::left(self).is_some_and(|kept| kept.is_awaited(now)) {
-            return Waits::Kept;
+    fn waits_as(&self, missing: usize, config: &Config, now: Millis) -> Waits {
+        // Where several are missing, the others need not wait: a state has one heir.
+        if let Some(kept) = checkpoint::left(self).filter(|kept| missing == 1 && kept.is_awaited(now)) {
+            return Waits::Kept(kept.operator());
         }
         match (self.casts.is_empty() && self.open.is_empty(), self.is_disputed(config)) {
             (true, _) => Waits::Fresh,
@@ -365,6 +366,7 @@ pub struct Job {
     /// Map shards accepted.
     accepted: u32,
     /// Its shards that wait for hosts.
+    #[serde(default)]
     pub(super) queued: Queued,
     /// Accepted results, until the job ends, that one operator alone stands for, whatever newcomers have repeated of them.
     pub(super) unchecked: Unchecked,
@@ -474,8 +476,9 @@ impl Job {
     pub(super) fn requeue(&mut self, key: ShardKey, config: &Config, now: Millis) {
         let Some(shard) = self.shard(key) else { return };
         let may = !self.phase.is_ended() && shard.attempts < self.spec.attempts_max;
-        let state = (may && shard.missing(config, now) > 0).then(|| shard.waits_as(config, now));
-        self.queued.put(key, state);
+        let missing = if may { shard.missing(config, now) } else { 0 };
+        let waits = (missing > 0).then(|| shard.waits_as(missing, config, now));
+        self.queued.put(key, waits);
     }
 
     /// Average time of an execution in milliseconds, once there is one.

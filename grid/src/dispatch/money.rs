@@ -17,7 +17,6 @@ use super::{
     Effect, State,
     cast::Cast,
     job::{Job, Shard, ShardKey},
-    queue::Line,
 };
 use crate::{
     config::Config,
@@ -155,7 +154,9 @@ pub(super) fn is_spent(state: &State, id: JobId) -> Option<Fault> {
     let least = state.ledger.least_held(id).filter(|least| *least > state.ledger.free_for(id, Role::Work))?;
     let job = state.jobs.get(&id).filter(|job| !job.phase.is_ended())?;
     let max = state.config.scan_max;
-    let queued = || Line::ALL.into_iter().flat_map(|line| job.queued.first(line, max)).filter_map(|key| job.shard(key));
+    let kept = || job.queued.kept().flat_map(|(_, shards)| shards.iter().take(max)).copied();
+    let keys = || job.queued.disputed().take(max).chain(kept()).chain(job.queued.others(max));
+    let queued = || keys().filter_map(|key| job.shard(key));
     let free = queued().map(|shard| budget(state, id, shard)).max()?;
     // What waits for a referee has its verdict in the end, and that leaves more too.
     let waits = || queued().any(|shard| shard.has_verdict(&state.config));

@@ -3,9 +3,9 @@
 //! Jobs take turns, one assignment at a time, in two [`Line`]s. What only few hosts may do comes first, since others can do all else that
 //! these could: to referee, for until then a liar goes on, and to go on from a state that was kept, for whoever else does it begins anew.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use registry::id::JobId;
+use registry::id::{JobId, OperatorId};
 use serde::{Deserialize, Serialize};
 
 use super::job::ShardKey;
@@ -17,8 +17,8 @@ pub(super) enum Waits {
     Fresh,
     /// Some have, and more are wanted.
     Partial,
-    /// A host of some operators may go on from a state that was kept of it, and is waited for.
-    Kept,
+    /// This operator has kept a state of it, and whoever may go on from there is waited for.
+    Kept(OperatorId),
     /// Its results differ.
     Disputed,
 }
@@ -41,7 +41,8 @@ impl Line {
 pub(super) struct Queued {
     fresh: BTreeSet<ShardKey>,
     partial: BTreeSet<ShardKey>,
-    kept: BTreeSet<ShardKey>,
+    /// By who has kept their states: whose hosts are all busy hides nobody else's.
+    kept: BTreeMap<OperatorId, BTreeSet<ShardKey>>,
     disputed: BTreeSet<ShardKey>,
 }
 
@@ -56,7 +57,6 @@ impl Queued {
         let queues = [
             (Waits::Fresh, &mut self.fresh),
             (Waits::Partial, &mut self.partial),
-            (Waits::Kept, &mut self.kept),
             (Waits::Disputed, &mut self.disputed),
         ];
         for (queue_waits, queue) in queues {
@@ -65,6 +65,13 @@ impl Queued {
             } else {
                 queue.remove(&key)
             };
+        }
+        self.kept.retain(|_, shards| {
+            shards.remove(&key);
+            !shards.is_empty()
+        });
+        if let Some(Waits::Kept(operator)) = waits {
+            self.kept.entry(operator).or_default().insert(key);
         }
     }
 
@@ -75,12 +82,15 @@ impl Queued {
 
     /// Whether any waits in this line.
     pub(super) fn has(&self, line: Line) -> bool {
-        self.of(line).into_iter().any(|queue| !queue.is_empty())
+        match line {
+            Line::Few => !(self.disputed.is_empty() && self.kept.is_empty()),
+            Line::Others => !(self.partial.is_empty() && self.fresh.is_empty()),
+        }
     }
 
     /// Whether one is waited for who may go on from a state of the shard.
     pub(super) fn is_kept(&self, key: ShardKey) -> bool {
-        self.kept.contains(&key)
+        self.kept.values().any(|shards| shards.contains(&key))
     }
 
     /// Those of which results differ.
@@ -88,17 +98,15 @@ impl Queued {
         self.disputed.iter().copied()
     }
 
-    /// In the order in which they should be looked at, `max` of each queue at most: those that somebody has had come first, so that shards
-    /// are finished rather than begun.
-    pub(super) fn first(&self, line: Line, max: usize) -> impl Iterator<Item = ShardKey> {
-        self.of(line).into_iter().flat_map(move |queue| queue.iter().take(max)).copied()
+    /// Those of which a state was kept, by whom.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (OperatorId, &BTreeSet<ShardKey>)> {
+        self.kept.iter().map(|(operator, shards)| (*operator, shards))
     }
 
-    fn of(&self, line: Line) -> [&BTreeSet<ShardKey>; 2] {
-        match line {
-            Line::Few => [&self.disputed, &self.kept],
-            Line::Others => [&self.partial, &self.fresh],
-        }
+    /// All others, in the order in which they should be looked at, `max` of each queue at most: those that somebody has had come first, so
+    /// that shards are finished rather than begun.
+    pub(super) fn others(&self, max: usize) -> impl Iterator<Item = ShardKey> {
+        [&self.partial, &self.fresh].into_iter().flat_map(move |queue| queue.iter().take(max)).copied()
     }
 }
 

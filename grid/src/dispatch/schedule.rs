@@ -4,6 +4,7 @@ use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
 
 use super::{
     Effect, Job, Open, Phase, State, Timer, checkpoint,
+    heir::{self, Busy},
     job::{Shard, ShardKey},
     money,
     queue::Line,
@@ -27,62 +28,63 @@ const SCAN_AGAIN_MS: Millis = 1_000;
 /// looks at some, and the next one at others.
 pub(super) fn schedule(state: &mut State, now: Millis, effects: &mut Vec<Effect>) {
     let left = Line::ALL.map(|line| serve(state, line, now, effects));
-    let is_left = match left {
-        [Left::Unseen, _] | [_, Left::Unseen] => true,
-        [Left::Nothing, Left::Nothing] => false,
-        [Left::Waiting, _] | [_, Left::Waiting] => state.fleet.pass_over(state.config.candidates_max),
-    };
-    if is_left {
+    let is_waiting = left.iter().any(|left| *left != Left::Nothing);
+    let is_passed_over = is_waiting && state.fleet.pass_over(state.config.candidates_max);
+    if is_passed_over || left.contains(&Left::Unseen) {
         scan_again(state, now);
     }
 }
 
 /// What of a line is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     /// None, or no host has room.
     Nothing,
     /// Jobs of which nothing fits a host that was looked at.
     Waiting,
-    /// Jobs that were not looked at, or that it may soon be time for.
+    /// Jobs that were not looked at.
     Unseen,
 }
 
 /// Gives out work of jobs in a line.
 fn serve(state: &mut State, line: Line, now: Millis, effects: &mut Vec<Effect>) -> Left {
-    let (mut passed_over, mut is_awaited) = (0, false);
+    let (mut passed_over, mut busy) = (0_usize, Busy::default());
     while passed_over < state.turns.of(line).len() && state.fleet.has_room() {
         if passed_over == state.config.scan_jobs_max {
             return Left::Unseen;
         }
         // It keeps its place meanwhile, so that whatever queues more of it does not give it a second one.
         let Some(&id) = state.turns.of(line).front() else { break };
-        let is_placed = match next_of(state, id, line, now) {
+        let is_served = match next_of(state, id, line, &mut busy) {
             Some(Next::Place(placed)) => assign(state, id, placed, now, effects),
-            Some(Next::Wait) => {
-                is_awaited = true;
-                false
-            }
             Some(Next::Judge(key)) => {
                 settle::judge(state, id, key, now, effects);
                 settle::judge_left(state, now, effects);
+                busy = Busy::default();
+                true
+            }
+            Some(Next::Begin(key)) => {
+                state.jobs.get_mut(&id).and_then(|job| job.shard_mut(key)).map(checkpoint::wait_no_more);
+                settle::requeue(state, id, key, now);
                 true
             }
             None => false,
         };
-        passed_over = if is_placed { 0 } else { passed_over + 1 };
-        if !is_placed && let Some(reason) = money::is_spent(state, id) {
+        passed_over = if is_served { 0 } else { passed_over + 1 };
+        if !is_served && let Some(reason) = money::is_spent(state, id) {
             super::end(state, id, Phase::Failed { reason }, now, effects);
         }
         let waits = state.jobs.get(&id).is_some_and(|job| job.queued.has(line));
         let turns = state.turns.of(line);
         turns.pop_front();
-        turns.extend(waits.then_some(id));
+        if waits {
+            turns.push_back(id);
+        } else {
+            // It is in the line no more, and hides nobody behind it.
+            passed_over = passed_over.saturating_sub(1);
+        }
     }
-    match passed_over > 0 && !state.turns.of(line).is_empty() {
-        true if is_awaited => Left::Unseen,
-        true => Left::Waiting,
-        false => Left::Nothing,
-    }
+    if passed_over > 0 && !state.turns.of(line).is_empty() { Left::Waiting } else { Left::Nothing }
 }
 
 fn scan_again(state: &mut State, now: Millis) {
@@ -93,31 +95,35 @@ fn scan_again(state: &mut State, now: Millis) {
 pub(super) type Placed = (ShardKey, NodeId, EngineFingerprint);
 
 /// What becomes of a queued shard.
-enum Next {
+pub(super) enum Next {
     /// It has a host.
     Place(Placed),
     /// It waited for a referee, and none that could be asked is there any more: what is known of it has to do.
     Judge(ShardKey),
-    /// One who may go on from what was kept of it is waited for.
-    Wait,
+    /// It waited for one who may go on from a state, and none that could is there any more: anybody may begin it anew.
+    Begin(ShardKey),
 }
 
-/// The first of the job's shards in the line that fits a host with room, or needs none. Shards that nobody has had are all alike, and so
-/// are those that wait for their first referee on one engine: where one of them fits nobody, none does.
-fn next_of(state: &State, id: JobId, line: Line, now: Millis) -> Option<Next> {
+fn next_of(state: &State, id: JobId, line: Line, busy: &mut Busy) -> Option<Next> {
     let job = state.jobs.get(&id)?;
-    let (mut nobody_begins, mut nobody_referees) = (false, None);
-    let mut is_awaited = false;
-    for key in job.queued.first(line, state.config.scan_max) {
+    match line {
+        Line::Few => next_disputed(state, id, job).or_else(|| heir::next(state, id, job, busy)),
+        Line::Others => next_other(state, id, job),
+    }
+}
+
+/// The first of the job's disputed shards that fits a host with room, or needs none. Those that wait for their first referee on one engine
+/// are all alike: where one of them fits nobody, none does.
+fn next_disputed(state: &State, id: JobId, job: &Job) -> Option<Next> {
+    let mut nobody_referees = None;
+    for key in job.queued.disputed().take(state.config.scan_max) {
         let Some(shard) = job.shard(key) else { continue };
-        let is_disputed = line == Line::Few && !shard.casts.is_empty();
-        let is_decided = is_disputed && shard.has_verdict(&state.config);
+        let is_decided = shard.has_verdict(&state.config);
         if is_decided && !referee::is_awaited(state, id, job, shard) {
             return Some(Next::Judge(key));
         }
-        let is_new = shard.attempts == 0;
-        let waits = is_disputed && !referee::has_voted(shard, &state.config);
-        if (is_new && nobody_begins) || (waits && nobody_referees == Some(shard.engine)) {
+        let waits = !referee::has_voted(shard, &state.config);
+        if waits && nobody_referees == Some(shard.engine) {
             continue;
         }
         let operators = shard.operators();
@@ -128,49 +134,37 @@ fn next_of(state: &State, id: JobId, line: Line, now: Millis) -> Option<Next> {
             // However long the one takes that has it, nobody else is asked, and on no engine but that of what there is to compare.
             referees.then(picked).flatten().filter(|(_, engine)| Some(*engine) == shard.engine)
         } else {
-            match heir(state, id, shard, &need, now) {
-                Some(Heir::Free(placed)) => Some(placed),
-                Some(Heir::Awaited) => {
-                    is_awaited = true;
-                    continue;
-                }
-                None => picked(),
-            }
+            picked()
         };
         if let Some((node, engine)) = placed {
             return Some(Next::Place((key, node, engine)));
         }
-        nobody_begins |= is_new;
         if waits && referees {
             nobody_referees = Some(shard.engine);
         }
     }
-    is_awaited.then_some(Next::Wait)
+    None
 }
 
-/// A host that may go on from what was kept of a shard.
-enum Heir {
-    /// It has room.
-    Free((NodeId, EngineFingerprint)),
-    /// It has none, and is waited for.
-    Awaited,
-}
-
-/// Who goes on from what was kept of the shard, if anybody.
-fn heir(state: &State, id: JobId, shard: &Shard, need: &Need<'_>, now: Millis) -> Option<Heir> {
-    let fits = |kept: &&checkpoint::Kept| {
-        let is_engine = shard.engine.is_none_or(|engine| engine == kept.engine());
-        is_engine && state.fleet.operators(kept.engine()) >= usize::from(need.quorum)
-    };
-    let kept = checkpoint::left(shard).filter(fits)?;
-    let heirs = kept.heirs(state, id);
-    let need = Need { among: Among::Heirs(&heirs), engine: Some(kept.engine()), ..*need };
-    let awaited = || {
-        let affordable = |host: &Host| place::affordable(need.limits, need.ask.device, need.budget, host).is_ok();
-        let is_there = kept.is_awaited(now) && place::any_of(&heirs, &need, &state.fleet, affordable);
-        is_there.then_some(Heir::Awaited)
-    };
-    place::pick(&need, &state.fleet, &state.config).map(Heir::Free).or_else(awaited)
+/// The first of the job's other shards that fits a host with room. Those that nobody has had are all alike: where one of them fits nobody,
+/// none does.
+fn next_other(state: &State, id: JobId, job: &Job) -> Option<Next> {
+    let mut nobody_begins = false;
+    for key in job.queued.others(state.config.scan_max) {
+        let Some(shard) = job.shard(key) else { continue };
+        let is_new = shard.attempts == 0;
+        if is_new && nobody_begins {
+            continue;
+        }
+        let operators = shard.operators();
+        let need = need(state, id, job, shard, &operators);
+        let placed = heir::free(state, id, shard, &need).or_else(|| place::pick(&need, &state.fleet, &state.config));
+        if let Some((node, engine)) = placed {
+            return Some(Next::Place((key, node, engine)));
+        }
+        nobody_begins |= is_new;
+    }
+    None
 }
 
 /// What the shard's next execution needs of a host; `operators` are the shard's own. Whose hosts may run it follows from what
@@ -216,9 +210,7 @@ fn assign(state: &mut State, id: JobId, placed: Placed, now: Millis, effects: &m
         shard.quorum = shard.quorum.max(newcomers_quorum);
     }
     order(state, id, placed, Piece::Work, now, effects);
-    if let Some(job) = state.jobs.get_mut(&id) {
-        job.requeue(key, &state.config, now);
-    }
+    settle::requeue(state, id, key, now);
     true
 }
 

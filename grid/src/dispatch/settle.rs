@@ -428,13 +428,13 @@ pub(super) fn fault(
         return;
     }
     let Some(job) = state.jobs.get_mut(&open.job) else { return };
-    let (info, wait_ms_max) = (job.info(open.shard), job.spec.limits.wall_ms_max);
+    let info = job.info(open.shard);
     let Some(shard) = job.shard_mut(open.shard) else { return };
     shard.faults += 1;
     if !shard.faulted.contains(&node) {
         shard.faulted.push(node);
     }
-    checkpoint::bequeath(shard, &mut open, &fault, wait_ms_max, now);
+    checkpoint::bequeath(shard, &mut open, &fault, now);
     shard.last_fault = Some(Box::new(fault.clone()));
     effects.push(Effect::Notify { job: open.job, notice: Notice::Faulted { shard: info, node, fault } });
     if shard.accepted.is_none() {
@@ -443,6 +443,10 @@ pub(super) fn fault(
         shard.not_before = now + doubled.min(state.config.retry_ms_max);
         state.timers.remove(earlier);
         state.timers.insert((shard.not_before, Timer::Retry(open.job, open.shard)));
+        // It is looked at again when nobody is waited for any more who may go on from a state.
+        if let Some(until_ms) = checkpoint::wait_ends(shard, shard.not_before) {
+            state.timers.insert((until_ms, Timer::Retry(open.job, open.shard)));
+        }
         if shard.casts.is_empty() && shard.open.is_empty() {
             // Nothing to compare with: any engine will do.
             shard.engine = None;

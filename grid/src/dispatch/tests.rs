@@ -22,6 +22,7 @@ use crate::{engines::Engines, flow::Until, plan::Cutter};
 mod audit;
 mod checkpoints;
 mod devices;
+mod heirs;
 mod history;
 mod money;
 mod trials;

@@ -194,6 +194,10 @@ pub(super) fn restarted(state: &mut State, now: Millis, effects: &mut Vec<Effect
         state.timers.insert(open.timer);
     }
     trial::restarted(state, effects);
+    // Who waits is derived anew: a snapshot may be of a coordinator that kept it otherwise.
+    let unfinished = state.jobs.iter().filter(|(_, job)| !job.phase.is_ended());
+    let shards: Vec<_> = unfinished.flat_map(|(id, job)| job.shards().map(|(key, _)| (*id, key))).collect();
+    shards.into_iter().for_each(|(id, key)| settle::requeue(state, id, key, now));
     for (id, job) in state.jobs.iter().filter(|(_, job)| job.phase == Phase::Concatenating) {
         effects.push(Effect::Concat { job: *id, parts: job.map_parts() });
     }

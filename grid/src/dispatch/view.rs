@@ -301,7 +301,7 @@ impl State {
 
     /// Whether a host that keeps a state of this execution, after so much fuel, has kept none that is farther.
     pub fn wants_checkpoint(&self, node: NodeId, id: AssignmentId, fuel_used: u64) -> bool {
-        self.open.get(id).is_some_and(|open| open.node == node && checkpoint::is_farther(open, fuel_used))
+        checkpoint::is_farther(self, node, id, fuel_used)
     }
 
     /// The job of an order to find a state, if the host has such an order.
@@ -375,9 +375,11 @@ fn summary(state: &State, id: JobId, job: &Job, key: ShardKey, shard: &Shard) ->
             (Some(drawn), None) => format!("accepted: audited, at a rate of {} ppm", drawn.rate_ppm),
             (None, _) => format!("accepted: its quorum of {} agrees", shard.quorum),
         };
-        return match state.doubted(shard) {
-            Some(operator) => format!("{stands}; operator {operator} was caught since, so it may be wrong"),
-            None => stands,
+        let doubted: Vec<String> = state.doubted(shard).iter().map(ToString::to_string).collect();
+        return match doubted.as_slice() {
+            [] => stands,
+            [operator] => format!("{stands}; operator {operator} was caught since, so it may be wrong"),
+            several => format!("{stands}; operators {} were caught since, so it may be wrong", several.join(" and ")),
         };
     }
     if job.phase.is_ended() {

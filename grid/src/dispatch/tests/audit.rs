@@ -228,6 +228,35 @@ fn whoever_uses_what_rests_on_the_word_of_one_that_was_caught_since_is_told() {
 }
 
 #[test]
+fn a_quorum_of_which_all_were_caught_since_is_doubtful_too() {
+    // Nobody repeats what was delivered: it would be put right.
+    let audit = AuditConfig { qualification_first: 0, qualification_ppm: 0, ..AuditConfig::default() };
+    let conducts = [Conduct::Silent, Conduct::Colluder, Conduct::Colluder, Conduct::Silent];
+    let mut world = grid_with(1, &conducts, 3, audit);
+    for index in [0, 3] {
+        let node = world.hosts[index].node();
+        world.feed(Event::HostDown { node });
+    }
+    let by_two = |spec: &mut JobSpec| spec.policy = Policy::Quorum(2);
+    let first = world.submit(b"a\n", by_two);
+    world.run();
+    assert!(!is_right(&world, first));
+    for index in [0, 3] {
+        world.hosts[index].conduct = Conduct::Honest;
+        world.hosts[index].inbox.clear();
+        world.join(index);
+    }
+    for round in 0..30 {
+        world.submit(format!("b{round}\nc{round}\n").as_bytes(), by_two);
+        world.run();
+    }
+    assert!(is_suspended(&world, 1) && is_suspended(&world, 2));
+    let doubtful = world.state.job_view(first).unwrap().doubtful.unwrap();
+    assert_eq!((doubtful.results, doubtful.operators.len()), (1, 2));
+    assert!(doubtful.to_string().contains("the word of operators that were caught since"), "{doubtful}");
+}
+
+#[test]
 fn what_stood_on_a_liars_word_is_run_again_when_an_audit_catches_it() {
     let audit = AuditConfig { rate_ppm_min: 100_000, ..AuditConfig::default() };
     let mut world = grid_with(1, &[Conduct::Honest, Conduct::Honest, Conduct::Liar], 4, audit);

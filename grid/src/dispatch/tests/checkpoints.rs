@@ -5,13 +5,13 @@ use registry::job::Stage;
 use super::*;
 use crate::flow::Checkpoint;
 
-fn checkpoint(index: u32) -> Checkpoint {
+pub(super) fn checkpoint(index: u32) -> Checkpoint {
     let fuel_used = 1_000 * u64::from(index + 1);
     Checkpoint { index, fuel_used, snapshot: BlobHash::of(&index.to_le_bytes()), bytes: 70_000 }
 }
 
 /// A grid in which the first hosts are of one operator, and the owner answers for the operators of these.
-fn grid(of_one: usize, vouched: &[u8], hosts: usize) -> World {
+pub(super) fn grid(of_one: usize, vouched: &[u8], hosts: usize) -> World {
     let vouched = vouched.iter().map(|index| OperatorId(operator_key(*index).public())).collect();
     let mut world = World::with(Config { vouched, ..Config::default() }, &vec![Conduct::Silent; hosts], 1);
     for index in 0..of_one {
@@ -31,13 +31,13 @@ fn given(world: &World) -> Vec<(usize, Assignment)> {
     hosts.flat_map(|(index, host)| host.inbox.iter().map(move |assignment| (index, assignment.clone()))).collect()
 }
 
-fn only(world: &World) -> (usize, Assignment) {
+pub(super) fn only(world: &World) -> (usize, Assignment) {
     let given = given(world);
     assert_eq!(given.len(), 1, "{given:?}");
     given.into_iter().next().unwrap()
 }
 
-fn keeps(world: &mut World, (index, assignment): &(usize, Assignment), checkpoint: Checkpoint) {
+pub(super) fn keeps(world: &mut World, (index, assignment): &(usize, Assignment), checkpoint: Checkpoint) {
     let node = world.hosts[*index].node();
     world.feed(Event::Checkpoint { node, assignment: assignment.id, checkpoint });
 }
@@ -251,58 +251,4 @@ fn a_state_of_another_engine_than_the_one_under_way_waits() {
     world.feed(Event::Tick);
     let engines: BTreeSet<_> = given(&world).into_iter().map(|(_, assignment)| assignment.engine).collect();
     assert_eq!(engines, BTreeSet::from([ENGINE]));
-}
-
-/// A shard of which a state was kept after a minute, and whose host is as busy with other work as all others are when it loses it.
-fn lost_by_a_busy_host() -> (World, JobId, usize) {
-    let mut world = grid(1, &[], 2);
-    let job = submit(&mut world, Policy::None);
-    let held = only(&world);
-    world.submit(&(0..40).flat_map(|line| format!("{line}\n").into_bytes()).collect::<Vec<_>>(), |spec| {
-        spec.policy = Policy::None;
-    });
-    world.now += 60_000;
-    keeps(&mut world, &held, checkpoint(2));
-    let node = world.hosts[held.0].node();
-    world.hosts[held.0].inbox.retain(|assignment| assignment.job != job);
-    world.feed(Event::Faulted { node, assignment: held.1.id, fault: Fault::new("lease", "its lease has ended") });
-    world.now += world.config.retry_ms_max + 1;
-    world.feed(Event::Tick);
-    world.hosts.iter_mut().for_each(|host| host.conduct = Conduct::Honest);
-    (world, job, held.0)
-}
-
-/// What the host is given when it has done something else.
-fn next(world: &mut World, index: usize, job: JobId) -> Option<Assignment> {
-    world.answer(index);
-    world.hosts[index].inbox.iter().find(|assignment| assignment.job == job).cloned()
-}
-
-#[test]
-fn who_may_go_on_is_waited_for_while_it_is_busy() {
-    let (mut world, job, first) = lost_by_a_busy_host();
-    assert_eq!(next(&mut world, 1 - first, job), None, "another one would begin anew");
-    let why = world.state.why(job, Stage::Map, 0).unwrap();
-    assert!(why.summary.contains("go on from state 2") && why.summary.contains("waits"), "{}", why.summary);
-    let reason = |index: usize| {
-        let node = world.hosts[index].node();
-        why.hosts.iter().find(|host| host.node == node).and_then(|host| host.reason.clone()).unwrap_or_default()
-    };
-    assert!(reason(first).contains("full") && reason(1 - first).contains("another operator"), "{:?}", why.hosts);
-    let next = next(&mut world, first, job).expect("it comes before other work");
-    assert_eq!(next.from, Some(checkpoint(2)));
-    world.run();
-    world.check_replay();
-}
-
-#[test]
-fn who_may_go_on_is_waited_for_no_longer_than_its_state_has_taken() {
-    let (mut world, job, first) = lost_by_a_busy_host();
-    world.now += 60_000;
-    assert_eq!(next(&mut world, 1 - first, job).map(|assignment| assignment.from), Some(None));
-    // Nor is one that is gone.
-    let (mut world, job, first) = lost_by_a_busy_host();
-    let node = world.hosts[first].node();
-    world.feed(Event::HostDown { node });
-    assert_eq!(next(&mut world, 1 - first, job).map(|assignment| assignment.from), Some(None));
 }

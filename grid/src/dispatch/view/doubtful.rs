@@ -52,15 +52,18 @@ fn name(shard: &ShardInfo) -> String {
 impl State {
     /// What of the job is doubtful, if anything is.
     pub(super) fn doubtful(&self, job: &Job) -> Option<Doubtful> {
-        let doubtful = job.shards().filter_map(|(key, shard)| Some((job.info(key), self.doubted(shard)?)));
-        let (shards, operators): (Vec<ShardInfo>, BTreeSet<OperatorId>) = doubtful.unzip();
+        let doubtful = job.shards().map(|(key, shard)| (job.info(key), self.doubted(shard)));
+        let (shards, operators): (Vec<ShardInfo>, Vec<_>) = doubtful.filter(|(_, on)| !on.is_empty()).unzip();
         let results = u32::try_from(shards.len()).ok().filter(|results| *results > 0)?;
+        let operators = operators.into_iter().flatten().collect();
         Some(Doubtful { results, shards: shards.into_iter().take(NAMED_MAX).collect(), operators })
     }
 
-    /// On whose word the shard's result rests, if it was caught since.
-    pub(super) fn doubted(&self, shard: &Shard) -> Option<OperatorId> {
-        shard.accepted.as_ref()?;
-        shard.sole_supporter().filter(|operator| self.fleet.is_suspended(*operator))
+    /// On whose word the shard's result rests, if all of them were caught and no referee has come to the same.
+    pub(super) fn doubted(&self, shard: &Shard) -> BTreeSet<OperatorId> {
+        let supporters = if shard.accepted.is_some() { shard.supporters() } else { BTreeSet::new() };
+        let is_refereed = || !self.config.vouched.is_disjoint(&shard.witnesses());
+        let stands = supporters.iter().any(|operator| !self.fleet.is_suspended(*operator)) || is_refereed();
+        if stands { BTreeSet::new() } else { supporters }
     }
 }
