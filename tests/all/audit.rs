@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use grid::dispatch::Purpose;
 use host::{
-    client::answers::{HostAnswer, JobAnswer},
+    client::answers::{HostAnswer, JobAnswer, ReceiptAnswer, WhyAnswer},
     gateway::wire::JobRequest,
     launch::Process,
 };
@@ -44,8 +45,16 @@ async fn a_job_of_known_hosts_costs_little_more_than_one_execution_each_and_anyb
     assert!(code == Some(0) && said.contains("holds: of 100 results"), "{said}");
     let (code, said) = say(&cluster, &["job", "verify", &id, "--secret-hash", &"0".repeat(64)]).await;
     assert!(code == Some(1) && said.contains("not the one that was committed to"), "{said}");
+    let whys = whys(&cluster, job).await;
+    let drawn =
+        whys.iter().filter(|why| why.summary.contains("drawn for an audit, at") && !why.summary.contains("not drawn"));
+    let drawn: Vec<&WhyAnswer> = drawn.collect();
+    assert!(said_drawn(&cluster, &id, &told).await == drawn.len(), "{drawn:?}");
+    assert!(drawn.iter().all(|why| why.executions.iter().any(|it| it.purpose == Purpose::Audit)), "{drawn:?}");
+    let alone = whys.iter().filter(|why| why.summary.starts_with("accepted on one operator's word: not drawn"));
+    assert!(alone.count() + drawn.len() >= 90, "a few were asked twice since somebody was slow");
     let (_, said) = say(&cluster, &["why", &id, "--shard", "1"]).await;
-    assert!(said.contains("accepted on one operator's word") || said.contains("accepted: audited"), "{said}");
+    assert!(said.contains("for the result") && said.contains("ASKED"), "{said}");
     let (_, said) = say(&cluster, &["nodes"]).await;
     assert_eq!(said.matches("vouched").count(), 3, "{said}");
     let metrics = cluster.client.text("/metrics").await.unwrap();
@@ -63,6 +72,23 @@ async fn a_job_of_known_hosts_costs_little_more_than_one_execution_each_and_anyb
     assert!(nodes.iter().all(|node| node.vouched && node.qualified), "{nodes:?}");
     let (code, said) = say(&cluster, &["job", "verify", &id, "--secret-hash", &told]).await;
     assert!(code == Some(0) && said.contains("holds: of 100 results"), "{said}");
+}
+
+/// Why each shard of the digits is where it is.
+async fn whys(cluster: &Cluster, job: JobId) -> Vec<WhyAnswer> {
+    let mut whys = Vec::new();
+    for shard in 0..SHARDS {
+        whys.push(cluster.client.get(&format!("/v1/jobs/{job}/why?shard={shard}")).await.unwrap());
+    }
+    whys
+}
+
+/// How many results the verification says that were drawn for an audit.
+async fn said_drawn(cluster: &Cluster, job: &str, told: &str) -> usize {
+    let (code, said) = say(cluster, &["job", "verify", job, "--secret-hash", told, "--json"]).await;
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, said["holds"].as_bool()), (Some(0), Some(true)), "{said}");
+    usize::try_from(said["by_audit"].as_u64().unwrap()).unwrap()
 }
 
 /// Somebody, once it is caught.
@@ -114,8 +140,16 @@ async fn a_stranger_that_lies_is_caught_by_what_it_repeats() {
     // It may have its first result to repeat when the job has ended already.
     let caught = caught(&cluster).await;
     assert!(!caught.vouched && caught.contradicted > 0, "{caught:?}");
-    let (code, said) = say(&cluster, &["job", "verify", &job.to_string()]).await;
+    let id = job.to_string();
+    let (code, said) = say(&cluster, &["job", "verify", &id]).await;
     assert!(code == Some(0) && said.contains("1 hosts are accused with evidence"), "{said}");
+    // Why it gets no more work: what it signed, what the record of it is, and where it says what that cost.
+    let receipts: Vec<ReceiptAnswer> = cluster.client.get(&format!("/v1/jobs/{job}/receipts")).await.unwrap();
+    let record = receipts.iter().find(|receipt| receipt.accused == Some(caught.node)).unwrap();
+    let (_, said) = say(&cluster, &["why", &id, "--shard", &record.shard.index.to_string()]).await;
+    assert!(said.contains(&format!("record {} of the job is the evidence", record.index)), "{said}");
+    assert!(said.contains("to show its worth") && said.contains("contradicted"), "{said}");
+    assert!(said.contains(&format!("operator {} gets no more work", caught.operator)), "{said}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use registry::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::Purpose;
 use crate::flow::{AssignmentId, Attested};
 
 /// What came of one execution.
@@ -21,6 +22,9 @@ pub(super) enum Cast {
         output: Output,
         /// The operator's word for the host, as it was then: a host may come back under another operator.
         cert: Arc<Signed<NodeCert>>,
+        /// What it was ordered for.
+        #[serde(default)]
+        purpose: Purpose,
     },
     /// What is left of one.
     Summary(Box<Summary>),
@@ -33,6 +37,9 @@ pub(super) struct Summary {
     pub(super) operator: OperatorId,
     pub(super) engine: EngineFingerprint,
     pub(super) commitment: Commitment,
+    /// What it was ordered for.
+    #[serde(default)]
+    pub(super) purpose: Purpose,
     /// Whether it ran models.
     pub(super) inferred: bool,
     /// What it asked, in micro-credits.
@@ -87,6 +94,14 @@ impl Cast {
         }
     }
 
+    /// What it was ordered for.
+    pub(super) fn purpose(&self) -> Purpose {
+        match self {
+            Self::Receipt { purpose, .. } => *purpose,
+            Self::Summary(summary) => summary.purpose,
+        }
+    }
+
     pub(super) fn price_micro(&self) -> u64 {
         match self {
             Self::Receipt { receipt, .. } => receipt.receipt().price_micro,
@@ -109,6 +124,7 @@ impl Cast {
                 operator: self.operator(),
                 engine: self.engine(),
                 commitment: self.commitment(),
+                purpose: self.purpose(),
                 inferred: self.inferred(),
                 price_micro: self.price_micro(),
             }));

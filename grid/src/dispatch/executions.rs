@@ -6,7 +6,7 @@
 use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
 use serde::{Deserialize, Serialize};
 
-use super::{checkpoint::Kept, job::ShardKey, timers::OfExecution};
+use super::{Purpose, checkpoint::Kept, job::ShardKey, timers::OfExecution};
 use crate::{
     flow::{AssignmentId, Millis, Until},
     named::Named,
@@ -32,6 +32,9 @@ pub(super) struct Open {
     pub(super) subnet: Subnet,
     /// It takes so long that another host is asked too.
     pub(super) straggling: bool,
+    /// What it was ordered for.
+    #[serde(default)]
+    pub(super) purpose: Purpose,
     /// It repeats a result that stands, to show what its operator is worth.
     #[serde(default)]
     pub(super) probe: bool,

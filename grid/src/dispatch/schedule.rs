@@ -3,7 +3,7 @@
 use registry::id::{EngineFingerprint, JobId, NodeId, OperatorId};
 
 use super::{
-    Effect, Job, Open, Phase, State, Timer, checkpoint,
+    Effect, Job, Open, Phase, Purpose, State, Timer, checkpoint,
     heir::{self, Busy},
     job::{Shard, ShardKey},
     money,
@@ -292,11 +292,16 @@ pub(super) fn order(
         timer,
         subnet,
         straggling: false,
+        purpose: Purpose::default(),
         probe,
         until,
         from_fuel: kept.as_ref().map(|kept| kept.checkpoint.fuel_used),
         kept,
     };
     state.open.insert(assignment, open);
+    let purpose = state.purpose_now(assignment);
+    if let (Some(open), Some(purpose)) = (state.open.get_mut(assignment), purpose) {
+        open.purpose = purpose;
+    }
     state.fleet.take(node, assignment);
 }

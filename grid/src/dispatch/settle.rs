@@ -125,7 +125,7 @@ pub(super) fn receipt(
     let Some(shard) = job.shard_mut(open.shard) else { return };
     shard.evidence.extend(receipt.receipt().nn_record);
     shard.evidence.extend(receipt.receipt().segment_record);
-    let cast = Cast::Receipt { receipt, output, cert };
+    let cast = Cast::Receipt { receipt, output, cert, purpose: open.purpose };
     if open.probe {
         standing::probed(state, &open, cast, now, effects);
         return;

@@ -1,7 +1,8 @@
 //! `quorate why`
 
 use clap::Args;
-use registry::job::Stage;
+use grid::{dispatch::Purpose, fleet::Suspension};
+use registry::job::{ShardInfo, Stage};
 use serde_json::Value;
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     connect::{ConnectArgs, find_job},
     output,
 };
-use crate::client::answers::{ExecutionAnswer, WhyAnswer};
+use crate::client::answers::{EvidenceAnswer, ExecutionAnswer, WhyAnswer};
 
 /// Hosts that are listed for people; all are in the JSON.
 const HOSTS_SHOWN: usize = 20;
@@ -57,12 +58,16 @@ fn show(why: &WhyAnswer) -> Result<(), CliError> {
             let device = it.device.as_ref().map_or_else(String::new, |device| output::shown(&device.to_string()));
             let pay = it.pay.as_ref().map_or_else(String::new, |pay| output::shown(&pay.to_string()));
             let kept = it.checkpoint.map_or_else(String::new, |kept| kept.index.to_string());
-            vec![it.node.short(), it.operator.short(), it.fate.clone(), device, pay, kept]
+            let purpose = word(it.purpose).to_owned();
+            vec![it.node.short(), it.operator.short(), purpose, it.fate.clone(), device, pay, kept]
         };
         output::table(
-            &["node", "operator", "result", "models on", "credits", "kept state"],
+            &["node", "operator", "asked", "result", "models on", "credits", "kept state"],
             &why.executions.iter().map(row).collect::<Vec<_>>(),
         )?;
+    }
+    for line in caught(why) {
+        output::line(&line)?;
     }
     if !why.hosts.is_empty() {
         output::line("")?;
@@ -77,4 +82,49 @@ fn show(why: &WhyAnswer) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Why an execution was ordered, for people.
+fn word(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Work => "for the result",
+        Purpose::Audit => "as another, by lot",
+        Purpose::Qualification => "to show its worth",
+        Purpose::Dispute => "since results differ",
+        Purpose::Again => "in another's place",
+    }
+}
+
+/// What became of operators that signed something else than what stands, or were caught elsewhere, with where the evidence is.
+fn caught(why: &WhyAnswer) -> Vec<String> {
+    let mut lines = Vec::new();
+    for it in &why.executions {
+        let (node, operator) = (it.node.short(), it.operator);
+        let record = why.evidence.iter().find(|evidence| evidence.node == it.node);
+        match (&it.caught, record) {
+            (_, Some(EvidenceAnswer { index, .. })) => lines.push(format!(
+                "{node} signed something else than what stands here: record {index} of the job is the evidence, see `quorate receipt get`"
+            )),
+            (None, None) if it.fate == "contradicted" => lines.push(format!(
+                "{node} signed something else than what stands here, and is not accused: no operator that the grid's owner answers for agrees, or results of this class may differ"
+            )),
+            (Some(Suspension { job, shard, .. }), None) => {
+                lines.push(format!("{node}: its operator was caught in {} of job {job}", part(*shard)));
+            }
+            (None, None) => {}
+        }
+        if it.caught.is_some() {
+            lines.push(format!(
+                "  operator {operator} gets no more work; what it has lost is in `quorate ledger statement earned:{operator}` and `stake:...`, how it came to that in `quorate reputation export {operator}`"
+            ));
+        }
+    }
+    lines
+}
+
+fn part(shard: ShardInfo) -> String {
+    match shard.stage {
+        Stage::Map => format!("shard {}", shard.index),
+        Stage::Reduce => "the reduce task".to_owned(),
+    }
 }

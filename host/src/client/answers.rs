@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use grid::{
-    dispatch::{Doubtful, Unsteady},
+    dispatch::{Doubtful, Purpose, Unsteady},
+    fleet::Suspension,
     flow::{Checkpoint, Fault},
     ledger::Standing,
 };
@@ -255,6 +256,18 @@ pub struct WhyAnswer {
     pub checkpoint: Option<Checkpoint>,
     /// What speaks for or against each host.
     pub hosts: Vec<WhyHostAnswer>,
+    /// Records of the job that are evidence about this shard.
+    #[serde(default)]
+    pub evidence: Vec<EvidenceAnswer>,
+}
+
+/// A record of a job that accuses somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceAnswer {
+    /// The machine that it accuses.
+    pub node: NodeId,
+    /// Its number among the job's records.
+    pub index: usize,
 }
 
 /// What an execution costs whoever pays for its job, in micro-credits.
@@ -300,8 +313,14 @@ pub struct ExecutionAnswer {
     /// What its models run on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+    /// What it is for.
+    #[serde(default)]
+    pub purpose: Purpose,
     /// `running`, `confirmed`, `contradicted` or `undecided`.
     pub fate: String,
+    /// In what its operator was caught, here or elsewhere, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caught: Option<Suspension>,
     /// What it costs; absent in a job that nobody pays for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pay: Option<PayAnswer>,

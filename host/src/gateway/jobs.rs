@@ -12,7 +12,7 @@ use axum::{
 use grid::dispatch::{JobView, Why};
 use registry::{
     device::Device,
-    id::JobId,
+    id::{JobId, NodeId},
     job::Stage,
     receipt::{Outcome, Record},
 };
@@ -186,12 +186,29 @@ pub(super) struct WhyQuery {
     stage: Option<Stage>,
 }
 
+/// Why a shard is where it is, and which of the job's records are evidence against whoever signed something else.
+#[derive(Debug, Serialize)]
+pub(super) struct WhyRow {
+    #[serde(flatten)]
+    why: Why,
+    evidence: Vec<EvidenceRow>,
+}
+
+/// A record that accuses somebody.
+#[derive(Debug, Serialize)]
+struct EvidenceRow {
+    /// The machine that it accuses.
+    node: NodeId,
+    /// To download it by.
+    index: usize,
+}
+
 /// `GET /v1/jobs/{id}/why`
 pub(super) async fn why(
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
     query: Result<Query<WhyQuery>, QueryRejection>,
-) -> Result<Json<Why>, ApiError> {
+) -> Result<Json<WhyRow>, ApiError> {
     let Query(WhyQuery { shard, stage }) = query.map_err(ApiError::malformed_query)?;
     let id: JobId = id.parse()?;
     let (known, why) = gateway
@@ -216,7 +233,12 @@ pub(super) async fn why(
         })
         .await?;
     let no_shard = || ApiError::not_found("unknown_shard", format!("job {id} has no such shard: count from 0"));
-    if known { why.map(Json).ok_or_else(no_shard) } else { Err(ApiError::unknown_job(id)) }
+    let why = if known { why.ok_or_else(no_shard)? } else { return Err(ApiError::unknown_job(id)) };
+    let records = gateway.inner.coordinator.records(id).await?.into_iter().enumerate();
+    let of_shard = records.filter(|(_, logged)| logged.record.shard == why.shard.shard);
+    let evidence =
+        of_shard.filter_map(|(index, logged)| Some(EvidenceRow { node: logged.record.accused?, index })).collect();
+    Ok(Json(WhyRow { why, evidence }))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ fn shard(quorum: u8, signed: &[(u8, char)], newcomers: &[u8]) -> Shard {
     let planned = PlannedShard { slice, input: BlobHash::of(b"") };
     let cast = |(operator, says): &(u8, char)| {
         Cast::Summary(Box::new(Summary {
+            purpose: crate::dispatch::Purpose::Work,
             node: NodeId([*operator; 32]),
             operator: OperatorId([*operator; 32]),
             engine: ENGINE,
