@@ -10,7 +10,8 @@
 //! - `S`: what it loses even if it lied alone and keeps its stake, `v`: what this task is worth, `mu`: a margin. With the third term a lie does not pay, since
 //!   `S d >= (1 - d) v` for `d = q (1 - f^m)`, the chance that one lie is caught.
 //! - `f`: the share of colluding work that is reckoned with, `m`: auditors of an audit. An auditor of them confirms the lie.
-//! - `q_min` holds for everybody, always.
+//! - `q_min` holds for everybody, always. With the usual one of 5 %, one auditor and a fifth of bad work a lie about a task does not pay for
+//!   whoever has a stake of 25 tasks alone: what else it may lose is on top, and none of it needs to be believed.
 //!
 //! All in whole numbers, so that every machine finds the same rate: worth in micro-credits, shares in parts per million.
 
@@ -69,7 +70,7 @@ pub struct AuditConfig {
 impl Default for AuditConfig {
     fn default() -> Self {
         Self {
-            rate_ppm_min: 30_000,
+            rate_ppm_min: 50_000,
             newcomer_micro: 2_000 * TASK_MICRO,
             colluding_ppm: 200_000,
             margin_ppm: PPM,
@@ -158,17 +159,17 @@ mod tests {
         assert_eq!(rate(0, 1_000), PPM);
         assert_eq!(rate(2_500, 1_000), PPM);
         assert_eq!(rate(25_000, 1_000), 100_000);
-        // 25 tasks at risk: 1 / 26 / 0.8.
-        assert_eq!(rate(10_000_000, 25), 48_078);
-        assert_eq!(rate(10_000_000, 1_000_000), 30_000, "the least is audited, whatever speaks for the host");
+        // 20 tasks at risk: 1 / 21 / 0.8.
+        assert_eq!(rate(10_000_000, 20), 59_525);
+        assert_eq!(rate(10_000_000, 1_000_000), 50_000, "the least is audited, whatever speaks for the host");
         assert_eq!(rate(10_000_000, 0), PPM, "who has nothing to lose is audited always");
     }
 
     #[test]
     fn more_auditors_need_fewer_audits() {
         let config = AuditConfig { auditors: 2, ..AuditConfig::default() };
-        // 1 / 26 / 0.96
-        assert_eq!(rate_ppm(&config, 10_000_000 * TASK_MICRO, 25 * TASK_MICRO, TASK_MICRO), 40_065);
+        // 1 / 16 / 0.96
+        assert_eq!(rate_ppm(&config, 10_000_000 * TASK_MICRO, 15 * TASK_MICRO, TASK_MICRO), 65_105);
     }
 
     proptest! {

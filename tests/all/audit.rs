@@ -36,9 +36,9 @@ async fn a_job_of_known_hosts_costs_little_more_than_one_execution_each_and_anyb
     let submitted = cluster.client.submit(&request).await.unwrap();
     let job = submitted.id;
     assert_eq!(cluster.result(job).await, digits::truth());
-    // Five standard deviations of what is drawn at 3 %; a host that is slow once may cost a second execution as well.
+    // Six standard deviations of what is drawn at 5 %; a host that is slow once may cost a second execution as well.
     let executions = executions(&cluster, job).await;
-    assert!((SHARDS..=SHARDS + 15).contains(&executions), "{executions} executions of {SHARDS} shards");
+    assert!((SHARDS..=SHARDS + 19).contains(&executions), "{executions} executions of {SHARDS} shards");
 
     let (id, told) = (job.to_string(), submitted.secret_hash.to_string());
     let (code, said) = say(&cluster, &["job", "verify", &id, "--secret-hash", &told]).await;

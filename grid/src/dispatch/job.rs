@@ -274,6 +274,14 @@ impl Shard {
         self.casts.len() > 1 && verify::is_disputed(&self.results(config))
     }
 
+    /// How many there are that differ.
+    pub(super) fn distinct_results(&self) -> usize {
+        let commitment = |index: usize| self.casts[index].commitment();
+        (0..self.casts.len())
+            .filter(|index| (0..*index).all(|earlier| commitment(earlier) != commitment(*index)))
+            .count()
+    }
+
     /// Whether any do besides those that trials have refuted.
     pub(super) fn differs(&self, config: &Config) -> bool {
         if self.casts.len() < 2 {
