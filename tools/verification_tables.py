@@ -69,11 +69,11 @@ for name, more in [
 
 
 def simulate(sim, options, adversary, seed):
-    """One run's report; a run in which an invariant breaks ends all of it."""
+    """One run's report. A run in which an invariant breaks ends all of it."""
     command = [sim, *options.split(), "--adversary", adversary, "--seed", str(seed), "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
     return json.loads(done.stdout)
 
 
@@ -156,12 +156,16 @@ def main():
                 adversary: [pool.submit(simulate, asked.sim, options, adversary, seed) for seed in seeds]
                 for adversary in adversaries
             }
-        for name, of in runs.items():
-            print(f"\n## {name}: sim {TABLES[name][0]}", flush=True)
-            shown[name] = {}
-            for adversary, futures in of.items():
-                figures = shown[name][adversary] = row([future.result() for future in futures])
-                print(f"{adversary:<24}", "  ".join(f"{key} {value}" for key, value in figures.items()), flush=True)
+        try:
+            for name, of in runs.items():
+                print(f"\n## {name}: sim {TABLES[name][0]}", flush=True)
+                shown[name] = {}
+                for adversary, futures in of.items():
+                    figures = shown[name][adversary] = row([future.result() for future in futures])
+                    print(f"{adversary:<24}", "  ".join(f"{key} {value}" for key, value in figures.items()), flush=True)
+        except RuntimeError as broken:
+            pool.shutdown(wait=False, cancel_futures=True)
+            sys.exit(str(broken))
     if asked.json:
         with open(asked.json, "w", encoding="utf-8") as file:
             json.dump(shown, file, indent=1)

@@ -5,7 +5,7 @@
 //! - a referee decides, an operator that the grid's owner answers for, together with as many others as the quorum needs, one
 //!   at least;
 //! - where none has voted, one further operator at a time is asked, up to `replicas_max`, until one commitment has its quorum
-//!   and more votes than any other. Where one has, all that agree with each other and with no referee count as one of these.
+//!   and more votes than any other.
 //!
 //! Otherwise the shard is inconclusive and nobody is blamed: nobody, the referee included, reproduced anybody's result.
 
@@ -39,16 +39,13 @@ pub fn judge(quorum: u8, replicas_max: u8, votes: &[Vote]) -> Verdict {
     let Some((commitment, lead)) = counted().max_by_key(|(_, tally)| *tally) else {
         return wanting(quorum, replicas_max.max(quorum).saturating_sub(cast));
     };
-    // Those that agree with each other and with no referee use up one execution together: a ring cannot use up what there is for others.
-    let used =
-        if refereed { tally.iter().map(|(_, of)| if of.referees > 0 { of.votes } else { 1 }).sum() } else { cast };
     let runner_up = counted().filter(|(other, _)| other != commitment).map(|(_, tally)| *tally).max();
     let ahead = runner_up.is_none_or(|other| (lead.referees, lead.votes) > (other.referees, other.votes));
     if lead.votes >= needed && ahead {
         return Verdict::Accepted(*commitment);
     }
     let wanted = needed.saturating_sub(lead.votes).max(u8::from(!ahead));
-    wanting(wanted, replicas_max.max(quorum).saturating_sub(used))
+    wanting(wanted, replicas_max.max(quorum).saturating_sub(cast))
 }
 
 /// One more vote. There are as many commitments as results that differ: one, nearly always.
@@ -103,15 +100,6 @@ mod tests {
         assert_eq!(judged(&[]), Verdict::Open { wanted: 2 });
         assert_eq!(judged(&[(1, 7)]), Verdict::Open { wanted: 1 });
         assert_eq!(judged(&[(1, 7), (2, 7)]), Verdict::Accepted(Commitment([7; 32])));
-    }
-
-    #[test]
-    fn a_ring_uses_up_one_execution_and_not_what_there_is_for_others() {
-        // Four that say the same, and a referee that says otherwise: somebody else has to say so too.
-        assert_eq!(judged(&[(1, 9), (2, 9), (3, 9), (4, 9), (100, 7)]), Verdict::Open { wanted: 1 });
-        assert_eq!(judged(&[(1, 9), (2, 9), (3, 9), (4, 9), (100, 7), (5, 7)]), Verdict::Accepted(Commitment([7; 32])));
-        // Each says something else, as a module that differs from run to run does.
-        assert_eq!(judged(&[(1, 1), (2, 2), (3, 3), (4, 4), (100, 7)]), Verdict::Inconclusive);
     }
 
     #[test]

@@ -263,6 +263,14 @@ impl Journal {
         Ok(records)
     }
 
+    /// Machines that records of this part of a job accuse, with the records' places in the job's log.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn evidence(&self, job: JobId, shard: ShardInfo) -> Result<Vec<(NodeId, u64)>, JournalError> {
+        self.read(move |connection| chain::evidence(connection, job, shard)).await
+    }
+
     /// All records that a job ever had, in the order in which they were written.
     ///
     /// # Errors
@@ -335,6 +343,7 @@ const TABLES: &str = "
         shards INTEGER NOT NULL, accused BLOB, body BLOB NOT NULL,
         seq INTEGER NOT NULL DEFAULT 0, link BLOB NOT NULL DEFAULT x'', withdrawn INTEGER NOT NULL DEFAULT 0);
     CREATE UNIQUE INDEX IF NOT EXISTS record_log ON record (job, seq);
+    CREATE INDEX IF NOT EXISTS record_evidence ON record (job, stage, shard, accused, seq) WHERE accused IS NOT NULL;
     CREATE UNIQUE INDEX IF NOT EXISTS record_stands ON record (job, stage, shard) WHERE accused IS NULL AND withdrawn = 0;
     CREATE TABLE IF NOT EXISTS posting (place INTEGER PRIMARY KEY, body BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS invoice (job BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;

@@ -147,7 +147,9 @@ async fn a_stranger_that_lies_is_caught_by_what_it_repeats() {
     let receipts: Vec<ReceiptAnswer> = cluster.client.get(&format!("/v1/jobs/{job}/receipts")).await.unwrap();
     let record = receipts.iter().find(|receipt| receipt.accused == Some(caught.node)).unwrap();
     let (_, said) = say(&cluster, &["why", &id, "--shard", &record.shard.index.to_string()]).await;
-    assert!(said.contains(&format!("record {} of the job is the evidence", record.index)), "{said}");
+    let place =
+        format!("-evidence-{} of `quorate receipt get`, record {} of the job's log", caught.node.short(), record.seq);
+    assert!(said.replace(".cbor", "").contains(&place), "{said}");
     assert!(said.contains("to show its worth") && said.contains("contradicted"), "{said}");
     assert!(said.contains(&format!("operator {} gets no more work", caught.operator)), "{said}");
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use host::{gateway::wire::JobRequest, launch::Process};
 use registry::{
+    audit::Secret,
     canon,
     id::NodeId,
     log::{Entry, JobHead, Kind, file, job},
@@ -152,7 +153,10 @@ async fn who_has_a_jobs_log_draws_its_audits_again_with_no_grid_there() {
     let (key, told) = (["--coordinator-key", &coordinator], submitted.secret_hash.to_string());
     let pinned = ["job", "verify", "--log", log, key[0], key[1], "--secret-hash", &told];
     let (code, said) = say(&pinned).await;
-    assert!(code == Some(0) && said.contains("holds: of 100 results"), "{said}");
+    assert!(code == Some(0) && said.contains("holds: of 100 results") && said.contains(&coordinator), "{said}");
+    assert!(!said.contains("by the log's own word"), "{said}");
+    let (code, said) = say(&["job", "verify", &job, "--log", log]).await;
+    assert!(code == Some(0) && said.contains("by the log's own word"), "{said}");
     let (code, said) = say(&["receipt", "verify", log, key[0], key[1]]).await;
     assert_eq!(code, Some(0), "{said}");
 
@@ -180,6 +184,19 @@ async fn who_has_a_jobs_log_draws_its_audits_again_with_no_grid_there() {
     assert!(code == Some(1) && said.contains("had not ended"), "{said}");
     let (code, said) = say(&pinned).await;
     assert!(code == Some(1) && said.contains("is signed by coordinator"), "{said}");
+    // Who tells a secret of its own is believed where nothing is pinned, and it is said who that is.
+    let secret = Secret::from_bytes([0; 32]);
+    let ours = JobHead { secret: Some(secret), secret_hash: secret.hash(), ..head };
+    std::fs::write(log, ends(&ours, &other)).unwrap();
+    let (code, said) = say(&["job", "verify", "--log", log, "--secret-hash", &told]).await;
+    assert!(code == Some(1) && said.contains("not the one that was committed to"), "{said}");
+    let (_, said) = say(&["job", "verify", "--log", log]).await;
+    assert!(
+        said.contains("--coordinator-key and --secret-hash") || said.contains("drawn for an audit at a rate"),
+        "{said}"
+    );
+    let (code, said) = say(&["job", "verify", &"0".repeat(64), "--log", log]).await;
+    assert!(code == Some(1) && said.contains("is the log of job"), "{said}");
     // And one that says it were the coordinator's.
     let head = signed.peek().unwrap();
     is_refused(Path::new(log), &ends(&head, &other), "head names coordinator").await;

@@ -233,7 +233,7 @@ impl Shard {
     }
 
     /// Whose receipts agree with the accepted result.
-    fn agreeing(&self) -> impl Iterator<Item = OperatorId> {
+    pub(super) fn agreeing(&self) -> impl Iterator<Item = OperatorId> {
         let truth = self.accepted.as_ref().map(|(commitment, _)| *commitment);
         self.casts.iter().filter(move |cast| Some(cast.commitment()) == truth).map(Cast::operator)
     }
@@ -255,7 +255,7 @@ impl Shard {
     }
 
     /// Those of them that did not only repeat it: newcomers that did may be of the same ring.
-    fn supporting(&self) -> impl Iterator<Item = OperatorId> {
+    pub(super) fn supporting(&self) -> impl Iterator<Item = OperatorId> {
         self.agreeing().filter(|operator| !self.probers.contains(operator))
     }
 
@@ -272,14 +272,6 @@ impl Shard {
     /// Whether its results differ so far.
     pub(super) fn is_disputed(&self, config: &Config) -> bool {
         self.casts.len() > 1 && verify::is_disputed(&self.results(config))
-    }
-
-    /// How many there are that differ.
-    pub(super) fn distinct_results(&self) -> usize {
-        let commitment = |index: usize| self.casts[index].commitment();
-        (0..self.casts.len())
-            .filter(|index| (0..*index).all(|earlier| commitment(earlier) != commitment(*index)))
-            .count()
     }
 
     /// Whether any do besides those that trials have refuted.

@@ -34,7 +34,7 @@ pub(super) fn may_be_asked(state: &State, id: JobId, job: &Job, shard: &Shard) -
 /// Whether results of the shard differ, no trial is to tell them apart and no referee has voted: one is asked for all of it, as long as
 /// more may be asked at all. What a trial has refuted differs from nothing.
 pub(super) fn is_needed(shard: &Shard, config: &Config) -> bool {
-    let may_ask = shard.distinct_results() < usize::from(config.replicas_max) + shard.probers.len();
+    let may_ask = shard.casts.len() < usize::from(config.replicas_max) + shard.probers.len();
     may_ask && shard.differs(config) && !shard.is_on_trial() && !has_voted(shard, config)
 }
 

@@ -55,12 +55,13 @@ struct VerifyArgs {
     #[arg(required_unless_present = "log")]
     job: Option<String>,
     /// The job's log as `receipt get --log` wrote it after the job had ended: it has all that is needed, and no grid is asked.
-    #[arg(long, value_name = "FILE", conflicts_with = "job")]
+    #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// The coordinator that has to have signed the log: the node that its ticket and `quorate up` name.
+    /// The coordinator that has to have signed the log: the node that its ticket and `quorate up` name. Whoever signed it is believed
+    /// otherwise.
     #[arg(long, value_name = "NODE", requires = "log")]
     coordinator_key: Option<NodeId>,
-    /// What `submit --json` said that the secret is committed to by; otherwise what the coordinator says now is believed.
+    /// What `submit --json` said that the secret is committed to by; what the coordinator says now, or in the log, is believed otherwise.
     #[arg(long, value_name = "HASH")]
     secret_hash: Option<SecretHash>,
     #[command(flatten)]
@@ -129,6 +130,11 @@ fn show(job: &JobAnswer) -> Result<(), CliError> {
 struct Verified {
     job: JobId,
     holds: bool,
+    /// Who has signed the log, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coordinator: Option<NodeId>,
+    /// What the secret is committed to by.
+    secret_hash: SecretHash,
     #[serde(flatten)]
     audited: Option<Audited>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,11 +148,12 @@ struct Evidence {
     secret_hash: Option<SecretHash>,
     secret: Option<Secret>,
     records: Vec<Record>,
+    coordinator: Option<NodeId>,
 }
 
 async fn verify(args: VerifyArgs) -> Outcome {
-    let Evidence { job, policy, secret_hash, secret, records } = match &args.log {
-        Some(log) => logged(log, args.coordinator_key)
+    let Evidence { job, policy, secret_hash, secret, records, coordinator } = match &args.log {
+        Some(log) => logged(log, args.job.as_deref(), args.coordinator_key)
             .map_err(|error| CliError::Failed(format!("{}: {error}", log.display())))?,
         None => told(&args.connect.client()?, args.job.as_deref().unwrap_or_default()).await?,
     };
@@ -165,11 +172,19 @@ async fn verify(args: VerifyArgs) -> Outcome {
     let checked = audit::check(job, committed, &secret, &records);
     if args.connect.json {
         let (audited, error) = (checked.as_ref().ok().copied(), checked.as_ref().err().map(ToString::to_string));
-        output::json(&Verified { job, holds: checked.is_ok(), audited, error })?;
+        output::json(&Verified { job, holds: checked.is_ok(), coordinator, secret_hash: committed, audited, error })?;
     }
     let audited = checked.map_err(|error| CliError::Failed(format!("job {id}: {error}")))?;
     if !args.connect.json {
         output::line(&sentence(&audited))?;
+        if let Some(coordinator) = coordinator {
+            output::line(&format!("job {job}, by the log that coordinator {coordinator} has signed"))?;
+        }
+    }
+    if coordinator.is_some() && (args.coordinator_key.is_none() || args.secret_hash.is_none()) {
+        output::note(
+            "who signed the log, and what the secret was committed to by, are by the log's own word: --coordinator-key and --secret-hash hold them against what you know",
+        );
     }
     Ok(Exit::Ok)
 }
@@ -178,11 +193,11 @@ async fn verify(args: VerifyArgs) -> Outcome {
 async fn told(client: &Client, job: &str) -> Result<Evidence, CliError> {
     let id = find_job(client, job).await?;
     let JobAnswer { policy, secret_hash, secret, .. } = client.job(id).await?;
-    Ok(Evidence { job: id, policy, secret_hash, secret, records: records(client, id).await? })
+    Ok(Evidence { job: id, policy, secret_hash, secret, records: records(client, id).await?, coordinator: None })
 }
 
 /// What a job's log has, which its coordinator signed.
-fn logged(path: &Path, coordinator: Option<NodeId>) -> Result<Evidence, String> {
+fn logged(path: &Path, expected: Option<&str>, coordinator: Option<NodeId>) -> Result<Evidence, String> {
     let mut file = BufReader::new(File::open(path).map_err(|error| error.to_string())?);
     let mut line = vec![0; Kind::Job.line().len()];
     if file.read_exact(&mut line).is_err() || line != Kind::Job.line() {
@@ -195,9 +210,13 @@ fn logged(path: &Path, coordinator: Option<NodeId>) -> Result<Evidence, String> 
     };
     let said = JobLog::check_each(file, &mut Heads::default(), keep).map_err(|place| place.to_string())?;
     coordinator.map_or(Ok(()), |expected| signed_by(said.signed.as_ref(), expected))?;
-    let JobHead { job, policy, secret_hash, secret, .. } =
+    let JobHead { job, coordinator, policy, secret_hash, secret, .. } =
         said.signed.ok_or("has no signed end, and so no secret: get it again of a coordinator that signs")?;
-    Ok(Evidence { job, policy: Some(policy), secret_hash: Some(secret_hash), secret, records })
+    if let Some(expected) = expected.filter(|expected| !job.to_string().starts_with(*expected)) {
+        return Err(format!("is the log of job {job}, not of {expected}"));
+    }
+    let (policy, secret_hash, coordinator) = (Some(policy), Some(secret_hash), Some(coordinator));
+    Ok(Evidence { job, policy, secret_hash, secret, records, coordinator })
 }
 
 async fn records(client: &Client, id: JobId) -> Result<Vec<Record>, CliError> {

@@ -18,7 +18,7 @@ use registry::{
     receipt::{RECORD_BYTES_MAX, Record},
 };
 
-pub(super) use self::verify::signed_by;
+pub(super) use self::{get::evidence_file, verify::signed_by};
 use super::{
     CliError, Exit, Outcome,
     connect::{ConnectArgs, find_job},

@@ -70,7 +70,9 @@ pub(super) async fn wait(client: &Client, id: JobId) -> Result<JobAnswer, CliErr
         }
     }
     bar.finish_and_clear();
-    Ok(client.get(&format!("/v1/jobs/{id}?stdout=true")).await?)
+    let job: JobAnswer = client.get(&format!("/v1/jobs/{id}?stdout=true")).await?;
+    tell(&job);
+    Ok(job)
 }
 
 /// Follows one stream of events; says whether the job has ended.
@@ -82,7 +84,9 @@ async fn follow(client: &Client, id: JobId, bar: &ProgressBar, tries: &mut u32) 
         *tries = 0;
         if event.name == "state" {
             let job: JobAnswer = event.json()?;
-            bar.suspend(|| tell(&job));
+            if job.ended_ms.is_none() {
+                bar.suspend(|| tell(&job));
+            }
             bar.set_length(job.shards.into());
             bar.set_position(job.accepted.into());
             continue;

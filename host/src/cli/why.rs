@@ -9,6 +9,7 @@ use super::{
     CliError, Exit, Outcome,
     connect::{ConnectArgs, find_job},
     output,
+    receipt::evidence_file,
 };
 use crate::client::answers::{EvidenceAnswer, ExecutionAnswer, WhyAnswer};
 
@@ -88,7 +89,7 @@ fn show(why: &WhyAnswer) -> Result<(), CliError> {
 fn word(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Work => "for the result",
-        Purpose::Audit => "as another, by lot",
+        Purpose::Audit => "to check it",
         Purpose::Qualification => "to show its worth",
         Purpose::Dispute => "since results differ",
         Purpose::Again => "in another's place",
@@ -98,22 +99,28 @@ fn word(purpose: Purpose) -> &'static str {
 /// What became of operators that signed something else than what stands, or were caught elsewhere, with where the evidence is.
 fn caught(why: &WhyAnswer) -> Vec<String> {
     let mut lines = Vec::new();
+    for EvidenceAnswer { node, seq } in &why.evidence {
+        let file = evidence_file(why.shard, *node);
+        lines.push(format!(
+            "{} signed something that is refuted here: {file} of `quorate receipt get`, record {seq} of the job's log, is the evidence",
+            node.short()
+        ));
+    }
     for it in &why.executions {
-        let (node, operator) = (it.node.short(), it.operator);
-        let record = why.evidence.iter().find(|evidence| evidence.node == it.node);
-        match (&it.caught, record) {
-            (_, Some(EvidenceAnswer { index, .. })) => lines.push(format!(
-                "{node} signed something else than what stands here: record {index} of the job is the evidence, see `quorate receipt get`"
-            )),
-            (None, None) if it.fate == "contradicted" => lines.push(format!(
-                "{node} signed something else than what stands here, and is not accused: no operator that the grid's owner answers for agrees, or results of this class may differ"
-            )),
-            (Some(Suspension { job, shard, .. }), None) => {
+        let node = it.node.short();
+        let is_accused = why.evidence.iter().any(|evidence| evidence.node == it.node);
+        match &it.caught {
+            _ if is_accused => {}
+            Some(Suspension { job, shard, .. }) => {
                 lines.push(format!("{node}: its operator was caught in {} of job {job}", part(*shard)));
             }
-            (None, None) => {}
+            None if it.fate == "contradicted" => lines.push(format!(
+                "{node} signed something else than what stands here, and is not accused: no operator that the grid's owner answers for agrees, or results of this class may differ"
+            )),
+            None => {}
         }
         if it.caught.is_some() {
+            let operator = it.operator;
             lines.push(format!(
                 "  operator {operator} gets no more work; what it has lost is in `quorate ledger statement earned:{operator}` and `stake:...`, how it came to that in `quorate reputation export {operator}`"
             ));

@@ -266,8 +266,8 @@ pub struct WhyAnswer {
 pub struct EvidenceAnswer {
     /// The machine that it accuses.
     pub node: NodeId,
-    /// Its number among the job's records.
-    pub index: usize,
+    /// Its place in the job's log.
+    pub seq: u64,
 }
 
 /// What an execution costs whoever pays for its job, in micro-credits.

@@ -2,6 +2,7 @@
 
 use registry::{
     id::{JobId, NodeId},
+    job::ShardInfo,
     log::{
         Entry, JobHead,
         job::{START, file},
@@ -44,6 +45,14 @@ impl Coordinator {
     /// When the journal cannot be read.
     pub async fn records(&self, job: JobId) -> Result<Vec<LoggedRecord>, JournalError> {
         self.journal.records(job).await
+    }
+
+    /// Machines that records of this part of a job accuse, with the records' places in the job's log.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn evidence(&self, job: JobId, shard: ShardInfo) -> Result<Vec<(NodeId, u64)>, JournalError> {
+        self.journal.evidence(job, shard).await
     }
 
     /// The file of a job's log as far as it goes now: all records that the job ever had, in their order, with an end that this coordinator

@@ -199,8 +199,8 @@ pub(super) struct WhyRow {
 struct EvidenceRow {
     /// The machine that it accuses.
     node: NodeId,
-    /// To download it by.
-    index: usize,
+    /// Its place in the job's log.
+    seq: u64,
 }
 
 /// `GET /v1/jobs/{id}/why`
@@ -234,10 +234,8 @@ pub(super) async fn why(
         .await?;
     let no_shard = || ApiError::not_found("unknown_shard", format!("job {id} has no such shard: count from 0"));
     let why = if known { why.ok_or_else(no_shard)? } else { return Err(ApiError::unknown_job(id)) };
-    let records = gateway.inner.coordinator.records(id).await?.into_iter().enumerate();
-    let of_shard = records.filter(|(_, logged)| logged.record.shard == why.shard.shard);
-    let evidence =
-        of_shard.filter_map(|(index, logged)| Some(EvidenceRow { node: logged.record.accused?, index })).collect();
+    let evidence = gateway.inner.coordinator.evidence(id, why.shard.shard).await?;
+    let evidence = evidence.into_iter().map(|(node, seq)| EvidenceRow { node, seq }).collect();
     Ok(Json(WhyRow { why, evidence }))
 }
 

@@ -53,6 +53,17 @@ pub(super) fn read(connection: &Connection, job: JobId) -> rusqlite::Result<Vec<
     rows.collect()
 }
 
+/// Whom the records of a part of a job accuse, and where they are in its log.
+pub(super) fn evidence(connection: &Connection, job: JobId, shard: ShardInfo) -> rusqlite::Result<Vec<(NodeId, u64)>> {
+    let sql = "SELECT accused, seq FROM record
+        WHERE job = ?1 AND stage = ?2 AND shard = ?3 AND accused IS NOT NULL ORDER BY seq";
+    let mut query = connection.prepare_cached(sql)?;
+    let stage = u8::from(shard.stage == Stage::Reduce);
+    let rows =
+        query.query_map(params![job.as_bytes(), stage, shard.index], |row| Ok((NodeId(row.get(0)?), row.get(1)?)))?;
+    rows.collect()
+}
+
 /// Chains the records of a file that was written without, in the order in which they were written.
 pub(super) fn begin(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
@@ -118,6 +129,13 @@ mod tests {
         let standing = journal.records(JOB).await.unwrap();
         let standing: Vec<_> = standing.iter().map(|logged| logged.seq).collect();
         assert_eq!(standing, [1, 3, 2]);
+        let Row::Record(_, StoredRecord { shard, .. }) = record(2, b"") else { panic!("a row of another kind") };
+        assert_eq!(journal.evidence(JOB, shard).await.unwrap(), []);
+        let accused = NodeId([9; 32]);
+        let evidence = Row::Record(JOB, StoredRecord { shard, accused: Some(accused), bytes: b"x"[..].into() });
+        journal.append_and_tell(vec![], vec![evidence]).await.unwrap();
+        assert_eq!(journal.evidence(JOB, shard).await.unwrap(), [(accused, 4)]);
+        assert_eq!(journal.evidence(JOB, ShardInfo { index: 1, ..shard }).await.unwrap(), []);
     }
 
     #[tokio::test]

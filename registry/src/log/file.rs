@@ -174,6 +174,14 @@ pub enum LogError {
         /// Whose record.
         found: JobId,
     },
+    /// The signed end of another job's log.
+    #[error("head is of job {found}, the log of job {expected}")]
+    OtherHead {
+        /// Whose log it is.
+        expected: JobId,
+        /// Whose head.
+        found: JobId,
+    },
     /// Signed by another key than the coordinator's that it names.
     #[error("head names coordinator {named} but another key signed it")]
     Signer {
@@ -181,7 +189,7 @@ pub enum LogError {
         named: NodeId,
     },
     /// Another coordinator's history, or job's log.
-    #[error("is signed by coordinator {found} instead of {expected}: another grid's")]
+    #[error("it is signed by coordinator {found} instead of {expected}: another grid's")]
     OtherCoordinator {
         /// Whose was expected.
         expected: NodeId,

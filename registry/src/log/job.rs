@@ -204,7 +204,7 @@ impl JobLog {
         let head = JobHead::open(signed)?;
         let said = self.end(head.entries, head.link)?;
         if said.job != head.job {
-            return Err(LogError::OtherJob { expected: said.job, found: head.job });
+            return Err(LogError::OtherHead { expected: said.job, found: head.job });
         }
         Ok(JobSaid { signed: Some(head), ..said })
     }

@@ -292,7 +292,7 @@ fn each_way_to_tamper_with_a_jobs_log_has_a_name() {
 
     let head = check_job(&file).unwrap().head;
     let ends = |head: &JobHead, signer: u8| refusal(&[bare, &signed_end(head, signer)].concat());
-    assert!(ends(&job_head(2, 6, head), 50).contains("entry 6: record is of job 0202"));
+    assert!(ends(&job_head(2, 6, head), 50).contains("entry 6: head is of job 0202"));
     assert!(ends(&job_head(1, 6, head), 51).contains("entry 6: head names coordinator"));
     assert!(ends(&job_head(1, 5, head), 50).contains("entry is chained to"));
     assert!(ends(&job_head(1, 7, head), 50).contains("log is truncated"));

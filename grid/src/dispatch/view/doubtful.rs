@@ -52,6 +52,8 @@ fn name(shard: &ShardInfo) -> String {
 impl State {
     /// What of the job is doubtful, if anything is.
     pub(super) fn doubtful(&self, job: &Job) -> Option<Doubtful> {
+        // Nobody was caught, nearly always.
+        self.fleet.suspensions().next()?;
         let doubtful = job.shards().map(|(key, shard)| (job.info(key), self.doubted(shard)));
         let (shards, operators): (Vec<ShardInfo>, Vec<_>) = doubtful.filter(|(_, on)| !on.is_empty()).unzip();
         let results = u32::try_from(shards.len()).ok().filter(|results| *results > 0)?;
@@ -61,9 +63,9 @@ impl State {
 
     /// On whose word the shard's result rests, if all of them were caught and no referee has come to the same.
     pub(super) fn doubted(&self, shard: &Shard) -> BTreeSet<OperatorId> {
-        let supporters = if shard.accepted.is_some() { shard.supporters() } else { BTreeSet::new() };
-        let is_refereed = || !self.config.vouched.is_disjoint(&shard.witnesses());
-        let stands = supporters.iter().any(|operator| !self.fleet.is_suspended(*operator)) || is_refereed();
-        if stands { BTreeSet::new() } else { supporters }
+        let stands = shard.accepted.is_none()
+            || shard.supporting().any(|operator| !self.fleet.is_suspended(operator))
+            || shard.agreeing().any(|operator| self.config.vouched.contains(&operator));
+        if stands { BTreeSet::new() } else { shard.supporters() }
     }
 }

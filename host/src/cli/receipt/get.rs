@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use registry::{id::JobId, receipt::Record};
+use registry::{
+    id::{JobId, NodeId},
+    job::ShardInfo,
+    receipt::Record,
+};
 use serde::Serialize;
 
 use super::{EXTENSION, stage};
@@ -115,10 +119,18 @@ async fn get_records(client: &Client, id: JobId, out: &Path, args: &GetArgs) -> 
 }
 
 fn file_name(receipt: &ReceiptAnswer) -> String {
-    let kind = match (receipt.accused, &receipt.outcome) {
-        (Some(node), _) => format!("-evidence-{}", node.short()),
-        (None, Some(_)) => String::new(),
-        (None, None) => "-inconclusive".to_owned(),
-    };
-    format!("{}-{:06}{kind}.{EXTENSION}", stage(receipt.shard), receipt.shard.index)
+    match (receipt.accused, &receipt.outcome) {
+        (Some(node), _) => evidence_file(receipt.shard, node),
+        (None, Some(_)) => named(receipt.shard, ""),
+        (None, None) => named(receipt.shard, "-inconclusive"),
+    }
+}
+
+/// What the file is called of the record that accuses the machine of what it signed for this part of a job.
+pub(in crate::cli) fn evidence_file(shard: ShardInfo, node: NodeId) -> String {
+    named(shard, &format!("-evidence-{}", node.short()))
+}
+
+fn named(shard: ShardInfo, kind: &str) -> String {
+    format!("{}-{:06}{kind}.{EXTENSION}", stage(shard), shard.index)
 }

@@ -134,8 +134,12 @@ fn ends_in(said: Said, head: Option<BlobHash>) -> Result<Said, String> {
 }
 
 fn is_signed_by(said: Said, coordinator: Option<NodeId>) -> Result<Said, String> {
-    if let (Said::JobLog(said), Some(expected)) = (&said, coordinator) {
-        signed_by(said.signed.as_ref(), expected)?;
+    match (&said, coordinator) {
+        (Said::JobLog(log), Some(expected)) => signed_by(log.signed.as_ref(), expected)?,
+        (Said::Checked(_) | Said::HostLog(_), Some(_)) => {
+            return Err("is no job's log, and no coordinator has signed for it: leave --coordinator-key out".to_owned());
+        }
+        (_, None) => {}
     }
     Ok(said)
 }
