@@ -197,6 +197,10 @@ fn what_was_delivered_and_wrong_is_told_and_put_right() {
     world.hosts[2].conduct = Conduct::Honest;
     go_on(&mut world);
     assert!(is_right(&world, job), "the honest newcomer repeated it, and the referee agreed with it");
+    let why = world.state.why(job, Stage::Map, 0).unwrap();
+    let referee = why.shard.executions.iter().find(|it| it.node == node).unwrap();
+    assert_eq!((referee.purpose, referee.fate), (Purpose::Dispute, "confirmed"));
+    assert!(why.summary.contains("one that the grid's owner answers for came to the same"), "{}", why.summary);
     assert!(is_suspended(&world, 1) && !is_suspended(&world, 2));
     assert_eq!(world.evidence.len(), 1);
     assert_eq!(world.evidence[0].1.check().unwrap().accused.unwrap().0, world.hosts[1].node());

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{
-        Job, State, checkpoint,
+        Job, State,
+        cast::Cast,
+        checkpoint,
         job::{Shard, ShardKey},
         referee, schedule, trial,
     },
@@ -210,7 +212,8 @@ fn summary(state: &State, id: JobId, job: &Job, key: ShardKey, shard: &Shard) ->
 
 /// Why an accepted result stands.
 fn stands(state: &State, id: JobId, job: &Job, shard: &Shard) -> String {
-    let (supporters, witnesses) = (shard.supporters().len(), shard.witnesses().len());
+    let supporting = shard.supporters();
+    let supporters = supporting.len();
     let drawn = shard.drawn.map(|drawn| (drawn.audits(&job.secret, id), drawn.rate_ppm));
     let stands = match drawn {
         Some((true, rate_ppm)) => {
@@ -226,7 +229,10 @@ fn stands(state: &State, id: JobId, job: &Job, shard: &Shard) -> String {
         }
         None => format!("accepted: its quorum of {} agrees", shard.quorum),
     };
-    let repeated = match witnesses - supporters {
+    let (referees, newcomers): (Vec<OperatorId>, Vec<OperatorId>) =
+        shard.witnesses().difference(&supporting).partition(|operator| state.config.vouched.contains(operator));
+    let refereed = if referees.is_empty() { "" } else { "; one that the grid's owner answers for came to the same" };
+    let repeated = match newcomers.len() {
         0 => String::new(),
         1 => "; a newcomer has repeated it".to_owned(),
         several => format!("; {several} newcomers have repeated it"),
@@ -237,7 +243,7 @@ fn stands(state: &State, id: JobId, job: &Job, shard: &Shard) -> String {
         [operator] => format!("; operator {operator} was caught since, so it may be wrong"),
         several => format!("; operators {} were caught since, so it may be wrong", several.join(" and ")),
     };
-    format!("{stands}{repeated}{doubt}")
+    format!("{stands}{refereed}{repeated}{doubt}")
 }
 
 /// Why no shard of the job can be run by the hosts that are there, however idle they were.
@@ -284,7 +290,7 @@ fn shard_view(state: &State, id: JobId, job: &Job, key: ShardKey, shard: &Shard)
         operator: cast.operator(),
         device: cast.inferred().then(|| device(state, cast.node(), cast.engine())).flatten(),
         commitment: Some(cast.commitment()),
-        purpose: cast.purpose(),
+        purpose: purpose(state, cast),
         caught: caught(state, cast.operator()),
         fate: match truth {
             None => "undecided",
@@ -313,6 +319,14 @@ fn shard_view(state: &State, id: JobId, job: &Job, key: ShardKey, shard: &Shard)
         executions: cast.chain(open).collect(),
         resumed: shard.resumed,
         checkpoint: checkpoint::left(shard).map(|kept| kept.checkpoint),
+    }
+}
+
+/// What an execution was for. Who referees has nothing to show: it repeats what a newcomer has contradicted.
+fn purpose(state: &State, cast: &Cast) -> Purpose {
+    match cast.purpose() {
+        Purpose::Qualification if state.config.vouched.contains(&cast.operator()) => Purpose::Dispute,
+        purpose => purpose,
     }
 }
 
