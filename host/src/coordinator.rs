@@ -31,7 +31,7 @@ use grid::{
 };
 use registry::{
     audit::Secret,
-    canon,
+    canon::{self, CanonError},
     id::{BlobHash, JobId, ManifestHash, NodeId, OperatorId},
     job::{JobSpec, TaskTemplate},
     membership::NodeCert,
@@ -536,7 +536,14 @@ fn replayed_names(replay: &Replay) -> Result<Index, StartError> {
 fn replayed_state(config: &Config, replay: Replay) -> Result<State, StartError> {
     let damaged = |what| move |source| StartError::Damaged { what, source };
     let mut state = match replay.snapshot {
-        Some(bytes) => canon::decode(&bytes, usize::MAX).map_err(damaged("snapshot"))?,
+        Some(bytes) => match canon::decode(&bytes, usize::MAX) {
+            Err(CanonError::NotCanonical) => {
+                tracing::info!("the snapshot is one of another version: what that did not keep has its usual value");
+                canon::decode_own(&bytes)
+            }
+            read => read,
+        }
+        .map_err(damaged("snapshot"))?,
         None => State::new(config.clone()),
     };
     for (now, bytes) in replay.entries {

@@ -80,6 +80,16 @@ pub fn decode<T: DeserializeOwned + Serialize>(bytes: &[u8], bytes_max: usize) -
     Ok(value)
 }
 
+/// The value that another version of this program has written for itself, which need not be how this one spells it: fields that it did not
+/// know have their defaults, and such as are not known any more are left out. Nothing that is hashed, signed or sent is read so.
+///
+/// # Errors
+/// When the bytes are too deep, malformed, or of another type.
+pub fn decode_own<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CanonError> {
+    check_structure(bytes)?;
+    serde_cbor::from_slice(bytes).map_err(CanonError::Type)
+}
+
 /// The BLAKE3 hash of a value under a domain, such as `quorate/task/1`: equal values of different kinds never collide.
 pub fn hash<T: Serialize>(domain: &str, value: &T) -> [u8; 32] {
     *blake3::hash(&encode_after(begin(domain), value)).as_bytes()

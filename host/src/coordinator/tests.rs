@@ -275,3 +275,35 @@ async fn a_snapshot_on_close_restores_the_same_jobs_and_names() {
     assert!(coordinator.ask(move |state| state.job(id).is_some()).await.unwrap());
     assert_eq!(coordinator.resolve(&name).unwrap(), manifest);
 }
+
+/// The bytes with each key renamed that a value of another version might lack.
+fn without(mut bytes: Vec<u8>, keys: &[&str]) -> Vec<u8> {
+    for key in keys {
+        // A text of fewer than 24 bytes has its length in its first one.
+        let written = [&[0x60 + key.len() as u8], key.as_bytes()].concat();
+        let places: Vec<usize> =
+            (0..bytes.len() - written.len()).filter(|at| bytes[*at..].starts_with(&written)).collect();
+        assert!(!places.is_empty(), "{key} is not in it");
+        places.into_iter().for_each(|at| bytes[at + key.len()] = b'_');
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_snapshot_of_a_version_that_kept_otherwise_who_waits_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = start(dir.path()).await;
+    let (spec, plan) = job(1, 1, b"one\n");
+    let id = coordinator.submit(spec, plan, None).await.unwrap();
+    let waits = move |state: &State| state.job_view(id).and_then(|job| job.waits);
+    let before = coordinator.ask(waits).await.unwrap();
+    assert!(before.is_some(), "no host is there");
+    coordinator.close().await;
+    coordinator.store.shutdown().await.unwrap();
+    let (journal, replay) = Journal::open(&dir.path().join("journal.db"), Box::new(|_, _| {})).unwrap();
+    journal.snapshot(without(replay.snapshot.unwrap(), &["turns", "queued"]));
+    journal.close();
+    let coordinator = start(dir.path()).await;
+    assert_eq!(coordinator.ask(waits).await.unwrap(), before, "it is queued again");
+    coordinator.ask(|state| state.check().unwrap()).await.unwrap();
+}
