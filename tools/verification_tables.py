@@ -4,12 +4,11 @@
     cargo build --release -p quorate-grid --example sim
     tools/verification_tables.py [--sim target/release/examples/sim] [--jobs 2] [--json FILE] [TABLE...]
 
-Without a TABLE all of them are run, some 2,900 simulations. Runs are a function of their options, so what a table shows changes
+Without a TABLE all of them are run, some 1,800 simulations. Runs are a function of their options, so what a table shows changes
 with what the grid decides and with nothing else: run it before and after, and compare.
 """
 
 import argparse
-import collections
 import concurrent.futures
 import json
 import math
@@ -149,7 +148,7 @@ def main():
         parser.error(f"no table is called {', '.join(sorted(unknown))}: there are {', '.join(TABLES)}")
     shown = {}
     with concurrent.futures.ThreadPoolExecutor(asked.jobs) as pool:
-        runs = collections.OrderedDict()
+        runs = {}
         for name in asked.tables or TABLES:
             options, adversaries, seeds = TABLES[name]
             runs[name] = {

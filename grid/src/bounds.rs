@@ -18,7 +18,7 @@ pub struct OutOfBounds {
 ///
 /// # Errors
 /// Names the first that is not.
-pub(crate) fn check(bounds: impl IntoIterator<Item = (&'static str, u64, u64, u64)>) -> Result<(), OutOfBounds> {
+pub fn check(bounds: impl IntoIterator<Item = (&'static str, u64, u64, u64)>) -> Result<(), OutOfBounds> {
     match bounds.into_iter().find(|(_, value, min, max)| !(min..=max).contains(&value)) {
         Some((what, value, min, max)) => Err(OutOfBounds { what, value, min, max }),
         None => Ok(()),

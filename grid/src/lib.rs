@@ -2,7 +2,7 @@
 //!
 //! In the order in which work flows:
 //! - [`flow`]: what is handed from stage to stage.
-//! - [`config`]: the parameters of the decisions, each named with its unit.
+//! - [`config`]: the parameters of the decisions, each named with its unit. [`bounds`]: numbers held against what makes sense.
 //! - [`engines`]: which of a host's engines a task runs on.
 //! - [`plan`]: cuts a job's input into shards.
 //! - [`fleet`]: what is known of the hosts.

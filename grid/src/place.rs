@@ -225,6 +225,12 @@ pub fn capable(limits: &Limits, ask: &EngineAsk, host: &Host) -> Result<(), Reas
     ask.lack(&host.offer.engines.0).map_or(Ok(()), |lack| Err(Reason::Lacks(lack)))
 }
 
+/// Whether the host could run the shard on this engine of its own, whatever room and connection it has now.
+pub fn could_on(engine: EngineFingerprint, limits: &Limits, ask: &EngineAsk, host: &Host) -> bool {
+    let suits = || host.offer.engines.get(engine).is_some_and(|own| ask.suits(own));
+    host.suspended.is_none() && suits() && capable(limits, ask, host).is_ok()
+}
+
 /// What an execution costs at most.
 fn worst(limits: &Limits, device: DeviceAsk, prices: &PriceTable) -> Credits {
     if prices.is_free() {
@@ -306,9 +312,7 @@ fn engine(need: &Need<'_>, host: &Host, fleet: &Fleet) -> Result<EngineFingerpri
 fn another_may(need: &Need<'_>, engine: EngineFingerprint, fleet: &Fleet) -> bool {
     fleet.hosts().any(|(node, host)| {
         host.connected
-            && host.suspended.is_none()
-            && host.offer.engines.get(engine).is_some_and(|own| need.ask.suits(own))
-            && host.offer.memory_bytes_max >= need.limits.memory_bytes_max
+            && could_on(engine, need.limits, &need.ask, host)
             && !need.faulted.contains(&node)
             && !need.operators.contains(&host.operator)
             && need.among.admits(host, need.ask.class).is_ok()

@@ -37,7 +37,10 @@ mod inference;
 
 use std::path::{Path, PathBuf};
 
-use grid::{bounds::OutOfBounds, ledger::RulesError};
+use grid::{
+    bounds::{self, OutOfBounds},
+    ledger::RulesError,
+};
 use registry::price::{PriceError, PriceTable};
 use serde::Deserialize;
 
@@ -166,17 +169,8 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// A number is outside its bounds.
-    #[error("{what} is {value}, outside the bounds of {min} to {max}")]
-    Bound {
-        /// Which.
-        what: &'static str,
-        /// As given.
-        value: u64,
-        /// Smallest allowed.
-        min: u64,
-        /// Largest allowed.
-        max: u64,
-    },
+    #[error("{0}")]
+    Bound(#[from] OutOfBounds),
     /// What models run on.
     #[error("{0}")]
     Inference(#[from] InferenceError),
@@ -185,7 +179,7 @@ pub enum ConfigError {
     Price(#[from] PriceError),
     /// A parameter of the grid's decisions is out of its bounds.
     #[error("grid.{0}")]
-    Grid(#[from] OutOfBounds),
+    Grid(#[source] OutOfBounds),
     /// The ledger's rules do not fit together.
     #[error("grid.ledger: {0}")]
     Rules(#[from] RulesError),
@@ -202,7 +196,7 @@ impl Config {
         let config: Self = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
         config.host.check()?;
-        config.grid.check()?;
+        config.grid.check().map_err(ConfigError::Grid)?;
         config.grid.ledger.check()?;
         Ok(config)
     }
@@ -229,7 +223,7 @@ impl HostConfig {
         self.inference.check(self.isolation)?;
         self.prices.check()?;
         let compile = &self.compile;
-        let bounds = [
+        bounds::check([
             ("host.slots", self.slots.into(), 1, limits::HOST_SLOTS_MAX.into()),
             ("host.queue_max", self.queue_max.into(), 0, limits::HOST_QUEUE_MAX.into()),
             ("host.memory_bytes_max", self.memory_bytes_max, 1 << 16, limits::MEMORY_BYTES_MAX),
@@ -242,11 +236,8 @@ impl HostConfig {
                 limits::COMPILE_MEMORY_BYTES_MAX,
             ),
             ("host.compile.wall_ms_max", compile.wall_ms_max, 1, limits::COMPILE_WALL_MS_MAX),
-        ];
-        match bounds.into_iter().find(|(_, value, min, max)| !(min..=max).contains(&value)) {
-            Some((what, value, min, max)) => Err(ConfigError::Bound { what, value, min, max }),
-            None => Ok(()),
-        }
+        ])?;
+        Ok(())
     }
 }
 

@@ -126,7 +126,7 @@ async fn an_operators_standing_is_computed_again_from_its_signed_history_with_ev
     // An older file where a newer head is known; another coordinator, another operator, receipts that are not there.
     let newer = said["link"].as_str().unwrap().to_owned();
     is_refused(&honests, &["--head", &newer], "does not go through head").await;
-    is_refused(&honests, &["--coordinator-key", &operator], "is signed by coordinator").await;
+    is_refused(&honests, &["--coordinator-key", &operator], "it is signed by coordinator").await;
     is_refused(&honests, &["--operator", &coordinator], "history is of operator").await;
     is_refused(&later, &["--receipts", kept.to_str().unwrap()], "is in none of the files given").await;
     is_refused_when_tampered_with(&cluster, &std::fs::read(&honests).unwrap()).await;

@@ -35,7 +35,7 @@ pub(super) struct Kept {
     pub(super) checkpoint: Checkpoint,
     operator: OperatorId,
     engine: EngineFingerprint,
-    /// How long the execution took that came to it, or went on from it and came no farther.
+    /// How long the execution took that came to it; nothing once another has gone on from it, since that was waited for.
     #[serde(default)]
     took_ms: Millis,
     /// Until when one who may go on from it is waited for, once its execution has come to nothing.

@@ -72,10 +72,8 @@ pub(super) fn free(state: &State, id: JobId, shard: &Shard, need: &Need<'_>) -> 
 /// Whether a host is there, or has its grace to come back, that may go on and can once it has room.
 fn is_there(state: &State, heirs: &BTreeSet<OperatorId>, engine: EngineFingerprint, need: &Need<'_>) -> bool {
     let can = |host: &Host| {
-        let is_well = !host.is_lost && host.suspended.is_none();
-        let suits = || host.offer.engines.get(engine).is_some_and(|own| need.ask.suits(own));
         let affordable = || place::affordable(need.limits, need.ask.device, need.budget, host).is_ok();
-        is_well && suits() && place::capable(need.limits, &need.ask, host).is_ok() && affordable()
+        !host.is_lost && place::could_on(engine, need.limits, &need.ask, host) && affordable()
     };
     let others = heirs.iter().filter(|heir| !need.operators.contains(heir));
     others.flat_map(|heir| state.fleet.hosts_of(*heir)).any(|(_, host)| can(host))

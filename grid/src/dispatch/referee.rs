@@ -12,7 +12,7 @@ use super::{
     job::{Job, Shard, ShardKey},
     money,
 };
-use crate::{config::Config, engines::EngineAsk, fleet::Host};
+use crate::{config::Config, engines::EngineAsk, fleet::Host, place};
 
 /// Whether nothing is accepted of the shard before more is known: a referee's vote does not wait, but others may be those of liars who
 /// outnumber the one that the trial, or a referee that is there, would show to be right.
@@ -48,10 +48,7 @@ fn referees<'a>(state: &'a State, job: &'a Job, shard: &Shard) -> impl Iterator<
     let (engine, ask, had) = (shard.engine, EngineAsk::from(&job.spec), shard.operators());
     let others = state.config.vouched.iter().filter(move |operator| !had.contains(operator));
     let hosts = others.flat_map(|operator| state.fleet.hosts_of(*operator));
-    hosts.filter(move |(_, host)| {
-        let own = engine.and_then(|engine| host.offer.engines.get(engine));
-        host.suspended.is_none() && own.is_some_and(|own| ask.suits(own)) && job.capable(host).is_ok()
-    })
+    hosts.filter(move |(_, host)| engine.is_some_and(|engine| place::could_on(engine, &job.spec.limits, &ask, host)))
 }
 
 /// The least busy of those that have a connection.

@@ -12,6 +12,7 @@ use super::{
     timers::OfExecution,
 };
 use crate::{
+    config::Config,
     fleet::Host,
     flow::{Assignment, AssignmentId, Checkpoint, Millis, Until},
     place::{self, Among, Need},
@@ -253,11 +254,13 @@ pub(super) fn order(
     let expected_ms =
         job.task_ms().map_or(job.spec.limits.wall_ms_max / 8, |average| average * state.config.hedge_factor);
     let straggles_ms = expected_ms.max(state.config.hedge_ms_min).min(lease_ms);
+    let asked = job.spec.policy.quorum();
     let Some(shard) = job.shard_mut(key) else { return };
     shard.resumed += u32::from(kept.is_some());
     state.assignments += 1;
     let assignment = AssignmentId(state.assignments);
     shard.order(assignment, operator, probe);
+    let purpose = if probe { Purpose::Qualification } else { purpose(shard, asked, &state.config) };
     effects.push(Effect::Assign {
         node,
         assignment: Assignment {
@@ -292,16 +295,28 @@ pub(super) fn order(
         timer,
         subnet,
         straggling: false,
-        purpose: Purpose::default(),
+        purpose,
         probe,
         until,
         from_fuel: kept.as_ref().map(|kept| kept.checkpoint.fuel_used),
         kept,
     };
     state.open.insert(assignment, open);
-    let purpose = state.purpose_now(assignment);
-    if let (Some(open), Some(purpose)) = (state.open.get_mut(assignment), purpose) {
-        open.purpose = purpose;
-    }
     state.fleet.take(node, assignment);
+}
+
+/// What the execution of the shard is for that was ordered last, where the policy asks for so many.
+fn purpose(shard: &Shard, asked: u8, config: &Config) -> Purpose {
+    let given = shard.open.len() + shard.casts.len();
+    if shard.is_disputed(config) {
+        Purpose::Dispute
+    } else if given > usize::from(shard.quorum) {
+        Purpose::Again
+    } else if given > usize::from(asked) {
+        Purpose::Audit
+    } else if usize::try_from(shard.attempts).is_ok_and(|all| all > given) {
+        Purpose::Again
+    } else {
+        Purpose::Work
+    }
 }

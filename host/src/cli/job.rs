@@ -1,10 +1,6 @@
 //! `quorate job`, and `quorate job verify`: was each result checked as it had to be?
 
-use std::{
-    fs::File,
-    io::{BufReader, Read},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use registry::{
@@ -21,7 +17,7 @@ use super::{
     CliError, Exit, Outcome,
     connect::{ConnectArgs, find_job},
     output,
-    receipt::signed_by,
+    receipt::{begun, signed_by},
 };
 use crate::{
     client::{
@@ -198,11 +194,9 @@ async fn told(client: &Client, job: &str) -> Result<Evidence, CliError> {
 
 /// What a job's log has, which its coordinator signed.
 fn logged(path: &Path, expected: Option<&str>, coordinator: Option<NodeId>) -> Result<Evidence, String> {
-    let mut file = BufReader::new(File::open(path).map_err(|error| error.to_string())?);
-    let mut line = vec![0; Kind::Job.line().len()];
-    if file.read_exact(&mut line).is_err() || line != Kind::Job.line() {
+    let (Some(Kind::Job), file) = begun(path)? else {
         return Err("is no log of a job: write one with `quorate receipt get JOB --log FILE`".to_owned());
-    }
+    };
     let mut records = Vec::new();
     let keep = |record: &Record| {
         records.push(record.clone());

@@ -10,11 +10,16 @@ mod get;
 mod replay;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Cursor, Read},
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use registry::{
     job::{ShardInfo, Stage},
+    log::Kind,
     receipt::{RECORD_BYTES_MAX, Record},
 };
 
@@ -118,6 +123,16 @@ pub(super) fn files(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, Cl
     }
     files.sort();
     Ok(files)
+}
+
+/// What kind of log a file is, if it is one, and what comes after the line that says so.
+pub(super) fn begun(path: &Path) -> Result<(Option<Kind>, impl BufRead), String> {
+    let mut file = BufReader::new(File::open(path).map_err(|error| error.to_string())?);
+    let mut beginning = Vec::new();
+    file.by_ref().take(Kind::LINE_BYTES_MAX as u64).read_to_end(&mut beginning).map_err(|error| error.to_string())?;
+    let kind = Kind::of(&beginning);
+    let rest = beginning.split_off(kind.map_or(0, |kind| kind.line().len()));
+    Ok((kind, Cursor::new(rest).chain(file)))
 }
 
 /// The record in a file, not checked yet.

@@ -18,7 +18,7 @@ fn grid_with(vouched: u8, conducts: &[Conduct], seed: u64, audit: AuditConfig) -
     World::with(Config { vouched, audit, ..Config::default() }, conducts, seed)
 }
 
-fn lines(count: usize) -> Vec<u8> {
+pub(super) fn lines(count: usize) -> Vec<u8> {
     (0..count).flat_map(|line| format!("{line}\n").into_bytes()).collect()
 }
 

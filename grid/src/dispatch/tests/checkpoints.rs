@@ -26,7 +26,7 @@ fn submit(world: &mut World, policy: Policy) -> JobId {
 }
 
 /// Who has which assignments.
-fn given(world: &World) -> Vec<(usize, Assignment)> {
+pub(super) fn given(world: &World) -> Vec<(usize, Assignment)> {
     let hosts = world.hosts.iter().enumerate();
     hosts.flat_map(|(index, host)| host.inbox.iter().map(move |assignment| (index, assignment.clone()))).collect()
 }

@@ -3,6 +3,7 @@
 use registry::job::Stage;
 
 use super::{
+    audit::lines,
     checkpoints::{checkpoint, grid, keeps, only},
     *,
 };
@@ -93,19 +94,13 @@ fn leave(world: &mut World, index: usize) {
     world.feed(Event::HostDown { node });
 }
 
-fn lines(count: usize) -> Vec<u8> {
-    (0..count).flat_map(|line| format!("{line}\n").into_bytes()).collect()
-}
-
 /// One that may take ten minutes, and that one operator runs.
 fn long(spec: &mut JobSpec) {
     (spec.policy, spec.limits.wall_ms_max, spec.deadline_ms) = (Policy::None, 600_000, 3_600_000);
 }
 
 fn given(world: &World, job: JobId) -> Vec<(usize, Assignment)> {
-    let hosts = world.hosts.iter().enumerate();
-    let all = hosts.flat_map(|(index, host)| host.inbox.iter().map(move |assignment| (index, assignment.clone())));
-    all.filter(|(_, assignment)| assignment.job == job).collect()
+    checkpoints::given(world).into_iter().filter(|(_, assignment)| assignment.job == job).collect()
 }
 
 /// Who has the job's executions, and whether they go on from a state.

@@ -2,7 +2,10 @@
 
 use registry::{credits::Credits, device::DeviceAsk, id::RequesterId, job::Limits};
 
-use super::{audit::is_suspended, *};
+use super::{
+    audit::{is_suspended, lines},
+    *,
+};
 use crate::{
     audit::AuditConfig,
     ledger::{Account, Cause, Ground, Holder, LedgerError, Rules, Standing},
@@ -27,10 +30,6 @@ fn worst() -> Credits {
 
 pub(super) fn limits() -> Limits {
     Limits { fuel_max: 1_000_000_000, output_bytes_max: 1 << 20, ..Limits::default() }
-}
-
-fn lines(count: usize) -> Vec<u8> {
-    (0..count).flat_map(|line| format!("{line}\n").into_bytes()).collect()
 }
 
 /// A grid in which all hosts ask the same, and Alice has so much and pays for everything.

@@ -123,27 +123,6 @@ impl State {
         self.open.get(id).map(|open| open.purpose)
     }
 
-    /// What one is for that has just been ordered.
-    pub(in crate::dispatch) fn purpose_now(&self, id: AssignmentId) -> Option<Purpose> {
-        let open = self.open.get(id)?;
-        let job = self.jobs.get(&open.job)?;
-        let shard = job.shard(open.shard)?;
-        let given = shard.open.len() + shard.casts.len();
-        Some(if open.probe {
-            Purpose::Qualification
-        } else if shard.is_disputed(&self.config) {
-            Purpose::Dispute
-        } else if given > usize::from(shard.quorum) {
-            Purpose::Again
-        } else if given > usize::from(job.spec.policy.quorum()) {
-            Purpose::Audit
-        } else if usize::try_from(shard.attempts).is_ok_and(|all| all > given) {
-            Purpose::Again
-        } else {
-            Purpose::Work
-        })
-    }
-
     /// Why the shard is where it is.
     pub fn why(&self, id: JobId, stage: Stage, index: u32) -> Option<Why> {
         let job = self.jobs.get(&id)?;

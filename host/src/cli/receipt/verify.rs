@@ -3,11 +3,7 @@
 //! All files of one call are held against each other: a head in one that contradicts a head in another is evidence against
 //! the host that signed both.
 
-use std::{
-    fs::File,
-    io::{BufReader, Read, Seek},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use registry::{
@@ -17,7 +13,7 @@ use registry::{
 };
 use serde::Serialize;
 
-use super::{EXTENSION, LOG_EXTENSION, files, read, stage};
+use super::{EXTENSION, LOG_EXTENSION, begun, files, read, stage};
 use crate::cli::{CliError, Exit, Outcome, output};
 
 #[derive(Debug, Args)]
@@ -106,18 +102,15 @@ fn verify(file: PathBuf, args: &VerifyArgs, heads: &mut Heads) -> Verified {
 
 /// What the file says, by what it is.
 fn check(path: &Path, heads: &mut Heads) -> Result<Said, String> {
-    let mut file = File::open(path).map_err(|error| error.to_string())?;
-    let mut beginning = Vec::new();
-    file.by_ref().take(Kind::LINE_BYTES_MAX as u64).read_to_end(&mut beginning).map_err(|error| error.to_string())?;
-    let Some(kind) = Kind::of(&beginning) else {
-        let checked = read(path)?.check_by(heads).map_err(|error| error.to_string())?;
-        return Ok(Said::Checked(Box::new(checked)));
-    };
-    file.seek(std::io::SeekFrom::Start(kind.line().len() as u64)).map_err(|error| error.to_string())?;
+    let (kind, rest) = begun(path)?;
     let said = match kind {
-        Kind::Host => HostLog::check(BufReader::new(file), heads).map(Said::HostLog),
-        Kind::Job => JobLog::check(BufReader::new(file), heads).map(Said::JobLog),
-        Kind::History => {
+        None => {
+            let checked = read(path)?.check_by(heads).map_err(|error| error.to_string())?;
+            return Ok(Said::Checked(Box::new(checked)));
+        }
+        Some(Kind::Host) => HostLog::check(rest, heads).map(Said::HostLog),
+        Some(Kind::Job) => JobLog::check(rest, heads).map(Said::JobLog),
+        Some(Kind::History) => {
             return Err("is an operator's history, not a log of receipts: see `quorate reputation verify`".to_owned());
         }
     };

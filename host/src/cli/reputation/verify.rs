@@ -1,10 +1,6 @@
 //! `quorate reputation verify`: an operator's history, checked from its file alone.
 
-use std::{
-    fs::File,
-    io::{BufReader, Read},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use registry::{
@@ -22,7 +18,7 @@ use serde_json::json;
 use super::{tasks, word};
 use crate::cli::{
     CliError, Exit, Outcome, output,
-    receipt::{EXTENSION, LOG_EXTENSION, files, read},
+    receipt::{EXTENSION, LOG_EXTENSION, begun, files, read},
 };
 
 #[derive(Debug, Args)]
@@ -67,29 +63,14 @@ pub(super) fn run(args: &VerifyArgs) -> Outcome {
 }
 
 fn check(path: &Path, expected: &Expected, receipts: Option<&Receipts>) -> Result<HistorySaid, String> {
-    let file = open(path)?;
-    let bytes = file.metadata().map_err(|error| error.to_string())?.len();
+    let bytes = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
     if bytes > HISTORY_BYTES_MAX {
         return Err(format!("file of {bytes} bytes is over the bound of {HISTORY_BYTES_MAX} bytes"));
     }
-    match begun(file)? {
+    match begun(path)? {
         (Some(Kind::History), rest) => History::check(rest, expected, receipts).map_err(|place| place.to_string()),
         _ => Err("is no history of an operator: write one with `quorate reputation export`".to_owned()),
     }
-}
-
-fn open(path: &Path) -> Result<File, String> {
-    File::open(path).map_err(|error| error.to_string())
-}
-
-/// What kind of log a file is, and what comes after the line that says so.
-fn begun(file: File) -> Result<(Option<Kind>, impl std::io::BufRead), String> {
-    let mut file = BufReader::new(file);
-    let mut beginning = Vec::new();
-    file.by_ref().take(Kind::LINE_BYTES_MAX as u64).read_to_end(&mut beginning).map_err(|error| error.to_string())?;
-    let kind = Kind::of(&beginning);
-    let rest = beginning.split_off(kind.map_or(0, |kind| kind.line().len()));
-    Ok((kind, std::io::Cursor::new(rest).chain(file)))
 }
 
 /// Every receipt in these files, each checked; nothing when none are given.
@@ -105,7 +86,7 @@ fn gather(paths: &[PathBuf]) -> Result<Option<Receipts>, CliError> {
 }
 
 fn add(path: &Path, receipts: &mut Receipts, heads: &mut Heads) -> Result<(), String> {
-    let (kind, rest) = begun(open(path)?)?;
+    let (kind, rest) = begun(path)?;
     match kind {
         None => receipts.add_record(&read(path)?, heads).map_err(|error| error.to_string()),
         Some(Kind::Job) => {
@@ -174,7 +155,7 @@ mod tests {
         assert!(refusal(b"").contains("is no history"));
         assert!(refusal(Kind::Host.line()).contains("is no history"));
         assert!(refusal(Kind::History.line()).contains("entry 0: log is truncated"));
-        let large = File::options().write(true).open(&path).unwrap();
+        let large = std::fs::File::options().write(true).open(&path).unwrap();
         large.set_len(HISTORY_BYTES_MAX + 1).unwrap();
         let refusal = check(&path, &Expected::default(), None).unwrap_err();
         assert!(refusal.contains("over the bound of 17179869184 bytes"), "{refusal}");

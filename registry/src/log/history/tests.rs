@@ -243,7 +243,10 @@ fn who_signed_and_of_whom_is_held_against_what_is_known() {
         let refusal = check_with(&file, &expected).unwrap_err().to_string();
         assert!(refusal.contains(reason), "{refusal}");
     };
-    refused(Expected { coordinator: Some(NodeId(key(8).public())), ..Expected::default() }, "is signed by coordinator");
+    refused(
+        Expected { coordinator: Some(NodeId(key(8).public())), ..Expected::default() },
+        "it is signed by coordinator",
+    );
     refused(Expected { operator: Some(OperatorId([1; 32])), ..Expected::default() }, "history is of operator");
     let head = head_of(&whole);
     let known = Expected { operator: Some(operator()), coordinator: Some(head.coordinator), ..Expected::default() };
